@@ -1,0 +1,1 @@
+"""Compute awareness for mechanistic interpretability: detect, estimate, recommend, and know when to ask."""

@@ -1,0 +1,74 @@
+"""The shapes of a verdict and of advice."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Status = Literal["fits", "tight", "does_not_fit", "unknown"]
+Effect = Literal["equivalent", "numerically_different", "different_experiment"]
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Verdict(_Answer):
+    """Whether it fits."""
+
+    status: Status
+    device: str = Field(description="What it was held against, e.g. 'NVIDIA A100-SXM4-80GB' or 'CPU (RAM)'")
+    free_bytes: int | None = Field(description="Free memory there; null if not known")
+    needed_bytes: int = Field(description="peak.device on a GPU, or the process's RAM on a CPU")
+    headroom_bytes: int | None = Field(description="free - needed; negative where it does not fit")
+    why: str
+
+
+class Change(_Answer):
+    """One change to the workload, re-estimated."""
+
+    strategy: Literal["selective_caching", "smaller_batch", "gradient_checkpointing", "mixed_precision", "offloading"]
+    title: str = Field(description="What to do, with this workload's numbers")
+    applies: bool = Field(description="False where it saves nothing here; `title` says why")
+    patch: dict[str, Any] = Field(default_factory=dict, description="Workload fields to change")
+    peak_before: int = Field(description="peak.device now, bytes")
+    peak_after: int = Field(description="peak.device with the change, bytes")
+    saving: int = Field(description="Bytes saved on the device; 0 where it does not apply")
+    fits: bool | None = Field(None, description="Whether it then fits the card in question; null if no card is known")
+    effect: Effect = Field(description="What it does to the result")
+    effect_detail: str = ""
+    cost: str = Field("", description="What it costs in time")
+    code: str = Field("", description="The code for this library with this workload's values")
+
+
+class GpuChoice(_Answer):
+    """A GPU of the table that fits."""
+
+    gpu_id: str
+    name: str
+    count: int = 1
+    usable_bytes: int = Field(description="Memory a process can have on it: NVML total minus driver reserve")
+    headroom_bytes: int
+    usd_per_hour: float | None = Field(None, description="Cheapest dated price known; null if none")
+    price_platform: str | None = None
+    price_date: str | None = None
+    note: str = ""
+
+
+class PlatformChoice(_Answer):
+    """A place that rents a GPU that fits."""
+
+    platform: str
+    gpu: str
+    usd_per_hour: float | None
+    price_date: str
+    session_limit: str = ""
+    how: str = Field("", description="How to start it there")
+    gotchas: list[str] = Field(default_factory=list)
+
+
+class Advice(_Answer):
+    changes: list[Change] = Field(default_factory=list)
+    gpus: list[GpuChoice] = Field(default_factory=list)
+    platforms: list[PlatformChoice] = Field(default_factory=list)

@@ -1,0 +1,30 @@
+"""The shape of the decision whether to ask the user."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Decision = Literal["ask", "tell", "silent"]
+Trigger = Literal["large_model", "sae_training", "full_activation_cache", "unclear_environment", "long_running", "does_not_fit"]
+
+
+class FormField(BaseModel):
+    """One thing to ask for, as a flat form field."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    label: str
+    options: list[str] = Field(default_factory=list, description="Suggested answers; empty = free text")
+
+
+class Question(BaseModel):
+    """Whether to ask, in which words, and why."""
+
+    model_config = ConfigDict(extra="forbid")
+    decision: Decision = Field(description="ask the user; tell in one line and go on; or stay silent")
+    triggers: list[Trigger] = Field(default_factory=list, description="What made it worth a thought, first the strongest")
+    text: str = Field("", description="The words for the user: a question (ask) or one line (tell); empty when silent")
+    fields: list[FormField] = Field(default_factory=list)
+    reason: str = Field("", description="Why this decision")

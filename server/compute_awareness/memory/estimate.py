@@ -1,0 +1,78 @@
+"""What a workload will take: the shape of the answer, and the one function that makes it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+ComponentName = Literal[
+    "weights", "buffers", "activation_cache", "activations", "logits", "gradients", "optimizer_state", "kv_cache",
+    "sae_weights", "sae_activations", "activation_store", "temporaries",
+]  # fmt: skip
+Precision = Literal["exact", "close", "rough"]
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Component(_Answer):
+    """One kind of memory."""
+
+    name: ComponentName
+    bytes: int = Field(description="Bytes of this component at its largest")
+    at_peak: bool = Field(description="Whether any of it is alive at the peak")
+    bytes_at_peak: int = Field(description="Bytes of it alive at the peak; over all device components these add up to peak.tensors")
+    where: Literal["device", "host"] = Field("device", description="Accelerator memory, or RAM beside it")
+    detail: str = ""
+
+
+class HookFamily(_Answer):
+    """All hooks of one kind, e.g. attn.hook_pattern of every block."""
+
+    hook: str = Field(description="Hook name with the block number left out")
+    count: int = Field(description="How many such hooks the cache keeps")
+    bytes: int = Field(description="Bytes of the storages they keep alive; one shared by two families counts with the first")
+
+
+class Peak(_Answer):
+    """The worst moment, at three distances from the tensors. Bytes."""
+
+    tensors: int = Field(description="Live tensor bytes: torch.cuda.max_memory_allocated before its rounding")
+    reserved: int = Field(description="With the caching allocator's segments: torch.cuda.max_memory_reserved")
+    device: int = Field(description="With CUDA context and workspaces: what nvidia-smi shows for the process")
+
+
+class Range(_Answer):
+    """Bytes on the device: the true figure is expected between these."""
+
+    low: int
+    high: int
+
+
+class Time(_Answer):
+    """Seconds of the whole workload on one named device."""
+
+    low: float
+    high: float
+    on: str = Field(description="The device these seconds are for")
+
+
+class Estimate(_Answer):
+    """What a workload takes. Bytes are integers, GiB in words means 1024^3 bytes."""
+
+    workload: dict[str, Any] = Field(description="The workload with every default filled in")
+    components: list[Component]
+    peak: Peak
+    range: Range
+    precision: Precision = Field(description="exact: to the byte in tensors; close: within 2 %; rough: an order of magnitude")
+    verified_on: str = Field("", description="Library versions the figure was checked against")
+    hooks: list[HookFamily] = Field(default_factory=list, description="activation_cache: bytes per hook family")
+    host_bytes: int = Field(0, description="RAM the run needs beside the device (caches moved to the CPU)")
+    loading_host_bytes: int = Field(0, description="RAM at the worst moment of loading the weights; a rough figure")
+    download_bytes: int | None = Field(None, description="Size of the published weights to download; null if not known")
+    flops: int = Field(0, description="Floating-point operations of the whole workload")
+    assumptions: list[str] = Field(default_factory=list)
+    warnings: list[str] = Field(default_factory=list)
+    summary: str = Field("", description="One sentence a person can read")

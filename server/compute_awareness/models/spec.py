@@ -1,0 +1,120 @@
+"""What a model is, in the numbers that decide its memory."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Norm = Literal["layernorm", "rmsnorm", "none"]
+Positional = Literal["learned", "rotary", "alibi", "shortformer"]
+NormPlacement = Literal["pre", "post", "both"]
+QKNorm = Literal["head", "full"]
+
+
+class ModelSpec(BaseModel):
+    """The architecture of one language model.
+
+    Names follow TransformerLens (`n_layers`, `d_model`, `d_mlp`, ...). A spec holds shapes and structure only:
+    parameter counts and bytes are computed from it (`memory.weights`), so that no figure is stored twice.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="Short lower-case name, the key of the catalogue", examples=["pythia-2.8b"])
+    hf_id: str | None = Field(None, description="Hugging Face repository id")
+    tl_name: str | None = Field(
+        None, description="TransformerLens official name (HookedTransformer 3.x); null if it has no such model"
+    )
+    aliases: tuple[str, ...] = Field((), description="Other names that mean this model, TransformerLens' among them")
+    architecture: str = Field(description="Hugging Face model class, e.g. GPTNeoXForCausalLM")
+
+    n_layers: Count
+    d_model: Count
+    n_heads: Count
+    n_kv_heads: Count = Field(description="Key/value heads; equals n_heads without grouped-query attention")
+    d_head: Count
+    d_mlp: int = Field(ge=0, le=10_000_000, description="MLP width; 0 for attention-only models")
+    d_vocab: Count = Field(description="Rows of the embedding matrix (padding rows included)")
+    n_ctx: Count = Field(description="Positions the Hugging Face model supports")
+    n_ctx_tl: Count | None = Field(
+        None, description="Positions TransformerLens configures (it caps some models at 2048); null = n_ctx"
+    )
+
+    gated_mlp: bool = Field(False, description="Gate and up projection (SwiGLU, GeGLU): three MLP matrices")
+    act_fn: str = Field("gelu", description="Activation function as TransformerLens names it")
+    norm: Norm = "layernorm"
+    norm_weights: bool = Field(True, description="The norms have learned weights (OLMo 1 has none)")
+    norm_placement: NormPlacement = Field(
+        "pre", description="pre: before attention and MLP; post: after them (OLMo 2); both: Gemma 2 and 3"
+    )
+    parallel_attn_mlp: bool = Field(False, description="Attention and MLP both read the block's input")
+    parallel_shared_norm: bool = Field(
+        False, description="Parallel block with one norm for both branches (GPT-J, Phi)"
+    )
+    qk_norm: QKNorm | None = Field(
+        None, description="head: norm per head of q and k (Qwen3, Gemma 3); full: over all heads (OLMo 2)"
+    )
+    embed_norm: bool = Field(False, description="A norm right after the embedding (BLOOM)")
+    positional: Positional = "rotary"
+    rotary_dim: int | None = Field(None, ge=2, description="Rotated part of d_head; null if not rotary")
+    positions_offset: int = Field(0, ge=0, description="Extra rows of the learned position matrix (OPT: 2)")
+    window: int | None = Field(None, ge=1, description="Sliding-window size of the local layers; null if none")
+    local_layers: Literal["none", "all", "odd", "even", "5_of_6", "3_of_4"] = Field(
+        "none", description="Which layers attend locally (0-based parity; 5_of_6: all but every sixth)"
+    )
+    attn_softcap: bool = Field(False, description="Attention scores pass a tanh soft cap (Gemma 2)")
+    logit_softcap: bool = Field(False, description="Logits pass a tanh soft cap (Gemma 2)")
+    clip_qkv: bool = Field(False, description="q, k and v are clamped after projection (OLMo 1 7B)")
+
+    tied_embeddings: bool = Field(False, description="The Hugging Face model shares embedding and LM head")
+    qkv_bias: bool = False
+    attn_out_bias: bool = False
+    mlp_bias: bool = False
+    lm_head_bias: bool = False
+
+    checkpoint_dtype: Literal["float32", "float16", "bfloat16"] | None = Field(
+        None, description="Dtype of the published weights, what dtype='auto' loads; null if not known"
+    )
+    gated_repo: bool = Field(False, description="The Hugging Face repository asks for a licence to be accepted")
+    source: str = Field("", description="Where the numbers come from")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelSpec:
+        if self.n_heads % self.n_kv_heads:
+            raise ValueError(f"n_heads {self.n_heads} is not a multiple of n_kv_heads {self.n_kv_heads}")
+        if self.positional == "rotary" and self.rotary_dim is None:
+            raise ValueError("rotary_dim is needed where positional is rotary")
+        return self
+
+    @property
+    def q_width(self) -> int:
+        """n_heads * d_head."""
+        return self.n_heads * self.d_head
+
+    @property
+    def kv_width(self) -> int:
+        """n_kv_heads * d_head."""
+        return self.n_kv_heads * self.d_head
+
+    @property
+    def context_tl(self) -> int:
+        """Positions of the HookedTransformer."""
+        return self.n_ctx_tl or self.n_ctx
+
+    def is_local(self, layer: int) -> bool:
+        """Whether attention of `layer` (0-based) is windowed."""
+        match self.local_layers:
+            case "none":
+                return False
+            case "all":
+                return True
+            case "odd":
+                return layer % 2 == 1
+            case "even":
+                return layer % 2 == 0
+            case "5_of_6":
+                return (layer + 1) % 6 != 0
+            case "3_of_4":
+                return (layer + 1) % 4 != 0
