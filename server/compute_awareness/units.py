@@ -15,7 +15,9 @@ def gib(n: int | float) -> str:
         return f"{n / GIB:.2f} GiB"
     if abs(n) >= MIB:
         return f"{n / MIB:.0f} MiB"
-    return f"{n / KIB:.0f} KiB"
+    if abs(n) >= KIB:
+        return f"{n / KIB:.0f} KiB"
+    return f"{n:.0f} B"
 
 
 def duration(seconds: float) -> str:

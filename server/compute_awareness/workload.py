@@ -50,18 +50,18 @@ LibraryVersion = Annotated[
 
 
 class _Workload(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class _ModelWorkload(_Workload):
     """What every task that runs one language model has."""
 
     model: ModelRef
-    batch_size: BatchSize = Field(1, description="Sequences per forward pass")
-    seq_len: SeqLen = Field(1024, description="Tokens per sequence, BOS included")
-    dtype: DtypeField = Field("float32", description="Dtype of weights and activations")
+    batch_size: BatchSize = Field(default=1, description="Sequences per forward pass")
+    seq_len: SeqLen = Field(default=1024, description="Tokens per sequence, BOS included")
+    dtype: DtypeField = Field(default="float32", description="Dtype of weights and activations")
     no_processing: bool = Field(
-        False, description="TransformerLens: loaded with from_pretrained_no_processing (norms not folded)"
+        default=False, description="TransformerLens: loaded with from_pretrained_no_processing (norms not folded)"
     )
 
 
@@ -70,14 +70,14 @@ class Inference(_ModelWorkload):
 
     task: Literal["inference"] = "inference"
     library: Literal["transformer_lens", "transformers"] = Field(
-        "transformer_lens", description="transformer_lens = HookedTransformer"
+        default="transformer_lens", description="transformer_lens = HookedTransformer"
     )
     library_version: LibraryVersion = None
     kv_cache: bool | None = Field(
-        None, description="The pass fills a key/value cache; null = the library's default (transformers: yes)"
+        default=None, description="The pass fills a key/value cache; null = the library's default (transformers: yes)"
     )
     attention: Literal["eager", "sdpa"] | None = Field(
-        None, description="transformers: attention implementation; null = sdpa where the model has it"
+        default=None, description="transformers: attention implementation; null = sdpa where the model has it"
     )
 
     @model_validator(mode="after")
@@ -97,28 +97,28 @@ class ActivationCache(_ModelWorkload):
 
     task: Literal["activation_cache"] = "activation_cache"
     library: Literal["transformer_lens"] = Field(
-        "transformer_lens", description="transformer_lens = HookedTransformer"
+        default="transformer_lens", description="transformer_lens = HookedTransformer"
     )
     library_version: LibraryVersion = None
     names_filter: Annotated[list[str] | None, BeforeValidator(_one_or_many)] = Field(
-        None,
+        default=None,
         description="Globs on full hook names, any of them matches; null = every hook",
         examples=[["*hook_resid_post"]],
     )
     layers: Annotated[list[int] | None, BeforeValidator(_one_or_many)] = Field(
-        None, description="Keep only hooks of these blocks (0-based, negative from the end) of what matches"
+        default=None, description="Keep only hooks of these blocks (0-based, negative from the end) of what matches"
     )
     cache_device: Literal["cpu"] | None = Field(
-        None, description="'cpu' moves each activation to host memory; null = stays with the model"
+        default=None, description="'cpu' moves each activation to host memory; null = stays with the model"
     )
     stop_at_layer: int | None = Field(
-        None, description="Stop before this block (negative from the end): no later blocks, no logits"
+        default=None, description="Stop before this block (negative from the end): no later blocks, no logits"
     )
-    with_gradients: bool = Field(False, description="Run without torch.no_grad: the autograd graph is kept too")
-    use_attn_result: bool = Field(False, description="cfg.use_attn_result: per-head outputs")
-    use_split_qkv_input: bool = Field(False, description="cfg.use_split_qkv_input: inputs per head")
-    use_hook_mlp_in: bool = Field(False, description="cfg.use_hook_mlp_in")
-    use_attn_in: bool = Field(False, description="cfg.use_attn_in: attention input per head")
+    with_gradients: bool = Field(default=False, description="Run without torch.no_grad: the autograd graph is kept too")
+    use_attn_result: bool = Field(default=False, description="cfg.use_attn_result: per-head outputs")
+    use_split_qkv_input: bool = Field(default=False, description="cfg.use_split_qkv_input: inputs per head")
+    use_hook_mlp_in: bool = Field(default=False, description="cfg.use_hook_mlp_in")
+    use_attn_in: bool = Field(default=False, description="cfg.use_attn_in: attention input per head")
 
 
 SaeArchitecture = Literal["standard", "topk", "batchtopk", "jumprelu", "gated"]
@@ -130,30 +130,39 @@ class SaeTraining(_Workload):
     task: Literal["sae_training"] = "sae_training"
     library: Literal["sae_lens"] = "sae_lens"
     library_version: LibraryVersion = None
-    architecture: SaeArchitecture = Field("standard", description="SAE architecture")
+    architecture: SaeArchitecture = Field(default="standard", description="SAE architecture")
     model: ModelRef | None = Field(
-        None, description="Language model the activations come from; null = cached activations, d_in is needed"
+        default=None, description="Language model the activations come from; null = cached activations, d_in is needed"
     )
     hook_name: str | None = Field(
-        None, description="Hook the SAE reads; its width is d_in", examples=["blocks.6.hook_resid_pre"]
+        default=None, description="Hook the SAE reads; its width is d_in", examples=["blocks.6.hook_resid_pre"]
     )
-    d_in: Width | None = Field(None, description="Width of the SAE's input; null = width of hook_name in model")
-    d_sae: Width | None = Field(None, description="Number of SAE features; or give expansion_factor")
+    d_in: Width | None = Field(default=None, description="Width of the SAE's input; null = width of hook_name in model")
+    d_sae: Width | None = Field(default=None, description="Number of SAE features; or give expansion_factor")
     expansion_factor: Annotated[float, Field(gt=0, le=100_000)] | None = Field(
-        None, description="d_sae / d_in; used where d_sae is null"
+        default=None, description="d_sae / d_in; used where d_sae is null"
     )
-    k: Annotated[int, Field(ge=1, le=10**6)] = Field(100, description="Active features per token (topk, batchtopk)")
-    train_batch_size_tokens: Tokens = Field(4096, description="Tokens per SAE step")
-    context_size: SeqLen = Field(128, description="Tokens per prompt of the activation store")
+    k: Annotated[int, Field(ge=1, le=10**6)] = Field(
+        default=100, description="Active features per token (topk, batchtopk)"
+    )
+    train_batch_size_tokens: Tokens = Field(default=4096, description="Tokens per SAE step")
+    context_size: SeqLen = Field(default=128, description="Tokens per prompt of the activation store")
     n_batches_in_buffer: Annotated[int, Field(ge=1, le=10**9)] = Field(
-        20, description="The store's buffer holds n_batches_in_buffer * context_size tokens (SAELens >= 6.27.3)"
+        default=20, description="The store's buffer holds n_batches_in_buffer * context_size tokens (SAELens >= 6.27.3)"
     )
-    store_batch_size_prompts: BatchSize = Field(32, description="Prompts per language-model forward of the store")
-    training_tokens: Tokens = Field(2_000_000, description="Tokens of the whole run (for time, not memory)")
-    dtype: Literal["float32"] = Field("float32", description="Dtype of the SAE")
-    model_dtype: DtypeField = Field("float32", description="Dtype of the language model (SAELens default: float32)")
-    autocast: bool = Field(False, description="Mixed precision of the SAE step")
-    optimizer: Literal["adam"] = Field("adam", description="SAELens trains with Adam")
+    store_batch_size_prompts: BatchSize = Field(
+        default=32, description="Prompts per language-model forward of the store"
+    )
+    training_tokens: Tokens = Field(default=2_000_000, description="Tokens of the whole run (for time, not memory)")
+    dtype: Literal["float32"] = Field(default="float32", description="Dtype of the SAE")
+    model_dtype: DtypeField = Field(
+        default="float32", description="Dtype of the language model (SAELens default: float32)"
+    )
+    act_store_device: Literal["cpu"] | None = Field(
+        default=None, description="'cpu' keeps the activation store in host memory; null = with the SAE"
+    )
+    autocast: bool = Field(default=False, description="Mixed precision of the SAE step")
+    optimizer: Literal["adam"] = Field(default="adam", description="SAELens trains with Adam")
 
     @model_validator(mode="after")
     def _whole(self) -> SaeTraining:
@@ -203,14 +212,20 @@ def parse_workload(data: Any) -> AnyWorkload:
         raise InputError(explain(error, kind)) from None
 
 
+def decode_json(text: str) -> Any:
+    """What JSON text says. Raises InputError, with the place, for what is not JSON."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"not valid JSON at line {error.lineno} column {error.colno}: {error.msg}") from None
+    except (RecursionError, ValueError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else "a number has too many digits"
+        raise InputError(f"not valid JSON: {reason}") from None
+
+
 def load_workload(text: str) -> AnyWorkload:
     """A workload from JSON text. Raises InputError, also for broken JSON."""
-    try:
-        data = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        where = f" at line {error.lineno} column {error.colno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else ""
-        raise InputError(f"not valid JSON{where}") from None
-    return parse_workload(data)
+    return parse_workload(decode_json(text))
 
 
 def explain(error: ValidationError, kind: type[BaseModel]) -> str:

@@ -35,11 +35,13 @@ class Change(_Answer):
     peak_before: int = Field(description="peak.device now, bytes")
     peak_after: int = Field(description="peak.device with the change, bytes")
     saving: int = Field(description="Bytes saved on the device; 0 where it does not apply")
-    fits: bool | None = Field(None, description="Whether it then fits the card in question; null if no card is known")
+    fits: bool | None = Field(
+        default=None, description="Whether it then fits the card in question; null if no card is known"
+    )
     effect: Effect = Field(description="What it does to the result")
     effect_detail: str = ""
-    cost: str = Field("", description="What it costs in time")
-    code: str = Field("", description="The code for this library with this workload's values")
+    cost: str = Field(default="", description="What it costs in time")
+    code: str = Field(default="", description="The code for this library with this workload's values")
 
 
 class GpuChoice(_Answer):
@@ -50,7 +52,7 @@ class GpuChoice(_Answer):
     count: int = 1
     usable_bytes: int = Field(description="Memory a process can have on it: NVML total minus driver reserve")
     headroom_bytes: int
-    usd_per_hour: float | None = Field(None, description="Cheapest dated price known; null if none")
+    usd_per_hour: float | None = Field(default=None, description="Cheapest dated price known; null if none")
     price_platform: str | None = None
     price_date: str | None = None
     note: str = ""
@@ -64,7 +66,7 @@ class PlatformChoice(_Answer):
     usd_per_hour: float | None
     price_date: str
     session_limit: str = ""
-    how: str = Field("", description="How to start it there")
+    how: str = Field(default="", description="How to start it there")
     gotchas: list[str] = Field(default_factory=list)
 
 

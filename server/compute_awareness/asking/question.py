@@ -7,7 +7,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Decision = Literal["ask", "tell", "silent"]
-Trigger = Literal["large_model", "sae_training", "full_activation_cache", "unclear_environment", "long_running", "does_not_fit"]
+Trigger = Literal[
+    "large_model", "sae_training", "full_activation_cache", "unclear_environment", "long_running", "does_not_fit"
+]  # fmt: skip
 
 
 class FormField(BaseModel):
@@ -24,7 +26,11 @@ class Question(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     decision: Decision = Field(description="ask the user; tell in one line and go on; or stay silent")
-    triggers: list[Trigger] = Field(default_factory=list, description="What made it worth a thought, first the strongest")
-    text: str = Field("", description="The words for the user: a question (ask) or one line (tell); empty when silent")
+    triggers: list[Trigger] = Field(
+        default_factory=list, description="What made it worth a thought, first the strongest"
+    )
+    text: str = Field(
+        default="", description="The words for the user: a question (ask) or one line (tell); empty when silent"
+    )
     fields: list[FormField] = Field(default_factory=list)
-    reason: str = Field("", description="Why this decision")
+    reason: str = Field(default="", description="Why this decision")

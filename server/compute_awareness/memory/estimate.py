@@ -14,7 +14,7 @@ Precision = Literal["exact", "close", "rough"]
 
 
 class _Answer(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class Component(_Answer):
@@ -23,8 +23,10 @@ class Component(_Answer):
     name: ComponentName
     bytes: int = Field(description="Bytes of this component at its largest")
     at_peak: bool = Field(description="Whether any of it is alive at the peak")
-    bytes_at_peak: int = Field(description="Bytes of it alive at the peak; over all device components these add up to peak.tensors")
-    where: Literal["device", "host"] = Field("device", description="Accelerator memory, or RAM beside it")
+    bytes_at_peak: int = Field(
+        description="Bytes of it alive at the peak; over all device components these add up to peak.tensors"
+    )
+    where: Literal["device", "host"] = Field(default="device", description="Accelerator memory, or RAM beside it")
     detail: str = ""
 
 
@@ -33,7 +35,9 @@ class HookFamily(_Answer):
 
     hook: str = Field(description="Hook name with the block number left out")
     count: int = Field(description="How many such hooks the cache keeps")
-    bytes: int = Field(description="Bytes of the storages they keep alive; one shared by two families counts with the first")
+    bytes: int = Field(
+        description="Bytes of the storages they keep alive; one shared by two families counts with the first"
+    )
 
 
 class Peak(_Answer):
@@ -66,13 +70,19 @@ class Estimate(_Answer):
     components: list[Component]
     peak: Peak
     range: Range
-    precision: Precision = Field(description="exact: to the byte in tensors; close: within 2 %; rough: an order of magnitude")
-    verified_on: str = Field("", description="Library versions the figure was checked against")
+    precision: Precision = Field(
+        description="exact: to the byte in tensors; close: within 2 %; rough: an order of magnitude"
+    )
+    verified_on: str = Field(default="", description="Library versions the figure was checked against")
     hooks: list[HookFamily] = Field(default_factory=list, description="activation_cache: bytes per hook family")
-    host_bytes: int = Field(0, description="RAM the run needs beside the device (caches moved to the CPU)")
-    loading_host_bytes: int = Field(0, description="RAM at the worst moment of loading the weights; a rough figure")
-    download_bytes: int | None = Field(None, description="Size of the published weights to download; null if not known")
-    flops: int = Field(0, description="Floating-point operations of the whole workload")
+    host_bytes: int = Field(default=0, description="RAM the run needs beside the device (caches moved to the CPU)")
+    loading_host_bytes: int = Field(
+        default=0, description="RAM at the worst moment of loading the weights; a rough figure"
+    )
+    download_bytes: int | None = Field(
+        default=None, description="Size of the published weights to download; null if not known"
+    )
+    flops: int = Field(default=0, description="Floating-point operations of the whole workload")
     assumptions: list[str] = Field(default_factory=list)
     warnings: list[str] = Field(default_factory=list)
-    summary: str = Field("", description="One sentence a person can read")
+    summary: str = Field(default="", description="One sentence a person can read")

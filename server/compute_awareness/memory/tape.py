@@ -41,14 +41,23 @@ class Tape:
             self.at_peak = self.by_component.copy()
         return tensor
 
+    def adopt(self, nbytes: int, component: str) -> Tensor:
+        """Take over a tensor that is already counted elsewhere (before this section): nothing is allocated, but
+        letting it go frees its bytes here."""
+        return Tensor(nbytes, component)
+
     def hold(self, tensor: Tensor, component: str | None = None) -> Tensor:
         """One more reference. With `component`, the bytes are booked there from now on (a cache keeps it)."""
         tensor.refs += 1
-        if component is not None and component != tensor.component:
-            self.by_component[tensor.component] -= tensor.bytes
-            self.by_component[component] += tensor.bytes
-            tensor.component = component
+        if component is not None:
+            self.book(tensor, component)
         return tensor
+
+    def book(self, tensor: Tensor, component: str) -> None:
+        """From now on the tensor's bytes belong to `component`."""
+        self.by_component[tensor.component] -= tensor.bytes
+        self.by_component[component] += tensor.bytes
+        tensor.component = component
 
     def drop(self, *tensors: Tensor) -> None:
         """Let go of one reference to each; what has none left is freed."""
@@ -66,6 +75,7 @@ class Tape:
         """Play a section that was recorded on a tape of its own after what is live here."""
         if self.live + section.peak > self.peak:
             self.peak = self.live + section.peak
-            self.at_peak = self.by_component + section.at_peak
+            self.at_peak = self.by_component.copy()
+            self.at_peak.update(section.at_peak)
         self.live += section.live
         self.by_component.update(section.by_component)

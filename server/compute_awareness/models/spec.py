@@ -12,6 +12,20 @@ Positional = Literal["learned", "rotary", "alibi", "shortformer"]
 NormPlacement = Literal["pre", "post", "both"]
 QKNorm = Literal["head", "full"]
 
+TOY = "NeelToy"
+"""`architecture` of models that exist only as HookedTransformer weights."""
+
+_ALWAYS_GROUPED_TL = frozenset(
+    {
+        "MistralForCausalLM",
+        "Qwen2ForCausalLM",
+        "GemmaForCausalLM",
+        "Gemma2ForCausalLM",
+        "Gemma3ForCausalLM",
+        "Olmo3ForCausalLM",
+    }
+)
+
 
 class ModelSpec(BaseModel):
     """The architecture of one language model.
@@ -23,14 +37,18 @@ class ModelSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(description="Short lower-case name, the key of the catalogue", examples=["pythia-2.8b"])
-    hf_id: str | None = Field(None, description="Hugging Face repository id")
+    hf_id: str | None = Field(default=None, description="Hugging Face repository id")
     tl_name: str | None = Field(
-        None, description="TransformerLens official name (HookedTransformer 3.x); null if it has no such model"
+        default=None, description="TransformerLens official name (HookedTransformer 3.x); null if it has no such model"
     )
-    aliases: tuple[str, ...] = Field((), description="Other names that mean this model, TransformerLens' among them")
-    architecture: str = Field(description="Hugging Face model class, e.g. GPTNeoXForCausalLM")
+    aliases: tuple[str, ...] = Field(
+        default=(), description="Other names that mean this model, TransformerLens' among them"
+    )
+    architecture: str = Field(
+        description="Hugging Face model class, e.g. GPTNeoXForCausalLM; NeelToy: none, TransformerLens weights only"
+    )
 
-    n_layers: Count
+    n_layers: Annotated[int, Field(ge=1, le=10_000)]
     d_model: Count
     n_heads: Count
     n_kv_heads: Count = Field(description="Key/value heads; equals n_heads without grouped-query attention")
@@ -39,46 +57,46 @@ class ModelSpec(BaseModel):
     d_vocab: Count = Field(description="Rows of the embedding matrix (padding rows included)")
     n_ctx: Count = Field(description="Positions the Hugging Face model supports")
     n_ctx_tl: Count | None = Field(
-        None, description="Positions TransformerLens configures (it caps some models at 2048); null = n_ctx"
+        default=None, description="Positions TransformerLens configures (it caps some models at 2048); null = n_ctx"
     )
 
-    gated_mlp: bool = Field(False, description="Gate and up projection (SwiGLU, GeGLU): three MLP matrices")
-    act_fn: str = Field("gelu", description="Activation function as TransformerLens names it")
+    gated_mlp: bool = Field(default=False, description="Gate and up projection (SwiGLU, GeGLU): three MLP matrices")
+    act_fn: str = Field(default="gelu", description="Activation function as TransformerLens names it")
     norm: Norm = "layernorm"
-    norm_weights: bool = Field(True, description="The norms have learned weights (OLMo 1 has none)")
+    norm_weights: bool = Field(default=True, description="The norms have learned weights (OLMo 1 has none)")
     norm_placement: NormPlacement = Field(
-        "pre", description="pre: before attention and MLP; post: after them (OLMo 2); both: Gemma 2 and 3"
+        default="pre", description="pre: before attention and MLP; post: after them (OLMo 2); both: Gemma 2 and 3"
     )
-    parallel_attn_mlp: bool = Field(False, description="Attention and MLP both read the block's input")
+    parallel_attn_mlp: bool = Field(default=False, description="Attention and MLP both read the block's input")
     parallel_shared_norm: bool = Field(
-        False, description="Parallel block with one norm for both branches (GPT-J, Phi)"
+        default=False, description="Parallel block with one norm for both branches (GPT-J, Phi)"
     )
     qk_norm: QKNorm | None = Field(
-        None, description="head: norm per head of q and k (Qwen3, Gemma 3); full: over all heads (OLMo 2)"
+        default=None, description="head: norm per head of q and k (Qwen3, Gemma 3); full: over all heads (OLMo 2)"
     )
-    embed_norm: bool = Field(False, description="A norm right after the embedding (BLOOM)")
+    embed_norm: bool = Field(default=False, description="A norm right after the embedding (BLOOM)")
     positional: Positional = "rotary"
-    rotary_dim: int | None = Field(None, ge=2, description="Rotated part of d_head; null if not rotary")
-    positions_offset: int = Field(0, ge=0, description="Extra rows of the learned position matrix (OPT: 2)")
-    window: int | None = Field(None, ge=1, description="Sliding-window size of the local layers; null if none")
+    rotary_dim: int | None = Field(default=None, ge=2, description="Rotated part of d_head; null if not rotary")
+    positions_offset: int = Field(default=0, ge=0, description="Extra rows of the learned position matrix (OPT: 2)")
+    window: int | None = Field(default=None, ge=1, description="Sliding-window size of the local layers; null if none")
     local_layers: Literal["none", "all", "odd", "even", "5_of_6", "3_of_4"] = Field(
-        "none", description="Which layers attend locally (0-based parity; 5_of_6: all but every sixth)"
+        default="none", description="Which layers attend locally (0-based parity; 5_of_6: all but every sixth)"
     )
-    attn_softcap: bool = Field(False, description="Attention scores pass a tanh soft cap (Gemma 2)")
-    logit_softcap: bool = Field(False, description="Logits pass a tanh soft cap (Gemma 2)")
-    clip_qkv: bool = Field(False, description="q, k and v are clamped after projection (OLMo 1 7B)")
+    attn_softcap: bool = Field(default=False, description="Attention scores pass a tanh soft cap (Gemma 2)")
+    logit_softcap: bool = Field(default=False, description="Logits pass a tanh soft cap (Gemma 2)")
+    clip_qkv: bool = Field(default=False, description="q, k and v are clamped after projection (OLMo 1 7B)")
 
-    tied_embeddings: bool = Field(False, description="The Hugging Face model shares embedding and LM head")
+    tied_embeddings: bool = Field(default=False, description="The Hugging Face model shares embedding and LM head")
     qkv_bias: bool = False
     attn_out_bias: bool = False
     mlp_bias: bool = False
     lm_head_bias: bool = False
 
     checkpoint_dtype: Literal["float32", "float16", "bfloat16"] | None = Field(
-        None, description="Dtype of the published weights, what dtype='auto' loads; null if not known"
+        default=None, description="Dtype of the published weights, what dtype='auto' loads; null if not known"
     )
-    gated_repo: bool = Field(False, description="The Hugging Face repository asks for a licence to be accepted")
-    source: str = Field("", description="Where the numbers come from")
+    gated_repo: bool = Field(default=False, description="The Hugging Face repository asks for a licence to be accepted")
+    source: str = Field(default="", description="Where the numbers come from")
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:
@@ -102,6 +120,29 @@ class ModelSpec(BaseModel):
     def context_tl(self) -> int:
         """Positions of the HookedTransformer."""
         return self.n_ctx_tl or self.n_ctx
+
+    @property
+    def has_hf_model(self) -> bool:
+        """Whether transformers has a class for it; NeelNanda's toy models are HookedTransformer weights only."""
+        return self.architecture != TOY
+
+    @property
+    def grouped_attention_tl(self) -> bool:
+        """Whether TransformerLens builds GroupedQueryAttention, which copies k and v in each forward pass.
+
+        Its converter (3.9.0, loading_from_pretrained.py) passes `n_key_value_heads` for some families even where
+        every head has its own keys and values.
+        """
+        return self.n_kv_heads != self.n_heads or self.architecture in _ALWAYS_GROUPED_TL
+
+    @property
+    def folds_norms_tl(self) -> bool:
+        """Whether `HookedTransformer.from_pretrained` folds the norms' weights by default.
+
+        Not for norms after attention and MLP (OLMo 2 and 3) nor for shortformer positions (TransformerLens 3.9.0,
+        loading_from_pretrained.get_pretrained_model_config).
+        """
+        return self.norm != "none" and self.norm_placement != "post" and self.positional != "shortformer"
 
     def is_local(self, layer: int) -> bool:
         """Whether attention of `layer` (0-based) is windowed."""

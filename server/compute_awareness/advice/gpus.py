@@ -1,0 +1,179 @@
+"""Which card a name means, and which cards are large enough for a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..errors import InputError, nearest
+from ..units import gib
+from .answers import GpuChoice
+from .gpu_names import names_a_card, size_in, split_count, without_size, words
+from .gpu_table import Gpu, all_gpus
+from .platforms import Deal, cheapest
+
+Needed = Callable[[Gpu], int] | int
+
+# The largest share of a card's memory that one of several cards of a split model may take: the layers do not divide
+# evenly, the embedding and unembedding lie whole on the first and the last card.
+_UNEVEN_SPLIT = 1.2
+_SPLIT_OVER = ("a100-80gb-sxm", "h100-sxm", "h200-sxm", "b200", "b300")
+_SAME_CLASS = 1.08
+
+
+class GpuRequest(BaseModel):
+    """What a user's `--gpu` means."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    gpu: Gpu
+    count: int = Field(ge=1)
+    note: str = Field("", description="What was assumed, where the name leaves a choice")
+
+
+@cache
+def _spellings() -> tuple[tuple[frozenset[str], Gpu], ...]:
+    """Every way to write every card, as sets of words."""
+    return tuple(
+        (spelling, gpu)
+        for gpu in all_gpus()
+        for spelling in {words(text) for text in (gpu.id, gpu.name, *gpu.aliases, *gpu.nvml_names)}
+    )
+
+
+def find_gpu(name: str) -> GpuRequest:
+    """The card and the number of cards that a user's words mean: "4090", "A100-80GB", "2xH100", "M2 Max 64GB".
+
+    Where the words leave a choice ("A100"), the one with the least memory is taken and the note says so.
+
+    Raises:
+        InputError: not a card of the table (the nearest names are listed), or a memory size it is not sold with.
+    """
+    count, rest = split_count(name)
+    wanted = words(rest)
+    found = _candidates(wanted) or _candidates(words(rest.removesuffix("s")))
+    if not found:
+        raise InputError(_unknown(name, wanted))
+    gpu = min(found, key=lambda g: g.usable_bytes)
+    return GpuRequest(gpu=gpu, count=count, note=_ambiguity(rest, gpu, found))
+
+
+def _candidates(wanted: frozenset[str]) -> list[Gpu]:
+    """Cards that `wanted` may mean: spelled so exactly, else those whose spelling adds the fewest words to it."""
+    model, size = without_size(wanted), size_in(wanted)
+    if not names_a_card(wanted):
+        return []
+    extra: dict[str, tuple[int, Gpu]] = {}
+    for spelling, gpu in _spellings():
+        if model <= spelling and (wanted <= spelling or size == gpu.sold_as_gb):
+            more = len(without_size(spelling) - model)
+            if gpu.id not in extra or more < extra[gpu.id][0]:
+                extra[gpu.id] = (more, gpu)
+    fewest = min((more for more, _ in extra.values()), default=0)
+    return [gpu for more, gpu in extra.values() if more == fewest]
+
+
+def _ambiguity(asked: str, gpu: Gpu, found: Sequence[Gpu]) -> str:
+    if all(g.usable_bytes == gpu.usable_bytes for g in found):
+        return ""
+    names = ", ".join(g.name for g in found)
+    return f"{asked[:40]!r} may be {names}; counted as {gpu.name}, the one with the least memory"
+
+
+def _unknown(name: str, wanted: frozenset[str]) -> str:
+    sizes = sorted({g.sold_as_gb for g in _candidates(without_size(wanted))})
+    if sizes:
+        return f"{name[:80]!r}: that card is in the table with {', '.join(f'{s:g}' for s in sizes)} GB only"
+    labels = {label: g.name for g in all_gpus() for label in (" ".join(sorted(words(g.name))), g.name, g.id)}
+    close = list(dict.fromkeys(labels[hit] for hit in nearest(split_count(name)[1], labels)))
+    hint = f"nearest: {', '.join(close)}" if close else "give a card, e.g. RTX 4090, A100-80GB, 2xH100, T4, M2 Max 64GB"
+    return f"unknown GPU {name[:80]!r}; {hint}"
+
+
+def gpu_by_nvml(name: str, total_bytes: int | None = None) -> Gpu | None:
+    """The row of a card that NVML or torch names so, or None. Of two with one name the nearer in memory is taken."""
+    named = [g for g in all_gpus() if name.lower() in (n.lower() for n in g.nvml_names)]
+    if total_bytes is None:
+        return min(named, key=lambda g: g.usable_bytes, default=None)
+    return min(named, key=lambda g: abs(g.usable_bytes - total_bytes), default=None)
+
+
+def _need(needed: Needed, gpu: Gpu) -> int:
+    return needed if isinstance(needed, int) else needed(gpu)
+
+
+def gpus_that_fit(needed: Needed) -> list[Gpu]:
+    """The advised cards on which `needed` bytes (or what `needed(gpu)` says) fit alone, smallest first."""
+    fitting = [g for g in all_gpus() if g.advised and _need(needed, g) <= g.usable_bytes]
+    return sorted(fitting, key=lambda g: g.usable_bytes)
+
+
+def smallest_that_fits(needed_device_bytes: Needed, limit: int = 5) -> list[GpuChoice]:
+    """The smallest cards that fit, one for each memory class, smallest first; at most `limit`.
+
+    `needed_device_bytes` is bytes on the card, or a function of the card, since the context differs between cards.
+    Of each class the cheapest known to be rented is named, and the others in its note. Where no single card fits, the
+    choices are several large cards with a layer-wise split: rough, and the note says so. Empty if those do not fit
+    either.
+    """
+    classes: list[list[Gpu]] = []
+    for gpu in gpus_that_fit(needed_device_bytes):
+        if classes and gpu.usable_bytes <= classes[-1][0].usable_bytes * _SAME_CLASS:
+            classes[-1].append(gpu)
+        else:
+            classes.append([gpu])
+    if classes:
+        return [_of_class(members, needed_device_bytes) for members in classes[:limit]]
+    return _split_over_several(needed_device_bytes)[:limit]
+
+
+def _of_class(members: Sequence[Gpu], needed: Needed) -> GpuChoice:
+    deals = {gpu.id: cheapest([gpu.id], 1) for gpu in members}
+
+    def price(gpu: Gpu) -> float:
+        deal = deals[gpu.id]
+        return deal.usd_per_hour if deal else float("inf")
+
+    gpu = min(members, key=price)
+    others = [g.name for g in members if g is not gpu]
+    notes = [f"as large: {', '.join(others)}"] if others else []
+    return _choice(gpu, 1, _need(needed, gpu), deals[gpu.id], notes)
+
+
+def _split_over_several(needed: Needed) -> list[GpuChoice]:
+    by_id = {gpu.id: gpu for gpu in all_gpus()}
+    found: list[GpuChoice] = []
+    for gpu_id in _SPLIT_OVER:
+        gpu = by_id[gpu_id]
+        for count in (2, 4, 8):
+            share = int(_need(needed, gpu) / count * _UNEVEN_SPLIT)
+            if share <= gpu.usable_bytes:
+                note = (
+                    f"rough: HookedTransformer's n_devices={count} gives each card a share of the layers and that "
+                    f"share's activations, counted as {gib(share)} on the fullest card; no estimate was made for it"
+                )
+                found.append(_choice(gpu, count, share, cheapest([gpu.id], count), [note]))
+                break
+    return sorted(found, key=lambda c: c.count * c.usable_bytes)
+
+
+def _choice(gpu: Gpu, count: int, needed: int, deal: Deal | None, notes: list[str]) -> GpuChoice:
+    if deal and deal.offer.note:
+        notes = [*notes, f"price: {deal.offer.note}"]
+    if gpu.torch_total_gib_seen is None:
+        notes = [*notes, f"memory is {gpu.usable_basis}"]
+    if gpu.notes:
+        notes = [*notes, gpu.notes]
+    return GpuChoice(
+        gpu_id=gpu.id,
+        name=gpu.name,
+        count=count,
+        usable_bytes=gpu.usable_bytes,
+        headroom_bytes=gpu.usable_bytes - needed,
+        usd_per_hour=deal.usd_per_hour if deal else None,
+        price_platform=deal.platform.name if deal else None,
+        price_date=deal.offer.date if deal else None,
+        note="; ".join(notes),
+    )

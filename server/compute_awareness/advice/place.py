@@ -1,0 +1,144 @@
+"""Where the run would happen, and whether it fits there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..hardware.compute import Compute
+from ..memory import device
+from ..memory.estimate import Estimate
+from ..units import gib
+from .answers import Verdict
+from .gpus import Gpu, GpuRequest, all_gpus
+from .verdict import judge
+
+_UNEVEN_SPLIT = 1.2  # layers and activations are not shared out evenly over several cards
+
+
+@dataclass(frozen=True)
+class Place:
+    """One device to run on. `free_bytes` None = not known."""
+
+    kind: Literal["gpu", "mps", "cpu", "unknown"]
+    name: str
+    free_bytes: int | None
+    compute_capability: str | None = None
+    gpu: Gpu | None = None
+    """The card's row in the table, where it has one."""
+    count: int = 1
+    """Cards of this kind that the run may be spread over."""
+    host_free_bytes: int | None = None
+    """RAM beside the card; None = not known."""
+    cpus: float | None = None
+    named: bool = False
+    """The caller named it, nothing was looked at."""
+
+    @property
+    def has_bfloat16(self) -> bool:
+        """Whether bfloat16 runs natively; taken for granted where nothing is known."""
+        if self.gpu is not None:
+            return self.gpu.bf16_native
+        return self.compute_capability is None or float(self.compute_capability) >= 8.0
+
+
+def named_place(request: GpuRequest) -> Place:
+    """An otherwise empty card of the table that the caller named."""
+    gpu = request.gpu
+    many = f"{request.count} x " if request.count > 1 else ""
+    return Place(
+        kind="mps" if gpu.vendor == "apple" else "gpu",
+        name=f"{many}{gpu.name}",
+        free_bytes=gpu.usable_bytes,
+        compute_capability=gpu.compute_capability,
+        gpu=gpu,
+        count=request.count,
+        named=True,
+    )
+
+
+def seen_place(compute: Compute, *, use_gpu: bool = True) -> Place:
+    """The usable card with the most free memory, or this machine's CPU and RAM."""
+    host = compute.host
+    for card in compute.usable() if use_gpu else []:
+        return Place(
+            kind="mps" if card.kind == "mps" else "gpu",
+            name=card.name,
+            free_bytes=card.free_bytes,
+            compute_capability=card.compute_capability,
+            gpu=next((gpu for gpu in all_gpus() if gpu.id == card.gpu_id), None),
+            host_free_bytes=host.ram_available_bytes,
+            cpus=host.cpus,
+        )
+    return Place(
+        kind="cpu",
+        name="the CPU (RAM)",
+        free_bytes=host.ram_available_bytes,
+        host_free_bytes=host.ram_available_bytes,
+        cpus=host.cpus,
+    )
+
+
+UNKNOWN = Place(kind="unknown", name="the machine it will run on", free_bytes=None)
+
+
+def needed(estimate: Estimate, place: Place) -> tuple[int, int, int]:
+    """(expected, low, high) bytes of the device's memory that the run takes there."""
+    tensors = estimate.peak.tensors
+    if place.kind in ("cpu", "mps"):
+        low, high = device.cpu_process_range(tensors)
+        expected = device.cpu_process_bytes(tensors)
+        beside = estimate.host_bytes
+        if place.kind == "cpu":
+            loading = device.cpu_process_bytes(estimate.loading_host_bytes)
+            return max(expected + beside, loading), low + beside, max(high + beside, loading)
+        return expected + beside, low + beside, high + beside
+    capability = place.compute_capability
+    low, high = device.device_range(tensors, capability)
+    # What the estimate knows of its own spread (late auxiliary losses and the like) comes on top.
+    own = estimate.range.high - device.device_range(tensors, None)[1]
+    return device.device_bytes(tensors, capability), low, high + max(own, 0)
+
+
+def verdict_at(estimate: Estimate, place: Place) -> Verdict:
+    """Whether the estimate fits the place. Green only where loading the weights fits the RAM as well."""
+    expected, low, high = needed(estimate, place)
+    if place.count > 1 and place.free_bytes is not None and high > place.free_bytes:
+        return _over_several(expected, low, high, place)
+    verdict = judge(expected, low, high, place.free_bytes, place.name)
+    if verdict.status == "fits" and place.kind == "gpu" and place.host_free_bytes is not None:
+        ram = device.cpu_process_bytes(estimate.loading_host_bytes + estimate.host_bytes)
+        if ram > place.host_free_bytes:
+            verdict.status = "tight"
+            verdict.why += (
+                f" But loading takes about {gib(ram)} of RAM at its worst moment (rough) and "
+                f"{gib(place.host_free_bytes)} is free: it may die while loading."
+            )
+    return verdict
+
+
+def _over_several(expected: int, low: int, high: int, place: Place) -> Verdict:
+    """Several cards: never green, since no estimate is made of how the layers fall on them."""
+    assert place.free_bytes is not None
+    share = int(expected / place.count * _UNEVEN_SPLIT)
+    free = place.free_bytes
+    if share <= free:
+        status, why = (
+            "tight",
+            (
+                f"It needs {gib(expected)}, more than one card's {gib(free)}; split by layers over {place.count} cards "
+                f"the fullest holds roughly {gib(share)}. No estimate is made of the split."
+            ),
+        )
+    else:
+        status, why = (
+            "does_not_fit",
+            (
+                f"It needs {gib(expected)}: even split over {place.count} cards the fullest would hold roughly "
+                f"{gib(share)} of {gib(free)}."
+            ),
+        )
+    return Verdict(
+        status=status, device=place.name, free_bytes=free * place.count, needed_bytes=expected,
+        headroom_bytes=free * place.count - expected, why=why,
+    )  # fmt: skip

@@ -1,0 +1,212 @@
+"""The commands: each calls one function of the core, prints its answer and returns the exit code."""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .given import WorkloadCommand, compute_from, workload_from
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+EXIT_OF_STATUS = {"fits": 0, "tight": 0, "does_not_fit": 1, "unknown": 3}
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+_python = click.option("--python", metavar="PATH", help="The experiment's Python, where it is not the active one.")
+_gpu = click.option(
+    "--gpu", metavar="NAME|none|unknown", help='The card the run will have: "RTX 4090", "A100-80GB", "2xH100"; '
+    "none; or unknown, where another machine will run it."
+)  # fmt: skip
+_compute = click.option("--compute", metavar="REPORT.json", help="A report of `detect --json` from elsewhere.")
+
+
+def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        click.echo(version("compute-awareness"))
+        ctx.exit()
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version.")
+@click.pass_context
+def program(ctx: click.Context) -> int | None:
+    """Will this interpretability experiment fit the compute at hand, and should the user be asked?
+
+    \b
+    Exit codes: 0 it fits (or tightly), or done; 1 it does not fit; 2 bad input;
+    3 cannot say without an answer from the user. No command at all = serve.
+    """
+    return ctx.invoke(serve) if ctx.invoked_subcommand is None else None
+
+
+def _print_json(answer: BaseModel | dict[str, Any]) -> None:
+    data = answer if isinstance(answer, dict) else answer.model_dump(mode="json")
+    # ASCII on purpose: the document is the same whatever code page the console has.
+    sys.stdout.write(json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+@program.command()
+@_python
+@_json
+def detect(python: str | None, as_json: bool) -> int:
+    """Say what compute is there. The environment, the cards, the host's limits, the experiment's Python."""
+    from ..hardware.detect import detect as detect_compute
+
+    compute = detect_compute(python)
+    if as_json:
+        _print_json(compute)
+    else:
+        from .show_compute import show_compute
+
+        show_compute(compute)
+    return 0
+
+
+@program.command(cls=WorkloadCommand)
+@_json
+def estimate(source: str | None, as_json: bool, **flags: Any) -> int:
+    """Say what a workload takes. Bytes by component, the peak, the range; looks at no machine."""
+    from ..estimator import estimate as estimate_workload
+
+    answer = estimate_workload(workload_from(source, flags))
+    if as_json:
+        _print_json(answer)
+    else:
+        from .show_estimate import show_estimate
+
+        show_estimate(answer)
+    return 0
+
+
+@program.command(cls=WorkloadCommand)
+@_gpu
+@_compute
+@_json
+def recommend(source: str | None, gpu: str | None, compute: str | None, as_json: bool, **flags: Any) -> int:
+    """Say what to change or where to run. Changes with their savings, GPUs and platforms that fit."""
+    from ..preflight import recommend as recommend_for
+
+    workload = workload_from(source, flags)
+    answer = recommend_for(workload, gpu=gpu, compute=compute_from(compute) if compute else None)
+    if as_json:
+        _print_json(answer)
+    else:
+        from .show_preflight import show_recommendation
+
+        show_recommendation(answer)
+    return 0
+
+
+@program.command(cls=WorkloadCommand)
+@_gpu
+@_compute
+@_python
+@_json
+def preflight(
+    source: str | None, gpu: str | None, compute: str | None, python: str | None, as_json: bool, **flags: Any
+) -> int:
+    """Say whether it fits here. And what would make it fit, and whether to ask the user."""
+    from ..errors import InputError
+    from ..preflight import preflight as preflight_of
+
+    if python and compute:
+        raise InputError("--python looks at this machine and --compute is another's report: give one of them")
+    if source == "-" and compute == "-":
+        raise InputError("standard input cannot be both the workload and the compute report")
+    workload = workload_from(source, flags)
+    report = compute_from(compute) if compute else None
+    answer = preflight_of(workload, gpu=gpu, compute=report, python=python)
+    if as_json:
+        _print_json(answer)
+    else:
+        from .show_preflight import show_preflight
+
+        show_preflight(answer)
+    return EXIT_OF_STATUS[answer.verdict.status]
+
+
+@program.command()
+@click.argument("name", required=False)
+@_json
+def models(name: str | None, as_json: bool) -> int:
+    """List the models, or show one. NAME: a known name, a Hugging Face id, a config.json."""
+    from . import tables
+
+    _print_json(tables.models(name)) if as_json else tables.show_models(name)
+    return 0
+
+
+@program.command()
+@click.argument("name", required=False)
+@_json
+def gpus(name: str | None, as_json: bool) -> int:
+    """List the GPUs, or show one. With the memory that a process can have on them."""
+    from . import tables
+
+    _print_json(tables.gpus(name)) if as_json else tables.show_gpus(name)
+    return 0
+
+
+@program.command()
+@click.argument("name", required=False)
+@_json
+def platforms(name: str | None, as_json: bool) -> int:
+    """List the platforms, or show one. Places that rent GPUs, with dated prices."""
+    from . import tables
+
+    _print_json(tables.platforms(name)) if as_json else tables.show_platforms(name)
+    return 0
+
+
+@program.command()
+@click.option("--model", metavar="NAME", help="Also hold this model's download against the free disk.")
+@_python
+@_json
+def doctor(model: str | None, python: str | None, as_json: bool) -> int:
+    """Say what is wrong here. Versions, CUDA, cards, memory, environment, and a diagnosis."""
+    from ..hardware.detect import detect as detect_compute
+    from ..hardware.diagnose import diagnose
+
+    download = None
+    if model is not None:
+        from ..estimator import estimate as estimate_workload
+        from ..models.resolve import resolve
+        from ..workload import parse_workload
+
+        library = "transformers" if resolve(model).has_hf_model else "transformer_lens"
+        one_token = parse_workload({"task": "inference", "library": library, "model": model, "seq_len": 1})
+        download = estimate_workload(one_token).download_bytes
+    compute = detect_compute(python)
+    findings = diagnose(compute, download_bytes=download)
+    if as_json:
+        _print_json(
+            {
+                "compute": compute.model_dump(mode="json"),
+                "download_bytes": download,
+                "findings": [finding.model_dump(mode="json") for finding in findings],
+            }
+        )
+    else:
+        from .show_compute import show_doctor
+
+        show_doctor(compute, findings, model, download)
+    return 0
+
+
+@program.command()
+@click.option("--transport", type=click.Choice(["stdio", "http"]), default="stdio", show_default=True)
+def serve(transport: str = "stdio") -> int:
+    """Serve MCP to an assistant. The same as `compute-awareness` without a command, on stdio."""
+    gc.freeze()
+    gc.enable()
+    from ..mcp_server.server import serve as serve_mcp
+
+    serve_mcp(transport)
+    return 0

@@ -1,0 +1,133 @@
+"""The report of a machine, and the doctor's findings, for a person."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from ..hardware.compute import Accelerator, Compute
+from ..units import gib
+from .show import bullets, heading, pairs, say, screen, table, text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..hardware.diagnose import Finding
+
+SEVERITY = {"error": ("ERROR", "bold red"), "warning": ("WARNING", "bold yellow"), "info": ("note", "dim")}
+
+
+def show_compute(compute: Compute) -> None:
+    to = screen()
+    if compute.summary:
+        say(to, compute.summary, "bold")
+    _show_environment(to, compute)
+    _show_cards(to, compute)
+    _show_host(to, compute)
+    _show_python(to, compute)
+    if compute.problems:
+        heading(to, "Probes that failed")
+        bullets(to, (f"{p.probe}: {p.reason}" for p in compute.problems), "!", "bold yellow")
+
+
+def show_doctor(compute: Compute, findings: Sequence[Finding], model: str | None, download: int | None) -> None:
+    """The report, then what is wrong with it, worst first; `download` is in bytes, None = not known."""
+    show_compute(compute)
+    to = screen()
+    if model is not None:
+        heading(to, f"Download of {model}")
+        say(to, "  size not known" if download is None else f"  {gib(download)}")
+    heading(to, "Diagnosis")
+    if not findings:
+        say(to, "  Nothing is wrong that can be seen from here.", "green")
+    for finding in sorted(findings, key=lambda f: list(SEVERITY).index(f.severity)):
+        word, style = SEVERITY[finding.severity]
+        to.print(text(f"  {word}", style).append(text(f"  {finding.message}")), soft_wrap=not to.is_terminal)
+        if finding.cure:
+            say(to, f"      {finding.cure}")
+
+
+def _show_environment(to: Console, compute: Compute) -> None:
+    environment = compute.environment
+    heading(to, f"Environment: {environment.primary}" + ("" if environment.clear else " (not clear)"))
+    rows = [(layer.id, layer.layer, layer.confidence, ", ".join(layer.evidence)) for layer in environment.layers]
+    table(to, ("what", "layer", "sure", "seen by"), rows)
+
+
+def _show_cards(to: Console, compute: Compute) -> None:
+    heading(to, "Accelerators")
+    if compute.driver_version:
+        cuda = f", CUDA up to {compute.driver_cuda_version}" if compute.driver_cuda_version else ""
+        say(to, f"  NVIDIA driver {compute.driver_version}{cuda}")
+    if not compute.accelerators:
+        say(to, "  none seen")
+        return
+    rows = [
+        (a.index, a.name, _size(a.total_bytes), _size(a.used_bytes), _size(a.free_bytes), _remark(a))
+        for a in compute.accelerators
+    ]
+    table(to, ("", "card", "total", "used", "free", "remarks"), rows, right=(0, 2, 3, 4))
+
+
+def _size(n: int | None) -> str:
+    return "?" if n is None else gib(n)
+
+
+def _remark(card: Accelerator) -> str:
+    said = [
+        card.problem,
+        f"compute capability {card.compute_capability}" if card.compute_capability else None,
+        None if card.visible else "hidden by CUDA_VISIBLE_DEVICES",
+        None if card.mig_of is None else f"MIG slice of card {card.mig_of}",
+        f"{_size(card.reserved_bytes)} kept by the driver" if card.reserved_bytes else None,
+        *(f"pid {p.pid} holds {_size(p.used_bytes)}" for p in card.processes[:4]),
+        f"and {len(card.processes) - 4} more processes" if len(card.processes) > 4 else None,
+    ]
+    return "; ".join(s for s in said if s)
+
+
+def _show_host(to: Console, compute: Compute) -> None:
+    host = compute.host
+    limit = f" (limited by {host.ram_limited_by})" if host.ram_limited_by else ""
+    disk = f"{gib(host.disk_free_bytes)} free at {host.disk_path}" if host.disk_free_bytes is not None else None
+    heading(to, "Host")
+    pairs(
+        to,
+        [
+            ("system", f"{host.os} {host.hostname}".strip()),
+            ("CPUs", f"{host.cpus:g}"),
+            ("RAM", f"{gib(host.ram_available_bytes)} available of {gib(host.ram_total_bytes)}{limit}"),
+            ("disk", disk),
+            ("seen from", compute.seen_from if compute.seen_from != "this machine" else None),
+        ],
+    )
+
+
+def _show_python(to: Console, compute: Compute) -> None:
+    python = compute.python
+    heading(to, "The experiment's Python")
+    if python is None:
+        say(to, "  none found; name one with --python")
+        return
+    torch = python.torch
+    on_gpu = None
+    if torch is not None:
+        backends = [n for n, there in (("cuda", torch.cuda_available), ("mps", torch.mps_available)) if there]
+        build = f"built for CUDA {torch.cuda_build}" if torch.cuda_build else "CPU-only build"
+        on_gpu = f"{torch.version}, {build}, available: {', '.join(backends) or 'cpu only'}"
+    held = None
+    if torch is not None and torch.allocated_bytes is not None:
+        held = f"{gib(torch.allocated_bytes)} allocated, {gib(torch.reserved_bytes or 0)} reserved"
+    libraries = ", ".join(f"{name} {version}" for name, version in sorted(python.libraries.items()))
+    pairs(
+        to,
+        [
+            ("path", f"{python.path} ({python.source})"),
+            ("version", python.version),
+            ("torch", on_gpu or ("not installed" if python.problem is None else None)),
+            ("torch memory", held),
+            ("libraries", libraries),
+            ("problem", python.problem),
+        ],
+    )

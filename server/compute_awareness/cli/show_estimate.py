@@ -1,0 +1,76 @@
+"""An estimate for a person."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+
+from ..memory.estimate import Estimate
+from ..units import gib
+from .memory_bar import show_memory
+from .show import bullets, heading, pairs, say, screen, table
+
+PRECISION = {
+    "exact": "exact: tensors to the byte",
+    "close": "close: tensors within 2 %",
+    "rough": "rough: the order of magnitude",
+}
+
+
+def workload_line(workload: dict[str, Any]) -> str:
+    """The workload in a few words: `activation_cache of pythia-2.8b, 4 x 1024 tokens, float32`."""
+    model = workload.get("model")
+    of = "" if model is None else f" of {model.get('name', 'a model') if isinstance(model, dict) else model}"
+    shape = f", {workload['batch_size']} x {workload['seq_len']} tokens" if "batch_size" in workload else ""
+    if "train_batch_size_tokens" in workload:
+        shape = f", {workload['train_batch_size_tokens']} tokens a step"
+    return f"{workload.get('task', 'workload')}{of}{shape}, {workload.get('dtype', '')}".rstrip(", ")
+
+
+def show_estimate(estimate: Estimate) -> None:
+    to = screen()
+    say(to, workload_line(estimate.workload), "bold")
+    say(to, estimate.summary)
+    heading(to, "Memory at the peak")
+    show_memory(to, estimate, estimate.peak.device, None, "the device")
+    show_figures(to, estimate)
+    show_hooks(to, estimate)
+    show_notes(to, estimate)
+
+
+def show_figures(to: Console, estimate: Estimate) -> None:
+    peak = estimate.peak
+    heading(to, "Figures")
+    pairs(
+        to,
+        [
+            ("tensors", f"{gib(peak.tensors)}   torch.cuda.max_memory_allocated"),
+            ("reserved", f"{gib(peak.reserved)}   torch.cuda.max_memory_reserved"),
+            ("device", f"{gib(peak.device)}   nvidia-smi"),
+            ("range", f"{gib(estimate.range.low)} to {gib(estimate.range.high)} on the device"),
+            ("precision", PRECISION[estimate.precision]),
+            ("checked on", estimate.verified_on),
+            ("RAM beside it", gib(estimate.host_bytes) if estimate.host_bytes else None),
+            ("RAM to load", f"about {gib(estimate.loading_host_bytes)}" if estimate.loading_host_bytes else None),
+            ("download", gib(estimate.download_bytes) if estimate.download_bytes is not None else "size not known"),
+            ("work", f"{estimate.flops:.2e} floating-point operations" if estimate.flops else None),
+        ],
+    )
+
+
+def show_hooks(to: Console, estimate: Estimate) -> None:
+    if not estimate.hooks:
+        return
+    heading(to, "Cache by hook family")
+    rows = [(h.hook, h.count, gib(h.bytes) if h.bytes else "shared") for h in estimate.hooks]
+    table(to, ("hook", "count", "bytes kept"), rows, right=(1, 2))
+
+
+def show_notes(to: Console, estimate: Estimate) -> None:
+    if estimate.warnings:
+        heading(to, "Warnings")
+        bullets(to, estimate.warnings, "!", "bold yellow")
+    if estimate.assumptions:
+        heading(to, "Assumptions")
+        bullets(to, estimate.assumptions)

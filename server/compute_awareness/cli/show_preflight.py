@@ -1,0 +1,107 @@
+"""A preflight and a recommendation for a person."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.panel import Panel
+
+from ..advice.answers import Advice, Change, GpuChoice, PlatformChoice
+from ..asking.question import Question
+from ..units import gib
+from .memory_bar import show_memory
+from .show import bullets, code, heading, put, say, screen, table, text
+from .show_estimate import show_notes, workload_line
+
+if TYPE_CHECKING:
+    from ..preflight import Preflight, Recommendation
+
+STATUS = {
+    "fits": ("FITS", "bold green"),
+    "tight": ("FITS, BUT TIGHTLY", "bold yellow"),
+    "does_not_fit": ("DOES NOT FIT", "bold red"),
+    "unknown": ("CANNOT SAY YET", "bold magenta"),
+}
+EFFECT = {
+    "equivalent": "same result",
+    "numerically_different": "other rounding",
+    "different_experiment": "another experiment",
+}
+DECISION = {"ask": "Ask the user", "tell": "Tell the user, and go on", "silent": "No need to ask"}
+
+
+def show_preflight(answer: Preflight) -> None:
+    to = screen()
+    verdict = answer.verdict
+    word, style = STATUS[verdict.status]
+    say(to, workload_line(answer.estimate.workload), "bold")
+    to.print(text(word, style).append(text(f"  {verdict.why}")), soft_wrap=not to.is_terminal)
+    heading(to, "Memory at the peak")
+    show_memory(to, answer.estimate, verdict.needed_bytes, verdict.free_bytes, verdict.device)
+    show_notes(to, answer.estimate)
+    show_advice(to, answer.advice)
+    to.print()
+    show_question(to, answer.asking)
+
+
+def show_recommendation(answer: Recommendation) -> None:
+    to = screen()
+    say(to, workload_line(answer.estimate.workload), "bold")
+    say(to, answer.summary)
+    show_advice(to, answer.advice)
+
+
+def show_advice(to: Console, advice: Advice) -> None:
+    useful = [c for c in advice.changes if c.applies]
+    if useful:
+        heading(to, "Changes that save memory")
+        rows = [
+            (c.title, gib(c.saving), gib(c.peak_after), {True: "yes", False: "no", None: "?"}[c.fits], EFFECT[c.effect])
+            for c in useful
+        ]
+        table(to, ("change", "saves", "then", "fits", "effect"), rows, right=(1, 2))
+        _show_code(to, useful)
+    if advice.gpus:
+        heading(to, "GPUs that fit")
+        table(to, ("GPU", "usable", "to spare", "price"), map(_gpu_row, advice.gpus), right=(1, 2))
+        bullets(to, (f"{g.count} x {g.name}: {g.note}" for g in advice.gpus if g.count > 1 and g.note))
+    if advice.platforms:
+        heading(to, "Where to rent one")
+        table(to, ("platform", "GPU", "USD/h", "price of", "limits"), map(_platform_row, advice.platforms), right=(2,))
+        bullets(to, (f"{p.platform}: {p.how}" for p in advice.platforms if p.how))
+
+
+def _show_code(to: Console, changes: list[Change]) -> None:
+    """The code of the change to make first: one that makes it fit and keeps the result, else the nearest to that."""
+    best = min(changes, key=lambda c: (not c.fits, c.effect != "equivalent", 0 if c.fits else -c.saving))
+    if best.code:
+        heading(to, f"{best.title}:")
+        code(to, best.code)
+    details = [d for d in (best.effect_detail, best.cost and f"cost: {best.cost}") if d]
+    bullets(to, details)
+
+
+def _gpu_row(choice: GpuChoice) -> tuple[object, ...]:
+    price = "no price known"
+    if choice.usd_per_hour is not None:
+        price = f"{choice.usd_per_hour:.2f} USD/h, {choice.price_platform} ({choice.price_date})"
+    name = choice.name if choice.count == 1 else f"{choice.count} x {choice.name}"
+    return name, gib(choice.usable_bytes), gib(choice.headroom_bytes), price
+
+
+def _platform_row(choice: PlatformChoice) -> tuple[object, ...]:
+    price = "?" if choice.usd_per_hour is None else f"{choice.usd_per_hour:.2f}"
+    return choice.platform, choice.gpu, price, choice.price_date, choice.session_limit
+
+
+def show_question(to: Console, asking: Question) -> None:
+    """The decision, and in a frame the words to use."""
+    title = DECISION[asking.decision]
+    if asking.text:
+        put(to, Panel(text(asking.text), title=text(title, "bold"), title_align="left", expand=True))
+    else:
+        say(to, title, "bold")
+    because = f"{asking.reason} [{', '.join(asking.triggers)}]" if asking.triggers else asking.reason
+    if because:
+        say(to, because, "dim")

@@ -1,0 +1,100 @@
+"""Given as text to the experiment's Python (3.8 or newer, standard library only): what is installed there.
+
+It writes two JSON objects, each between markers because other code may print on import: first what needs no
+import, then torch as it reports itself. Whatever happens in the second leaves the first standing.
+"""
+
+import json
+import os
+import sys
+
+
+def say(stage, facts):
+    text = "\n<<compute-awareness %s>>%s<<end>>\n" % (stage, json.dumps(facts))  # noqa: UP031
+    os.write(1, text.encode("utf-8"))
+
+
+def installed(names):
+    from importlib import metadata
+
+    found = {}
+    for name in names:
+        try:
+            version = metadata.version(name)
+        except Exception:
+            continue
+        if isinstance(version, str):
+            found[name] = version
+    return found
+
+
+def torch_on_disk():
+    """Version and CUDA of the torch that would be imported, read from its version.py without importing it."""
+    import ast
+    from importlib.machinery import PathFinder
+
+    spec = PathFinder.find_spec("torch")
+    if spec is None or not spec.origin:
+        return None
+    with open(os.path.join(os.path.dirname(spec.origin), "version.py"), encoding="utf-8") as file:
+        tree = ast.parse(file.read())
+    facts = {}
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        value = getattr(node, "value", None)
+        for target in targets:
+            if isinstance(target, ast.Name) and isinstance(value, ast.Constant):
+                facts[target.id] = value.value
+    return {"version": facts.get("__version__"), "cuda": facts.get("cuda")}
+
+
+def torch_alive():
+    import torch  # pyright: ignore[reportMissingImports]
+
+    cuda_available = bool(torch.cuda.is_available())
+    mps = getattr(torch.backends, "mps", None)
+    mps_available = bool(mps is not None and mps.is_available())
+    arches = list(torch.cuda.get_arch_list())
+    if not arches and torch.version.cuda:
+        # get_arch_list is empty without a card, though the build has its list.
+        arches = (torch._C._cuda_getArchFlags() or "").split()
+    allocated = reserved = None
+    if cuda_available:
+        # Both read counters of the allocator and make no CUDA context.
+        allocated, reserved = int(torch.cuda.memory_allocated()), int(torch.cuda.memory_reserved())
+    elif mps_available:
+        allocated = int(torch.mps.current_allocated_memory())
+        reserved = int(torch.mps.driver_allocated_memory())
+    return {
+        "version": str(torch.__version__),
+        "cuda": torch.version.cuda,
+        "cuda_available": cuda_available,
+        "mps_available": mps_available,
+        "arch_list": arches,
+        "allocated": allocated,
+        "reserved": reserved,
+    }
+
+
+def main(names):
+    # "-c" puts the working folder first on the path: nothing there is meant.
+    sys.path[:] = [entry for entry in sys.path if entry]
+    libraries = installed(names)
+    try:
+        on_disk = torch_on_disk()
+    except Exception:
+        on_disk = None
+    version = "%d.%d.%d" % sys.version_info[:3]  # noqa: UP031
+    say("installed", {"version": version, "libraries": libraries, "torch": on_disk})
+    if on_disk is None and "torch" not in libraries:
+        return
+    try:
+        second = torch_alive()
+    except BaseException as error:
+        second = {"error": "%s: %s" % (type(error).__name__, error)}  # noqa: UP031
+    say("torch", second)
+    # Not a return: libraries loaded with torch can hang or crash when Python winds down.
+    os._exit(0)
+
+
+main(sys.argv[1:])

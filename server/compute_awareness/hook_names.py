@@ -1,0 +1,89 @@
+"""Hook names: which of them a filter keeps, how wide they are, and what to say when one does not exist."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from fnmatch import translate
+
+from .errors import InputError, nearest
+from .memory.hooked_transformer import Run, family, forward
+from .models.spec import ModelSpec
+from .workload import ActivationCache
+
+
+def selector(workload: ActivationCache, spec: ModelSpec) -> Callable[[str], bool]:
+    """names_filter and layers as one predicate on full hook names. Raises InputError for layers outside the model."""
+    matches: Callable[[str], object] = lambda name: True  # noqa: E731
+    if workload.names_filter is not None:
+        if not workload.names_filter:
+            raise InputError("names_filter: an empty list keeps nothing; leave it out to keep every hook")
+        matches = re.compile("|".join(translate(pattern) for pattern in workload.names_filter)).match
+    if workload.layers is None:
+        return lambda name: bool(matches(name))
+    blocks = set()
+    for layer in workload.layers:
+        if not -spec.n_layers <= layer < spec.n_layers:
+            raise InputError(f"layers: {layer} is outside the {spec.n_layers} blocks of {spec.name}")
+        blocks.add(layer % spec.n_layers)
+    prefixes = tuple(f"blocks.{layer}." for layer in sorted(blocks))
+    return lambda name: name.startswith(prefixes) and bool(matches(name))
+
+
+_SWITCH_OF = {
+    "attn.hook_result": "use_attn_result",
+    "hook_q_input": "use_split_qkv_input",
+    "hook_k_input": "use_split_qkv_input",
+    "hook_v_input": "use_split_qkv_input",
+    "hook_mlp_in": "use_hook_mlp_in",
+    "hook_attn_in": "use_attn_in",
+}
+
+
+def no_hook(workload: ActivationCache, spec: ModelSpec, run: Run) -> str:
+    """The one line for a filter that keeps nothing."""
+    names = forward(run).hook_names
+    wanted = workload.names_filter or ["*"]
+    for pattern in wanted:
+        for hook, switch in _SWITCH_OF.items():
+            if re.match(translate(pattern), f"blocks.0.{hook}"):
+                return f"names_filter: {pattern!r} matches {hook}, which only fires with {switch}"
+    shown = ", ".join(repr(pattern) for pattern in wanted[:3])
+    plain = [pattern.strip("*") for pattern in wanted]
+    families = list(dict.fromkeys(family(name) for name in names))
+    close = [hit for pattern in plain for hit in nearest(pattern.split(".")[-1], families, 4)]
+    where = f" in the {len(names)} hooks that fire"
+    where += f" (layers {workload.layers})" if workload.layers is not None else ""
+    where += f" (stop_at_layer {workload.stop_at_layer})" if workload.stop_at_layer is not None else ""
+    hint = f"; near: {', '.join(dict.fromkeys(close))}" if close else f"; hooks: {', '.join(families[:8])}, ..."
+    return f"names_filter: {shown} matches no hook of {spec.name}{where}{hint}"
+
+
+def no_such_hook(name: str, run: Run) -> str:
+    """The one line for a hook that does not exist."""
+    names = forward(run).hook_names
+    close = nearest(name, names, 3)
+    hint = f"; nearest: {', '.join(close)}" if close else f"; e.g. {names[-1]}"
+    return f"hook_name: {name[:80]!r} is no hook of {run.spec.name}{hint}"
+
+
+def layer_of(hook_name: str) -> int | None:
+    """The block a full hook name belongs to; None outside the blocks."""
+    match = re.match(r"blocks\.(\d{1,6})\.", hook_name)
+    return int(match.group(1)) if match else None
+
+
+def hook_width(spec: ModelSpec, hook_name: str) -> int | None:
+    """d_in of an SAE on this hook (SAELens flattens heads); None where the hook is no vector per token."""
+    last = family(hook_name)
+    if last in ("attn.hook_z", "attn.hook_q", "attn.hook_rot_q"):
+        return spec.q_width
+    if last in ("attn.hook_k", "attn.hook_v", "attn.hook_rot_k"):
+        return spec.kv_width
+    if last.startswith("mlp.hook_"):
+        return spec.d_mlp
+    if last.startswith("hook_") or last.endswith(
+        ("ln1.hook_normalized", "ln2.hook_normalized", "ln_final.hook_normalized")
+    ):
+        return spec.d_model
+    return None

@@ -1,0 +1,132 @@
+"""From the package's answers to tool results: what the concise form leaves out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pydantic_core
+from mcp.types import CallToolResult, TextContent
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    # The core is imported by the first call, not by the start of the server.
+    from ..advice.answers import Advice, Change
+    from ..asking.question import Question
+    from ..hardware.compute import Compute
+    from ..memory.estimate import Estimate
+    from ..preflight import Preflight, Recommendation
+
+_HOOKS_KEPT = 4
+_CHANGES_KEPT = 3
+_GPUS_KEPT = 2
+_PLATFORMS_KEPT = 3
+_CARDS_KEPT = 2
+
+
+def answer(result: BaseModel, detail: str) -> CallToolResult:
+    """A tool result whose structure is a valid instance of `result`'s own class, `summary` first.
+
+    `concise` leaves out whatever has its default value. The text block is the same JSON in compact form: hosts
+    show the model one of the two, never both.
+    """
+    data = result.model_dump(mode="json", exclude_defaults=detail == "concise")
+    data = {"summary": getattr(result, "summary", ""), **data}
+    text = pydantic_core.to_json(data).decode()
+    return CallToolResult(content=[TextContent(text=text)], structured_content=data)
+
+
+def concise_compute(compute: Compute) -> Compute:
+    """Without the evidence of the environment layers and the processes on each card."""
+    layers = [layer.model_copy(update={"evidence": [], "details": {}}) for layer in compute.environment.layers]
+    cards = [card.model_copy(update={"processes": [], "uuid": None}) for card in compute.accelerators]
+    environment = compute.environment.model_copy(update={"layers": layers})
+    return compute.model_copy(update={"environment": environment, "accelerators": cards})
+
+
+def concise_estimate(estimate: Estimate) -> Estimate:
+    """Without components of zero bytes; hook families beyond the largest few become one row."""
+    components = [component for component in estimate.components if component.bytes]
+    families = sorted(estimate.hooks, key=lambda family: -family.bytes)
+    kept, rest = families[:_HOOKS_KEPT], families[_HOOKS_KEPT:]
+    if rest:
+        count, size = sum(family.count for family in rest), sum(family.bytes for family in rest)
+        kept.append(
+            rest[0].model_copy(update={"hook": f"{len(rest)} other kinds of hook", "count": count, "bytes": size})
+        )
+    update = {"components": components, "hooks": kept, "workload": _said(estimate.workload)}
+    return estimate.model_copy(update=update)
+
+
+def concise_recommendation(result: Recommendation) -> Recommendation:
+    """The figures, the best changes and all GPUs; the breakdown is `estimate_memory`'s."""
+    update = {
+        "workload": _said(result.workload),
+        "estimate": _headline(result.estimate),
+        "advice": _shorter(result.advice, len(result.advice.gpus)),
+    }
+    return result.model_copy(update=update)
+
+
+def concise_preflight(result: Preflight) -> Preflight:
+    """The figures, the verdict and the words; advice only where it does not plainly fit."""
+    advice = _shorter(result.advice, _GPUS_KEPT).model_copy(update={"platforms": []})
+    if result.verdict.status == "fits":
+        advice = advice.model_copy(update={"changes": [], "gpus": []})
+    update = {
+        "workload": _said(result.workload),
+        "compute": _where(result.compute) if result.compute else None,
+        "estimate": _headline(result.estimate),
+        "advice": advice,
+        "asking": _words(result.asking),
+    }
+    return result.model_copy(update=update)
+
+
+def _said(workload: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in workload.items() if value is not None and value is not False}
+
+
+def _headline(estimate: Estimate) -> Estimate:
+    """What is alive at the peak and how sure that is; the workload and the sentence stand beside it already."""
+    components = [
+        c.model_copy(update={"detail": ""}) for c in estimate.components if c.bytes > estimate.peak.device // 100
+    ]
+    left_out = {"workload": {}, "hooks": [], "summary": "", "verified_on": "", "flops": 0, "loading_host_bytes": 0}
+    return estimate.model_copy(update={**left_out, "components": components})
+
+
+def _where(compute: Compute) -> Compute:
+    """The place in few words: the cards with most free memory, RAM, what went wrong. `detect_compute` has the rest."""
+    shorter = concise_compute(compute)
+    ranked = shorter.usable() or shorter.accelerators
+    update = {
+        "host": compute.host.model_copy(update={"hostname": "", "disk_path": "", "disk_free_bytes": None}),
+        "environment": shorter.environment.model_copy(update={"layers": []}),
+        "accelerators": ranked[:_CARDS_KEPT],
+        "summary": compute.summary if len(compute.accelerators) > _CARDS_KEPT else "",
+        "python": None,
+        "settings": {},
+    }
+    return shorter.model_copy(update=update)
+
+
+def _words(asking: Question) -> Question:
+    """The text offers what the form fields offer, and says why itself; without a text the reason does."""
+    return asking.model_copy(update={"fields": [], "reason": "" if asking.text else asking.reason})
+
+
+def _shorter(advice: Advice, gpus_kept: int) -> Advice:
+    """The best changes, with code for the first of them; GPUs and platforms without what to look out for."""
+
+    from ..advice.strategies import best
+
+    def shorter(rank: int, change: Change) -> Change:
+        said = change.effect_detail if change.effect != "equivalent" else ""
+        return change.model_copy(update={"code": "" if rank else change.code, "effect_detail": said})
+
+    update = {
+        "changes": [shorter(rank, change) for rank, change in enumerate(best(advice.changes, _CHANGES_KEPT))],
+        "gpus": [gpu.model_copy(update={"note": ""}) for gpu in advice.gpus[:gpus_kept]],
+        "platforms": [p.model_copy(update={"gotchas": [], "how": ""}) for p in advice.platforms[:_PLATFORMS_KEPT]],
+    }
+    return advice.model_copy(update=update)

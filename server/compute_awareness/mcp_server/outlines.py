@@ -1,0 +1,52 @@
+"""What the output schemas say: the main fields of each result.
+
+The results are whole instances of the core's models (`Compute`, `Estimate`, `Recommendation`, `Preflight`). Their
+full schemas would cost every session several thousand tokens, and importing them would delay every start.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+
+class ComputeOutline(BaseModel):
+    """Of `hardware.compute.Compute`."""
+
+    summary: str
+    host: dict[str, Any]
+    environment: dict[str, Any]
+    accelerators: list[dict[str, Any]] = []
+
+
+class EstimateOutline(BaseModel):
+    """Of `memory.estimate.Estimate`."""
+
+    summary: str
+    workload: dict[str, Any]
+    components: list[dict[str, Any]]
+    peak: dict[str, Any]
+    range: dict[str, Any]
+    precision: str
+
+
+class RecommendationOutline(BaseModel):
+    """Of `preflight.Recommendation`."""
+
+    summary: str
+    workload: dict[str, Any]
+    estimate: dict[str, Any]
+    advice: dict[str, Any]
+
+
+class PreflightOutline(BaseModel):
+    """Of `preflight.Preflight`."""
+
+    summary: str
+    workload: dict[str, Any]
+    compute: dict[str, Any] | None
+    estimate: dict[str, Any]
+    verdict: dict[str, Any]
+    advice: dict[str, Any]
+    asking: dict[str, Any]

@@ -1,0 +1,153 @@
+"""What the SDK leaves lenient: unknown arguments, many-line validation errors, unknown names."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
+
+from mcp import MCPError
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.prompts import Prompt
+from mcp.server.mcpserver.tools import Tool
+from mcp.types import INVALID_PARAMS, CallToolResult, ToolAnnotations
+from pydantic import ValidationError
+
+from ..errors import InputError, nearest
+from ..workload import TASKS, explain
+
+
+class StrictTool(Tool):
+    """A tool whose every anticipated failure is one line for the caller, without prefix or traceback."""
+
+    async def run(self, arguments: dict[str, Any], context: Any, convert_result: bool = False) -> Any:
+        """Raises ToolError with one line for bad arguments and for InputError; crashes stay the SDK's."""
+        accepted = self.fn_metadata.arg_model.model_fields
+        for name in arguments:
+            if name not in accepted:
+                raise ToolError(_unknown_argument(name, accepted, arguments.get("task")))
+        try:
+            return await super().run(arguments, context, convert_result=convert_result)
+        except ToolError as error:
+            cause = error.__cause__
+            if isinstance(cause, ValidationError) and cause.title == self.fn_metadata.arg_model.__name__:
+                raise ToolError(self._bad_argument(cause)) from None
+            if isinstance(cause, InputError):
+                raise ToolError(str(cause)) from None
+            raise
+
+    def _bad_argument(self, error: ValidationError) -> str:
+        first = error.errors(include_url=False)[0]
+        line = explain(error, self.fn_metadata.arg_model)
+        accepted = self.parameters["properties"].get(first["loc"][0], {}).get("enum")
+        return f"{line}; one of: {', '.join(accepted)}" if first["type"] == "missing" and accepted else line
+
+
+def make_tool(
+    fn: Callable[..., Awaitable[CallToolResult]],
+    *,
+    title: str,
+    opens_network: bool,
+    extra_parameters: Iterable[inspect.Parameter] = (),
+    meta: dict[str, Any] | None = None,
+) -> Tool:
+    """A read-only tool from an async function; its docstring is the description.
+
+    `extra_parameters` replace the function's own `**fields` in the published signature. Unknown arguments are
+    refused.
+    """
+    signature = inspect.signature(fn, eval_str=True)
+    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    # Keyword-only throughout, so that a required one may follow an optional one.
+    own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+
+    async def call(**arguments: Any) -> CallToolResult:
+        return await fn(**arguments)
+
+    published = signature.replace(parameters=[*extra_parameters, *own])
+    call.__signature__ = published  # pyright: ignore[reportFunctionMemberAccess]
+    description = " ".join(inspect.cleandoc(fn.__doc__ or "").split())
+    tool = StrictTool.from_function(
+        call,
+        name=fn.__name__,
+        title=title,
+        description=description,
+        annotations=ToolAnnotations(read_only_hint=True, open_world_hint=opens_network),
+        meta=meta,
+        structured_output=True,
+    )
+    # The SDK's copy carries generated titles and `default: null`, which cost tokens and say nothing.
+    properties = tool.parameters.get("properties", {})
+    tool.parameters = {
+        "type": "object",
+        "properties": {name: _published(prop) for name, prop in properties.items()},
+        **({"required": tool.parameters["required"]} if tool.parameters.get("required") else {}),
+        "additionalProperties": False,
+    }
+    results = tool.fn_metadata.output_schema or {}
+    tool.fn_metadata.output_schema = {
+        "type": "object",
+        "properties": {name: {"type": _type(prop)} for name, prop in results["properties"].items()},
+        "required": ["summary"],
+    }
+    return tool
+
+
+class StrictPrompt(Prompt):
+    """A prompt that answers bad arguments with -32602, as the specification says."""
+
+    async def render(self, arguments: dict[str, Any] | None, context: Any) -> Any:
+        """Raises MCPError (INVALID_PARAMS) naming what is missing or unknown."""
+        known = {argument.name: argument.required for argument in self.arguments or []}
+        given = arguments or {}
+        unknown = [name for name in given if name not in known]
+        missing = [n for n, required in known.items() if required and not str(given.get(n, "")).strip()]
+        if unknown:
+            accepted = ", ".join(known) or "none"
+            hint = _nearest_hint(unknown[0], known)
+            raise MCPError(
+                INVALID_PARAMS, f"prompt {self.name}: unknown argument {unknown[0][:80]!r}{hint}; accepted: {accepted}"
+            )
+        if missing:
+            raise MCPError(INVALID_PARAMS, f"prompt {self.name}: argument {missing[0]!r} is missing")
+        return await super().render(arguments, context)
+
+
+def known_names(tools: list[str], prompts: list[str]) -> Any:
+    """Middleware: an unknown tool or prompt is a protocol error (-32602) in every protocol era."""
+    known: Mapping[str, tuple[str, list[str]]] = {"tools/call": ("tool", tools), "prompts/get": ("prompt", prompts)}
+
+    async def middleware(ctx: Any, call_next: Callable[[Any], Awaitable[Any]]) -> Any:
+        kind, names = known.get(ctx.method, ("", []))
+        if kind:
+            name = (ctx.params or {}).get("name")
+            if name not in names:
+                shown = str(name)[:80]
+                hint = _nearest_hint(shown, names)
+                raise MCPError(INVALID_PARAMS, f"unknown {kind} {shown!r}{hint}; one of: {', '.join(names)}")
+        return await call_next(ctx)
+
+    return middleware
+
+
+def _nearest_hint(name: str, known: Iterable[str]) -> str:
+    close = nearest(name, known, 1)
+    return f" (nearest: {close[0]})" if close else ""
+
+
+def _unknown_argument(name: str, accepted: Mapping[str, Any], task: Any) -> str:
+    """Names the fields of the task at hand only, where the task is known: all of them would be a long list."""
+    of_other_tasks: set[str] = set()
+    if isinstance(task, str) and task in TASKS:
+        everywhere = {field for kind in TASKS.values() for field in kind.model_fields}
+        of_other_tasks = everywhere - set(TASKS[task].model_fields)
+    listed = [field for field in accepted if field not in of_other_tasks]
+    return f"unknown argument {name[:80]!r}{_nearest_hint(name, listed)}; accepted: {', '.join(listed) or 'none'}"
+
+
+def _published(schema: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in schema.items() if key not in ("title", "default")}
+
+
+def _type(schema: dict[str, Any]) -> str | list[str]:
+    return schema["type"] if "type" in schema else [arm["type"] for arm in schema["anyOf"]]

@@ -1,0 +1,25 @@
+"""The tool that says what a workload will take."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any
+
+import anyio.to_thread
+from mcp.types import CallToolResult
+
+from ..answers import answer, concise_estimate
+from ..arguments import Detail, as_workload
+from ..outlines import EstimateOutline
+
+
+async def estimate_memory(detail: Detail = "concise", **fields: Any) -> Annotated[CallToolResult, EstimateOutline]:
+    """Estimate the memory of one experiment in bytes, by component (weights, activation cache, optimizer state...),
+    with peak, range and how exact it is. For comparing settings when the hardware does not matter; to learn whether
+    it fits use preflight_experiment, for which GPU to get recommend_compute. Looks at no hardware; fetches a model's
+    config where it has to."""
+    from ...estimator import estimate
+
+    workload = as_workload(fields)
+    result = await anyio.to_thread.run_sync(partial(estimate, workload), abandon_on_cancel=True)
+    return answer(result if detail == "full" else concise_estimate(result), detail)

@@ -1,0 +1,203 @@
+"""The whole flow: what is to be run, what it takes, what there is, does it fit, what would help, ask or not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from .advice import gpus, platforms
+from .advice.answers import Advice, Verdict
+from .advice.place import UNKNOWN, Place, named_place, needed, seen_place, verdict_at
+from .advice.strategies import changes
+from .asking.decision import decide
+from .asking.question import Question
+from .errors import InputError
+from .estimator import estimate
+from .hardware.compute import Compute
+from .memory.estimate import Estimate
+from .memory.weights import hf_params, tl_params
+from .models.resolve import resolve
+from .runtime.duration import estimate_time
+from .units import gib
+from .versions import check, parse
+from .workload import AnyWorkload, parse_workload
+
+
+class Preflight(BaseModel):
+    """The answer to: will it fit, and should I ask?"""
+
+    model_config = ConfigDict(extra="forbid")
+    workload: dict[str, Any] = Field(description="The workload with every default filled in")
+    compute: Compute | None = Field(
+        description="What was seen; null where the caller named the card and nothing was looked at"
+    )
+    estimate: Estimate
+    verdict: Verdict
+    advice: Advice
+    asking: Question
+    summary: str
+
+
+class Recommendation(BaseModel):
+    """What to run it on, and what would make it smaller."""
+
+    model_config = ConfigDict(extra="forbid")
+    workload: dict[str, Any]
+    estimate: Estimate
+    advice: Advice
+    summary: str
+
+
+def preflight(
+    workload: AnyWorkload, *, gpu: str | None = None, compute: Compute | None = None, python: str | None = None
+) -> Preflight:
+    """Run the whole flow once.
+
+    Args:
+        workload: what is to be run.
+        gpu: the card it will run on ("RTX 4090", "2xH100"), "none", "unknown" (not the machine in sight), or None to
+            take what is detected.
+        compute: a report made elsewhere; None = look at this machine where that matters.
+        python: the experiment's interpreter; None = found by the usual signs.
+    Raises:
+        InputError: a bad workload, GPU name or interpreter.
+    """
+    place, compute = _place(gpu, compute, python)
+    # No GPU seen does not mean that none will be used: what would help is then counted for a card not known yet.
+    wanted = UNKNOWN if place.kind == "cpu" and gpu is None else place
+    workload, version_note = _with_installed_version(workload, compute)
+    result = estimate(workload, place.compute_capability)
+    result.warnings += version_note
+    verdict = verdict_at(result, place)
+    advice = _advise(workload, result, wanted)
+    time = estimate_time(result.flops, _moved(result), wanted.gpu, workload.dtype, wanted.kind, wanted.cpus)
+    spec = None if workload.model is None else resolve(workload.model)
+    asking = decide(
+        workload,
+        result,
+        compute,
+        verdict,
+        advice.changes,
+        gpu_named=gpu is not None and place.kind != "unknown",
+        where_unknown=place.kind == "unknown",
+        params=None if spec is None else (hf_params(spec) if spec.has_hf_model else tl_params(spec)),
+        n_layers=None if spec is None else spec.n_layers,
+        gpus=advice.gpus,
+        hours_high=time.high / 3600,
+        hours_on=time.on,
+    )
+    return Preflight(
+        workload=result.workload,
+        compute=compute,
+        estimate=result,
+        verdict=verdict,
+        advice=advice,
+        asking=asking,
+        summary=_summary(result, verdict, asking, compute),
+    )
+
+
+def recommend(workload: AnyWorkload, *, gpu: str | None = None, compute: Compute | None = None) -> Recommendation:
+    """Which GPUs and platforms, and what each strategy saves; nothing is detected.
+
+    Args and errors as in `preflight`.
+    """
+    if compute is None and gpu is None:
+        place = UNKNOWN
+    else:
+        place, compute = _place(gpu, compute, None)
+    result = estimate(workload, place.compute_capability)
+    advice = _advise(workload, result, place)
+    fitting = advice.gpus[0] if advice.gpus else None
+    summary = result.summary
+    if fitting:
+        many = f"{fitting.count} x " if fitting.count > 1 else ""
+        price = (
+            f", from ${fitting.usd_per_hour:.2f}/h ({fitting.price_platform}, {fitting.price_date})"
+            if fitting.usd_per_hour
+            else ""
+        )
+        summary += f" Smallest GPU that fits: {many}{fitting.name}{price}."
+    else:
+        summary += " No GPU of the table fits it, alone or eight together."
+    helps = [change for change in advice.changes if change.applies]
+    if helps:
+        largest = max(helps, key=lambda change: change.saving)
+        summary += f" Largest saving: {largest.title}."
+    return Recommendation(workload=result.workload, estimate=result, advice=advice, summary=summary)
+
+
+def _place(gpu: str | None, compute: Compute | None, python: str | None) -> tuple[Place, Compute | None]:
+    choice = (gpu or "").strip().lower()
+    if choice == "unknown":
+        return UNKNOWN, compute
+    if gpu is not None and choice != "none":
+        request = gpus.find_gpu(gpu)
+        if compute is None and python is not None:
+            compute = _look(python)
+        return named_place(request), compute
+    compute = compute or _look(python)
+    return seen_place(compute, use_gpu=choice != "none"), compute
+
+
+def _look(python: str | None) -> Compute:
+    from .hardware.detect import detect
+
+    return detect(python)
+
+
+_INSTALLED_AS = {"transformer_lens": "transformer-lens", "transformers": "transformers", "sae_lens": "sae-lens"}
+
+
+def _with_installed_version(workload: AnyWorkload, compute: Compute | None) -> tuple[AnyWorkload, list[str]]:
+    """The workload with the library version of the experiment's Python, where none was given.
+
+    An installed version that the figures do not hold for is a warning, not an error: nobody asked for it by name.
+    """
+    python = compute.python if compute else None
+    if workload.library_version is not None or python is None:
+        return workload, []
+    installed = python.libraries.get(_INSTALLED_AS[workload.library])
+    if installed is None:
+        return workload, []
+    try:
+        parse(installed)
+        check(workload.library, installed)
+    except InputError as error:
+        verified, _ = check(workload.library, None)
+        return workload, [f"the experiment's Python: {error}; the figures are those of {verified}"]
+    return parse_workload(workload.model_dump() | {"library_version": installed}), []
+
+
+def _advise(workload: AnyWorkload, result: Estimate, place: Place) -> Advice:
+    def on(card: gpus.Gpu) -> int:
+        kind = "mps" if card.vendor == "apple" else "gpu"
+        return needed(result, Place(kind, card.name, None, card.compute_capability, card))[2]
+
+    choices = gpus.smallest_that_fits(on)
+    fitting = [card.id for card in gpus.gpus_that_fit(on)]
+    count = 1
+    if not fitting and choices:
+        fitting, count = [choices[0].gpu_id], choices[0].count
+    reference = next((card for card in gpus.all_gpus() if fitting and card.id == fitting[0]), None)
+    time = estimate_time(result.flops, _moved(result), reference, workload.dtype, "gpu", None)
+    rent = platforms.where_to_rent(fitting, time.high, count=count) if fitting else []
+    return Advice(changes=changes(workload, result, place), gpus=choices, platforms=rent)
+
+
+def _moved(result: Estimate) -> int:
+    """Bytes that must at least cross the device's memory once: what is alive at the peak."""
+    return result.peak.tensors
+
+
+def _summary(result: Estimate, verdict: Verdict, asking: Question, compute: Compute | None) -> str:
+    words = {
+        "fits": f"Fits {verdict.device}",
+        "tight": f"Tight on {verdict.device}",
+        "does_not_fit": f"Does not fit {verdict.device}",
+        "unknown": "Cannot say whether it fits",
+    }
+    free = f" ({gib(verdict.free_bytes)} free)" if verdict.free_bytes is not None else ""
+    ask = {"ask": " Ask the user (asking.text).", "tell": " Tell the user in one line (asking.text).", "silent": ""}
+    return f"{words[verdict.status]}{free}: {result.summary}{ask[asking.decision]}"

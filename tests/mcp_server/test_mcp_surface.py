@@ -1,0 +1,132 @@
+"""What a client sees before it calls anything: the lists, their cost, and their snapshots."""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp import Client
+
+from compute_awareness.hardware.compute import Compute
+from compute_awareness.mcp_server.server import INSTRUCTIONS
+from compute_awareness.memory.estimate import Estimate
+from compute_awareness.preflight import Preflight, Recommendation
+from compute_awareness.workload import TASKS, field_names
+
+pytestmark = pytest.mark.anyio
+
+SNAPSHOTS = Path(__file__).resolve().parents[1] / "snapshots"
+TOOLS = ["detect_compute", "estimate_memory", "recommend_compute", "preflight_experiment"]
+PROMPTS = ["compute_preflight", "phrase_compute_question", "reduce_memory", "when_to_ask_about_compute"]
+WORKLOAD_TOOLS = TOOLS[1:]
+
+
+def dumped(item: Any) -> dict[str, Any]:
+    return item.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def tokens(value: Any) -> float:
+    """Tokens by the usual rule of thumb: a quarter of the bytes."""
+    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()) / 4
+
+
+async def listed_tools(server: Any, mode: str) -> list[dict[str, Any]]:
+    async with Client(server, mode=mode) as client:
+        return [dumped(tool) for tool in (await client.list_tools()).tools]
+
+
+async def test_tools_come_in_a_fixed_order(server: Any, mode: str) -> None:
+    assert [tool["name"] for tool in await listed_tools(server, mode)] == TOOLS
+
+
+async def test_definitions_stay_within_their_budget(server: Any, mode: str) -> None:
+    tools = await listed_tools(server, mode)
+    cost = {tool["name"]: tokens(tool) for tool in tools}
+    assert tokens(tools) <= 4_000, cost
+    assert max(cost.values()) <= 1_300, cost
+    assert cost["detect_compute"] <= 300, cost
+
+
+async def test_schemas_are_strict_and_plain(server: Any, mode: str) -> None:
+    for tool in await listed_tools(server, mode):
+        schema = tool["inputSchema"]
+        assert schema["type"] == "object" and schema["additionalProperties"] is False
+        assert not {"anyOf", "oneOf", "allOf", "$ref", "$defs"} & set(schema)
+        for name, field in schema["properties"].items():
+            assert field.get("description"), f"{tool['name']}.{name} has no description"
+            assert "title" not in field and "default" not in field
+        assert "summary" in tool["outputSchema"]["properties"]
+
+
+async def test_output_schemas_name_the_main_fields_of_the_models(server: Any) -> None:
+    models = [Compute, Estimate, Recommendation, Preflight]
+    for tool, model in zip(await listed_tools(server, "auto"), models, strict=True):
+        named = set(tool["outputSchema"]["properties"])
+        required = {name for name, field in model.model_fields.items() if field.is_required()}
+        assert required | {"summary"} <= named <= set(model.model_fields), tool["name"]
+
+
+async def test_every_tool_is_annotated(server: Any, mode: str) -> None:
+    for tool in await listed_tools(server, mode):
+        assert tool["title"] and tool["annotations"]["readOnlyHint"] is True
+        # Everything that takes a model may fetch its config from Hugging Face.
+        assert tool["annotations"]["openWorldHint"] is ("model" in tool["inputSchema"]["properties"])
+        always = tool.get("_meta", {}).get("anthropic/alwaysLoad")
+        assert always is (True if tool["name"] in ("detect_compute", "preflight_experiment") else None)
+
+
+async def test_arguments_are_the_fields_of_the_workload(server: Any, mode: str) -> None:
+    for tool in await listed_tools(server, mode):
+        if tool["name"] not in WORKLOAD_TOOLS:
+            continue
+        properties = tool["inputSchema"]["properties"]
+        assert tool["inputSchema"]["required"] == ["task"]
+        assert properties["task"]["enum"] == list(TASKS)
+        assert set(field_names()) <= set(properties)
+        extra = {"estimate_memory": set(), "recommend_compute": {"gpu", "compute"}}
+        expected = extra.get(tool["name"], {"gpu", "compute", "python"}) | {"detail"}
+        assert set(properties) - set(field_names()) == expected
+        # A field of several tasks accepts what any of them accepts; one of a single task says whose it is.
+        assert properties["library"]["enum"] == ["transformer_lens", "transformers", "sae_lens"]
+        assert properties["d_sae"]["description"].startswith("SAE: ")
+        assert properties["names_filter"]["description"].startswith("cache: ")
+        assert properties["batch_size"]["description"].startswith("not SAE: ")
+
+
+async def test_the_server_introduces_itself(server: Any, mode: str) -> None:
+    async with Client(server, mode=mode) as client:
+        info = client.server_info
+        assert info is not None and (info.name, info.version) == ("compute-awareness", version("compute-awareness"))
+        assert client.instructions == INSTRUCTIONS
+        capabilities = client.server_capabilities
+        assert capabilities.tools and capabilities.prompts and capabilities.resources and capabilities.completions
+    assert len(INSTRUCTIONS) <= 2_000
+    first = INSTRUCTIONS.split(". ")[0]
+    assert first.startswith("Call preflight_experiment before") and "SAE" in first
+
+
+@pytest.mark.parametrize("which", ["tools", "prompts", "resources"])
+async def test_surface_snapshot(server: Any, which: str) -> None:
+    async with Client(server) as client:
+        if which == "tools":
+            found: Any = [dumped(tool) for tool in (await client.list_tools()).tools]
+        elif which == "prompts":
+            found = [dumped(prompt) for prompt in (await client.list_prompts()).prompts]
+        else:
+            found = {
+                "resources": [dumped(item) for item in (await client.list_resources()).resources],
+                "templates": [dumped(item) for item in (await client.list_resource_templates()).resource_templates],
+            }
+    path = SNAPSHOTS / f"{which}.json"
+    text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+    if os.environ.get("UPDATE_SNAPSHOTS") == "1":
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="\n")
+    assert path.is_file() and path.read_text(encoding="utf-8") == text, (
+        f"the {which} differ from tests/snapshots/{which}.json; if that is meant, "
+        "run the tests once with UPDATE_SNAPSHOTS=1 and commit the file"
+    )

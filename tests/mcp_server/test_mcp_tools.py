@@ -1,0 +1,154 @@
+"""Every tool called with real input, in both protocol eras."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import pytest
+from mcp import Client
+from mcp.types import CallToolResult
+
+from compute_awareness.estimator import estimate
+from compute_awareness.hardware.compute import Compute
+from compute_awareness.memory.estimate import Estimate
+from compute_awareness.preflight import Preflight, Recommendation, preflight
+from compute_awareness.workload import parse_workload
+
+pytestmark = pytest.mark.anyio
+
+CACHE = {"task": "activation_cache", "model": "pythia-2.8b", "batch_size": 4, "seq_len": 1024}
+SMALL = {"task": "inference", "model": "gpt2", "seq_len": 64}
+SAE = {
+    "task": "sae_training", "model": "gpt2", "hook_name": "blocks.6.hook_resid_pre", "expansion_factor": 8,
+}  # fmt: skip
+CONCISE_TOKENS = 1_000
+
+
+async def call(server: Any, mode: str, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    async with Client(server, mode=mode) as client:
+        result = await client.call_tool(tool, arguments)
+    return structured(result)
+
+
+def structured(result: CallToolResult) -> dict[str, Any]:
+    """The structured result, after checking that the text block says the same and that `summary` comes first."""
+    text = result.content[0].text  # pyright: ignore[reportAttributeAccessIssue]
+    assert not result.is_error, text
+    data = result.structured_content
+    assert data is not None and json.loads(text) == data
+    assert next(iter(data)) == "summary" and data["summary"]
+    return data
+
+
+def tokens(data: dict[str, Any]) -> float:
+    return len(json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()) / 4
+
+
+async def test_detect_compute(server: Any, mode: str) -> None:
+    concise = await call(server, mode, "detect_compute", {"python": sys.executable})
+    report = Compute.model_validate(concise)
+    assert report.host.ram_total_bytes > 0 and report.host.cpus > 0
+    assert report.python is not None and report.python.version == ".".join(map(str, sys.version_info[:3]))
+    assert all(layer.evidence == [] for layer in report.environment.layers)
+    full = Compute.model_validate(
+        await call(server, mode, "detect_compute", {"python": sys.executable, "detail": "full"})
+    )
+    assert [layer.id for layer in full.environment.layers] == [layer.id for layer in report.environment.layers]
+
+
+async def test_estimate_memory_gives_the_cores_figures(server: Any, mode: str) -> None:
+    truth = estimate(parse_workload(CACHE))
+    full = Estimate.model_validate(await call(server, mode, "estimate_memory", CACHE | {"detail": "full"}))
+    assert full == truth
+    data = await call(server, mode, "estimate_memory", CACHE)
+    concise = Estimate.model_validate(data)
+    assert concise.peak == truth.peak and concise.range == truth.range
+    assert {c.name: c.bytes for c in concise.components} == {c.name: c.bytes for c in truth.components if c.bytes}
+    assert len(concise.hooks) < len(truth.hooks)
+    assert sum(family.bytes for family in concise.hooks) == sum(family.bytes for family in truth.hooks)
+    assert sum(family.count for family in concise.hooks) == sum(family.count for family in truth.hooks)
+    assert tokens(data) <= CONCISE_TOKENS
+
+
+async def test_null_means_the_default_of_the_task(server: Any, mode: str) -> None:
+    nulls = dict.fromkeys(("names_filter", "dtype", "d_sae", "library"))
+    assert await call(server, mode, "estimate_memory", CACHE | nulls) == await call(
+        server, mode, "estimate_memory", CACHE
+    )
+
+
+async def test_a_list_may_come_as_json_text(server: Any, mode: str) -> None:
+    """Some hosts send lists and objects as JSON inside a string."""
+    as_text = await call(server, mode, "estimate_memory", CACHE | {"names_filter": '["*hook_resid_post"]'})
+    as_list = await call(server, mode, "estimate_memory", CACHE | {"names_filter": ["*hook_resid_post"]})
+    assert as_text == as_list
+
+
+async def test_recommend_compute(server: Any, mode: str) -> None:
+    data = await call(server, mode, "recommend_compute", CACHE)
+    result = Recommendation.model_validate(data)
+    needed = result.estimate.peak.device
+    assert result.advice.gpus and all(choice.usable_bytes * choice.count >= needed for choice in result.advice.gpus)
+    assert result.advice.changes and all(change.applies for change in result.advice.changes)
+    assert tokens(data) <= CONCISE_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (CACHE | {"gpu": "RTX 4090"}, "does_not_fit"),
+        (CACHE | {"gpu": "H200"}, "fits"),
+        (CACHE | {"gpu": "unknown"}, "unknown"),
+        (SAE | {"gpu": "RTX 4090"}, "fits"),
+        (SMALL | {"gpu": "none"}, "fits"),
+    ],
+    ids=["too-small", "large-enough", "unknown", "sae", "cpu"],
+)
+async def test_preflight_experiment(server: Any, mode: str, arguments: dict[str, Any], status: str) -> None:
+    data = await call(server, mode, "preflight_experiment", arguments)
+    result = Preflight.model_validate(data)
+    assert result.verdict.status == status
+    assert tokens(data) <= CONCISE_TOKENS, f"{tokens(data)} tokens"
+    workload = {name: value for name, value in arguments.items() if name != "gpu"}
+    truth = preflight(parse_workload(workload), gpu=arguments["gpu"])
+    assert result.estimate.peak == truth.estimate.peak
+    assert (result.asking.decision, result.asking.text) == (truth.asking.decision, truth.asking.text)
+    if status == "fits":
+        assert result.advice.changes == []
+    else:
+        assert [bool(change.code) for change in result.advice.changes] == [True, False, False]
+
+
+async def test_preflight_here(server: Any, mode: str) -> None:
+    data = await call(server, mode, "preflight_experiment", SMALL | {"python": sys.executable})
+    result = Preflight.model_validate(data)
+    assert result.compute is not None and result.compute.host.ram_total_bytes > 0
+    assert result.asking.decision == "silent"
+    assert tokens(data) <= CONCISE_TOKENS, f"{tokens(data)} tokens"
+
+
+def a100(index: int, free_bytes: int) -> dict[str, Any]:
+    return {
+        "index": index, "kind": "cuda", "name": "NVIDIA A100-SXM4-80GB", "uuid": f"GPU-{index}",
+        "total_bytes": 85_899_345_920, "used_bytes": 85_899_345_920 - free_bytes, "free_bytes": free_bytes,
+        "compute_capability": "8.0", "processes": [{"pid": 100 + index, "used_bytes": 10**9}],
+    }  # fmt: skip
+
+
+async def test_a_report_can_be_carried_from_another_machine(server: Any, mode: str) -> None:
+    report = await call(server, mode, "detect_compute", {"python": sys.executable})
+    report["accelerators"] = [a100(index, 10_000_000_000 + index) for index in range(7)] + [a100(7, 84_000_000_000)]
+    data = await call(server, mode, "preflight_experiment", CACHE | {"compute": report})
+    result = Preflight.model_validate(data)
+    assert result.verdict.free_bytes == 84_000_000_000
+    assert result.verdict.status in ("fits", "tight")
+    assert result.compute is not None and result.compute.accelerators[0].index == 7
+    assert tokens(data) <= CONCISE_TOKENS, f"{tokens(data)} tokens"
+
+
+async def test_a_model_may_be_given_in_numbers(server: Any, mode: str) -> None:
+    model = {"n_layers": 2, "d_model": 64, "n_heads": 4, "d_vocab": 1000, "n_ctx": 128}
+    data = await call(server, mode, "estimate_memory", {"task": "inference", "model": model, "seq_len": 16})
+    assert Estimate.model_validate(data).peak.tensors > 0

@@ -1,0 +1,54 @@
+"""Durations are ranges from the card's peak rates."""
+
+from __future__ import annotations
+
+import pytest
+
+from compute_awareness.advice.gpu_table import all_gpus
+from compute_awareness.runtime.duration import REFERENCE, estimate_time, peak_flops
+
+BY_ID = {gpu.id: gpu for gpu in all_gpus()}
+
+
+def test_float32_does_not_run_on_tensor_cores() -> None:
+    a100 = BY_ID["a100-80gb-sxm"]
+    assert peak_flops(a100, "float32") == 19.5e12
+    assert peak_flops(a100, "bfloat16") == peak_flops(a100, "float16") == 312e12
+
+
+def test_bfloat16_without_hardware_gains_nothing() -> None:
+    t4 = BY_ID["t4"]
+    assert peak_flops(t4, "bfloat16") == peak_flops(t4, "float32") == 8.1e12
+    assert peak_flops(t4, "float16") == 65e12
+
+
+def test_the_reference_card_is_the_tables() -> None:
+    row = BY_ID["a100-40gb-sxm"]
+    for field in ("tensor_tflops", "fp32_tflops", "bandwidth_gb_s", "bf16_native"):
+        assert getattr(REFERENCE, field) == getattr(row, field)
+
+
+@pytest.mark.parametrize("gpu", all_gpus(), ids=lambda gpu: gpu.id)
+def test_every_card_has_a_range(gpu: object) -> None:
+    card = BY_ID[gpu.id]  # type: ignore[attr-defined]
+    for dtype in ("float32", "bfloat16", "float16"):
+        time = estimate_time(1e15, 1e12, card, dtype, "gpu", None)
+        assert 0 < time.low < time.high
+        assert time.on == (card.name if peak_flops(card, dtype) else "an A100")
+
+
+def test_memory_traffic_bounds_what_has_little_arithmetic() -> None:
+    card = BY_ID["rtx4090"]
+    assert estimate_time(0, card.bandwidth_gb_s * 1e9, card, "float32", "gpu", None).low >= 1
+    # A known run: 795 TFLOP/s of 989 were reached on an H100 (stas00), so the low figure must not be above it.
+    assert estimate_time(795e12, 0, BY_ID["h100-sxm"], "bfloat16", "gpu", None).low <= 1.01
+
+
+def test_unknown_cards_and_the_cpu() -> None:
+    unknown = estimate_time(1e15, 0, None, "float32", "unknown", None)
+    assert unknown.on == "an A100"
+    cpu = estimate_time(1e12, 0, None, "float32", "cpu", 2)
+    # 36 to 84 GFLOP/s were measured on two shared cores.
+    assert cpu.low < 1e12 / 84e9 < 1e12 / 11e9 < cpu.high and cpu.on == "the CPU with 2 cores"
+    assert estimate_time(1e12, 0, None, "bfloat16", "cpu", 2).high > cpu.high
+    assert estimate_time(0, 0, None, "float32", "cpu", None).high == 0

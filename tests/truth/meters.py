@@ -1,0 +1,124 @@
+"""Meters: how many bytes of tensors are really alive while a function runs.
+
+Two independent ones, so that neither is trusted alone: a dispatch mode that follows every storage an operator
+returns (works on the meta device, so for shapes of any size), and the profiler's record of the CPU allocator (sees
+scratch inside kernels too, needs real memory).
+"""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+@dataclass
+class Measured:
+    """What a run held at its worst moment. Unpacks as `(bytes, result)`."""
+
+    bytes: int
+    """Peak of live storage bytes above the baseline."""
+    result: Any
+    peak_op: str = ""
+    """The operator whose output made the peak."""
+    at_peak: list[tuple[str, tuple[int, ...], str, int]] = field(default_factory=list)
+    """(operator, shape, dtype, storage bytes) of everything alive then, largest first, baseline left out."""
+    left: int = 0
+    """Bytes above the baseline still alive when the function returned (its result among them)."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.bytes, self.result))
+
+
+def _storage_key(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def distinct_bytes(tensors: Iterable[Any]) -> int:
+    """Bytes of the distinct storages behind `tensors`, each counted whole and once; what is no tensor is ignored."""
+    sizes = {_storage_key(t): t.untyped_storage().nbytes() for t in tensors if isinstance(t, torch.Tensor)}
+    return sum(sizes.values())
+
+
+class _LiveStorages(TorchDispatchMode):
+    """Follows every storage that an operator returns until Python and autograd let it go."""
+
+    def __init__(self, baseline: Iterable[torch.Tensor]) -> None:
+        super().__init__()
+        self._alive: dict[int, tuple[int, Any, str, tuple[int, ...], str]] = {}
+        self.now = 0
+        for tensor in baseline:
+            self._see(tensor, "")
+        self.base = self.now
+        self.peak = self.now
+        self.peak_op = ""
+        self._snapshot: list[tuple[int, Any, str, tuple[int, ...], str]] = []
+
+    def _see(self, tensor: torch.Tensor, op: str) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        known = self._alive.get(key)
+        if known is not None:
+            if known[0] != size:  # resized in place
+                self.now += size - known[0]
+                self._alive[key] = (size, *known[1:])
+            return
+
+        def gone(_: Any, key: int = key) -> None:
+            self.now -= self._alive.pop(key)[0]
+
+        shape, dtype = tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
+        self._alive[key] = (size, weakref.ref(storage, gone), op, shape, dtype)
+        self.now += size
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, torch.Tensor) and leaf.layout == torch.strided:
+                self._see(leaf, str(func).removeprefix("aten."))
+        if self.now > self.peak:
+            self.peak, self.peak_op = self.now, str(func).removeprefix("aten.")
+            self._snapshot = list(self._alive.values())
+        return out
+
+    def at_peak(self) -> list[tuple[str, tuple[int, ...], str, int]]:
+        rows = [(op, shape, dtype, size) for size, _, op, shape, dtype in self._snapshot if op]
+        return sorted(rows, key=lambda row: -row[3])
+
+
+def measure_peak(fn: Callable[[], Any], baseline_tensors: Iterable[torch.Tensor] = ()) -> Measured:
+    """Run `fn` and return its peak of live storage bytes above `baseline_tensors` (parameters, buffers, inputs).
+
+    Sees a tensor from the moment an operator returns it: scratch inside a kernel is not seen (`profiler_peak` does).
+    During a backward pass it can be high by one gradient, because the mode's reference stops in-place accumulation.
+    """
+    gc.collect()
+    mode = _LiveStorages(baseline_tensors)
+    with mode:
+        result = fn()
+    return Measured(mode.peak - mode.base, result, mode.peak_op, mode.at_peak(), mode.now - mode.base)
+
+
+def profiler_peak(fn: Callable[[], Any]) -> Measured:
+    """Run `fn` and return the highest sum of CPU allocations minus frees that torch's profiler recorded in it."""
+    gc.collect()
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as profile:
+        result = fn()
+    kineto = profile.profiler.kineto_results  # type: ignore[union-attr]
+    events = [event for event in kineto.events() if event.name() == "[memory]"]
+    if not events:
+        raise RuntimeError("the profiler recorded no allocation")
+    events.sort(key=lambda event: event.start_ns())
+    now = peak = 0
+    for event in events:
+        now += event.nbytes()
+        peak = max(peak, now)
+    return Measured(peak, result, left=now)
