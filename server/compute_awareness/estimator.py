@@ -14,7 +14,7 @@ from .models.resolve import resolve
 from .models.spec import ModelSpec
 from .runtime.flops import forward_flops
 from .units import gib
-from .versions import check
+from .versions import check, is_verified
 from .workload import DTYPE_BYTES, ActivationCache, AnyWorkload, Inference, SaeTraining
 
 # RAM at the worst moment of loading, as a multiple of the library's own weights, the Hugging Face copy included.
@@ -53,6 +53,8 @@ def _one_pass(workload: ActivationCache | Inference, capability: str | None) -> 
     verified, warnings = check(workload.library, workload.library_version)
     width = DTYPE_BYTES[workload.dtype]
     assumptions = [f"one forward pass at a time on one device; {verified}"]
+    if not is_verified(workload.library, workload.library_version):
+        assumptions.append(f"measured on {verified} only; {workload.library_version} is taken to allocate the same")
     hooks: list[HookFamily] = []
     host_bytes = 0
     kv_cache = False
@@ -138,7 +140,10 @@ def _one_pass(workload: ActivationCache | Inference, capability: str | None) -> 
         largest,
         details,
         capability,
-        precision="exact" if workload.library == "transformer_lens" else "close",
+        # CUDA's fused attention kernels are not the ones that were measured.
+        precision="exact"
+        if is_verified(workload.library, workload.library_version) and filled.get("attention") != "sdpa"
+        else "close",
         verified_on=f"{verified}, torch 2.13 (CPU and meta device; no GPU measurement)",
         hooks=hooks,
         host_bytes=host_bytes,
@@ -209,6 +214,7 @@ def _sae_training(workload: SaeTraining, capability: str | None) -> Estimate:
     memory = sae.training_memory(
         workload.architecture, d_in, d_sae, workload.k, workload.train_batch_size_tokens, workload.context_size,
         workload.n_batches_in_buffer, workload.store_batch_size_prompts, lm,
+        store_on_host=workload.act_store_device == "cpu",
     )  # fmt: skip
     if lm is not None:
         complaint = activation_store.check_store(
@@ -249,6 +255,7 @@ def _sae_training(workload: SaeTraining, capability: str | None) -> Estimate:
         capability,
         precision="close",
         verified_on=f"{verified}, torch 2.13 (CPU; no GPU measurement)",
+        host_bytes=memory.host_bytes,
         loading_host_bytes=int(_LOADING["transformer_lens", True, DTYPE_BYTES[workload.model_dtype]] * lm.weights)
         if lm
         else 0,

@@ -124,7 +124,7 @@ def recommend(workload: AnyWorkload, *, gpu: str | None = None, compute: Compute
     helps = [change for change in advice.changes if change.applies]
     if helps:
         largest = max(helps, key=lambda change: change.saving)
-        summary += f" Largest saving: {largest.title}."
+        summary += f" Largest saving: {largest.title} ({gib(largest.peak_before)} -> {gib(largest.peak_after)})."
     return Recommendation(workload=result.workload, estimate=result, advice=advice, summary=summary)
 
 

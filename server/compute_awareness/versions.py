@@ -21,6 +21,8 @@ class Covered:
     """Last release known to have them; a patch release beyond counts as it."""
     verified: str
     """What the tests really ran."""
+    same_from: Version
+    """First release whose source is the verified one's wherever memory is decided (files compared)."""
     before: str
     """Why older releases differ."""
     after: str = ""
@@ -29,16 +31,16 @@ class Covered:
 
 COVERED: dict[str, Covered] = {
     "transformer_lens": Covered(
-        "transformer-lens", (3, 5, 1), (3, 9, 99), "transformer_lens 3.9.0",
+        "transformer-lens", (3, 5, 1), (3, 9, 99), "transformer_lens 3.9.0", (3, 8, 0),
         before="before 3.5.1 it keeps n_ctx x n_ctx masks or longer rotary tables in every block",
         after="4.0 removed HookedTransformer (use transformer-lens<4, or TransformerBridge, which is not covered yet)",
     ),
     "transformers": Covered(
-        "transformers", (5, 0, 0), (5, 23, 99), "transformers 5.23.0",
+        "transformers", (5, 0, 0), (5, 23, 99), "transformers 5.23.0", (5, 23, 0),
         before="before 5.0 masks, caches and default dtypes differ",
     ),
     "sae_lens": Covered(
-        "sae-lens", (6, 27, 3), (6, 54, 99), "sae_lens 6.54.12",
+        "sae-lens", (6, 27, 3), (6, 54, 99), "sae_lens 6.54.12", (6, 54, 0),
         before="before 6.27.3 the activation buffer is store_batch_size_prompts times as large",
     ),
 }  # fmt: skip
@@ -77,6 +79,12 @@ def check(library: str, version: str | None) -> tuple[str, list[str]]:
             )
         return covered.verified, [f"{covered.distribution} {version} is newer than what was checked ({span})"]
     return covered.verified, []
+
+
+def is_verified(library: str, version: str | None) -> bool:
+    """Whether `version` allocates by the very source that was measured; None = that release itself is assumed."""
+    covered = COVERED[library]
+    return version is None or covered.same_from <= parse(version) <= covered.newest
 
 
 def _words(version: tuple[int, ...]) -> str:

@@ -50,9 +50,10 @@ def test_ram_for_loading_is_named_where_a_laptop_or_colab_lacks_it() -> None:
 
 
 def test_a_rough_estimate_names_its_worst() -> None:
-    assert "approximately 61.3 GiB of GPU memory, at worst 80.0 GiB" in ask_about(
-        dataclasses.replace(EXAMPLE, extra={"high": 80})
-    ).text
+    assert (
+        "approximately 61.3 GiB of GPU memory, at worst 80.0 GiB"
+        in ask_about(dataclasses.replace(EXAMPLE, extra={"high": 80})).text
+    )
 
 
 def test_an_unreadable_card_is_named() -> None:
@@ -76,7 +77,7 @@ def test_a_card_that_is_too_small_gets_the_choice_with_figures() -> None:
         "This experiment (caching every activation of pythia-2.8b, 4 x 1024 tokens, float32) needs approximately "
         "61.0 GiB, but NVIDIA GeForce RTX 4090 has 23.0 GiB free: 38.0 GiB too little. Which way do you want to go?",
         "- batch size 1: 15.2 GiB",
-        "- caching only `*hook_resid_post`: 20.3 GiB (it changes what is recorded or computed)",
+        "- caching only `*hook_resid_post`, if that is all you read: 20.3 GiB (it changes what is recorded or computed)",
         "- a larger GPU: the smallest that holds it as it is: A100 80 GB "
         "(from 1.39 USD per hour on RunPod, 2026-11-20)",
     ]
@@ -139,8 +140,8 @@ def test_the_run_in_a_few_words(work: object, words: str) -> None:
 def test_changes_are_worded_from_their_fields_and_else_by_their_title() -> None:
     patches = [
         ({"batch_size": 2, "dtype": "float16"}, "batch size 2 and float16: 9.00 GiB"),
-        ({"names_filter": ["a", "b"]}, "caching only `a`, `b`: 9.00 GiB"),
-        ({"cache_device": "cpu"}, "the cache moved to RAM (about 52.0 GiB there): 9.00 GiB"),
+        ({"names_filter": ["a", "b"]}, "caching only `a`, `b`, if that is all you read: 9.00 GiB"),
+        ({"cache_device": "cpu"}, "the cache moved to RAM: 9.00 GiB"),
         ({"something": 1}, "the smaller_batch change: 9.00 GiB"),
         ({}, "the smaller_batch change: 9.00 GiB"),
     ]

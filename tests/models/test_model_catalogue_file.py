@@ -9,6 +9,9 @@ from types import ModuleType
 
 import pytest
 
+from compute_awareness.models.catalogue import find, names
+from compute_awareness.models.spec import ModelSpec
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -32,3 +35,11 @@ def test_two_models_cannot_share_a_name(tool: ModuleType) -> None:
     rows = json.loads(tool.INPUT.read_text(encoding="utf-8"))
     with pytest.raises(ValueError, match="names both"):
         tool.build([*rows, rows[0] | {"hf_id": "someone/" + rows[0]["hf_id"].split("/")[-1] + "-2"}])
+
+
+def test_every_entry_is_a_valid_spec() -> None:
+    """The catalogue hands its rows out without validating them each time; this is where they are validated."""
+    for name in names():
+        spec = find(name)
+        assert spec is not None
+        assert ModelSpec.model_validate(spec.model_dump()) == spec, name

@@ -85,6 +85,8 @@ def _run_real(model: Any, workload: dict[str, Any], meter: Any = measure_peak) -
     for switch in SWITCHES:
         if workload.get(switch, False) != getattr(model.cfg, switch):
             getattr(model, f"set_{switch}")(workload.get(switch, False))
+    for block in model.blocks:  # ALiBi biases of a longer run before would be kept; a fresh model has none
+        block.attn.alibi = None
     stop = {} if workload.get("stop_at_layer") is None else {"stop_at_layer": workload["stop_at_layer"]}
 
     def run() -> Any:

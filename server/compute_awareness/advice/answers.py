@@ -35,6 +35,7 @@ class Change(_Answer):
     peak_before: int = Field(description="peak.device now, bytes")
     peak_after: int = Field(description="peak.device with the change, bytes")
     saving: int = Field(description="Bytes saved on the device; 0 where it does not apply")
+    host_bytes: int = Field(default=0, description="RAM it takes instead, bytes")
     fits: bool | None = Field(
         default=None, description="Whether it then fits the card in question; null if no card is known"
     )

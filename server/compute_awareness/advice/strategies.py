@@ -93,9 +93,9 @@ class _Try:
         if size >= self.now:
             return self.no(strategy, f"{title}: saves nothing here")
         return Change(
-            strategy=strategy, title=f"{title}: {gib(self.now)} -> {gib(size)}", applies=True, patch=patch,
-            peak_before=self.now, peak_after=size, saving=self.now - size, fits=self.fits(after), effect=effect,
-            effect_detail=detail, cost=cost, code=code,
+            strategy=strategy, title=title, applies=True, patch=patch,
+            peak_before=self.now, peak_after=size, saving=self.now - size, host_bytes=after.host_bytes,
+            fits=self.fits(after), effect=effect, effect_detail=detail, cost=cost, code=code,
         )  # fmt: skip
 
     def no(self, strategy: Any, why: str) -> Change:
@@ -288,10 +288,10 @@ def _offload_weights(attempt: _Try, workload: Inference) -> Change:
         return attempt.no("offloading", "the weights are not what takes the memory")
     free = attempt.place.free_bytes
     high = device.device_range(tensors, attempt.place.compute_capability)[1]
-    saved = f"{gib(attempt.now)} -> {gib(after)}"
     return Change(
-        strategy="offloading", title=f"weights in RAM, one layer at a time on the card (rough): {saved}",
-        applies=True, peak_before=attempt.now, peak_after=after, saving=attempt.now - after,
+        strategy="offloading", title="weights in RAM, one layer at a time on the card (rough)",
+        applies=True, peak_before=attempt.now, peak_after=after, host_bytes=held.get("weights", 0),
+        saving=attempt.now - after,
         fits=None if free is None else high <= free, effect="equivalent",
         effect_detail="same weights, same arithmetic; counted with two of the largest matrices on the card",
         cost="all weights cross the bus in every pass: 10 to 50 times slower",

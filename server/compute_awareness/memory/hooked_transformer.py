@@ -27,8 +27,8 @@ class Forward:
     """The outcome: the tape at the moment the call returns, and what the cache holds."""
 
     tape: Tape
-    hook_names: list[str] = field(default_factory=list)
-    """Every hook that fires, in order."""
+    sections: list[tuple[str, list[str]]] = field(default_factory=list)
+    """Prefix and names of the hooks that fire, section by section in order."""
     hook_counts: Counter[str] = field(default_factory=Counter)
     """Cached hooks by family (block number left out)."""
     hook_bytes: Counter[str] = field(default_factory=Counter)
@@ -37,6 +37,30 @@ class Forward:
     """Bytes of copies in host memory, one per hook: a copy shares nothing."""
     returned: Tensor | None = None
     """Logits, or the last residual stream with stop_at_layer."""
+
+    @property
+    def hook_names(self) -> list[str]:
+        """Every hook that fires, in order."""
+        return [prefix + name for prefix, names in self.sections for name in names]
+
+    def add(self, prefix: str, section: Pass, kept: Counter[str]) -> None:
+        """A section comes to its end: its tape and what it left in the cache."""
+        self.tape.append(section.tape)
+        self.sections.append((prefix, section.names))
+        self.hook_counts.update(section.cache.keys())
+        self.hook_counts.update(section.host.keys())
+        self.hook_bytes.update(kept)
+        self.host_bytes += sum(section.host.values())
+
+
+def _kept(section: Pass, shared: Tensor | None) -> Counter[str]:
+    """Bytes by hook of the distinct storages a section leaves in the cache; `shared` was in it before."""
+    seen = {id(shared)}
+    kept = Counter(section.host)
+    for name, tensor in section.cache.items():
+        kept[name] = 0 if id(tensor) in seen else tensor.bytes
+        seen.add(id(tensor))
+    return kept
 
 
 def _apply_mlp(p: Pass, x: Tensor) -> Tensor:
@@ -58,6 +82,8 @@ def _block(p: Pass, resid_pre: Tensor, local: bool, shortformer_pos: Tensor | No
     heads = {"q": spec.n_heads, "k": spec.n_kv_heads, "v": spec.n_kv_heads}
     held: list[Tensor] = []
     p.hook("hook_resid_pre", resid_pre)
+    if shortformer_pos is not None and (run.use_attn_in or run.use_split_qkv_input):
+        held.append(p.new(tokens_d * spec.n_heads))  # the positions, repeated per head
     inputs = {"q": resid_pre, "k": resid_pre, "v": resid_pre}
     per_head = {"q": 1, "k": 1, "v": 1}
     if run.use_attn_in:
@@ -178,29 +204,15 @@ def forward(run: Run) -> Forward:
     def chosen(prefix: str, names: list[str]) -> frozenset[str] | None:
         if run.selects is None:
             return None
-        return frozenset(n for n in names if run.selects(prefix + n))
-
-    def account(section: Pass, prefix: str, shared: Tensor | None) -> None:
-        seen: set[int] = set() if shared is None else {id(shared)}
-        for name, tensor in section.cache.items():
-            kind = family(prefix + name)
-            result.hook_counts[kind] += 1
-            result.hook_bytes[kind] += 0 if id(tensor) in seen else tensor.bytes
-            seen.add(id(tensor))
-        for name, nbytes in section.host.items():
-            result.hook_counts[family(prefix + name)] += 1
-            result.hook_bytes[family(prefix + name)] += nbytes
-        result.host_bytes += sum(section.host.values())
+        return frozenset(name for name in names if run.selects(prefix + name))
 
     top = Pass(run, chosen("", ["embed.ln.hook_scale", "embed.ln.hook_normalized", "hook_embed", "hook_pos_embed"]))
     residual, positions = _embed(top)
-    result.hook_names += top.names
-    account(top, "", None)
-    tape.append(top.tape)
+    result.add("", top, _kept(top, None))
 
     blocks = spec.n_layers if run.stop_at_layer is None else run.stop_at_layer
     block_names = _block_hook_names(run)
-    played: dict[tuple[bool, frozenset[str] | None, str, bool], tuple[Pass, Tensor, Tensor]] = {}
+    played: dict[tuple[bool, frozenset[str] | None, str, bool], tuple[Pass, Counter[str], Tensor]] = {}
     for layer in range(blocks):
         prefix = f"blocks.{layer}."
         key = (spec.is_local(layer), chosen(prefix, block_names), residual.component, residual.refs > 1)
@@ -209,22 +221,17 @@ def forward(run: Run) -> Forward:
             incoming = section.receive(residual)
             outgoing = _block(section, incoming, key[0], positions)
             section.tape.drop(incoming)
-            played[key] = section, incoming, outgoing
-        section, incoming, outgoing = played[key]
-        tape.append(section.tape)
-        account(section, prefix, incoming if key[2] == "activation_cache" else None)
-        result.hook_names += [prefix + name for name in section.names]
-        residual = outgoing
+            played[key] = section, _kept(section, incoming if key[2] == "activation_cache" else None), outgoing
+        section, kept, residual = played[key]
+        result.add(prefix, section, kept)
 
     if run.stop_at_layer is None:
         names = ["ln_final.hook_scale", "ln_final.hook_normalized", "unembed.hook_in", "unembed.hook_out"]
         end = Pass(run, chosen("", names))
-        shared = residual if residual.component == "activation_cache" else None
         incoming = end.receive(residual)
+        before = incoming.component
         result.returned = _unembed(end, incoming)
-        result.hook_names += end.names
-        account(end, "", None if shared is None else incoming)
-        tape.append(end.tape)
+        result.add("", end, _kept(end, incoming if before == "activation_cache" else None))
     else:
         result.returned = residual
     if positions is not None and positions.refs == 1:

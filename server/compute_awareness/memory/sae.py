@@ -41,6 +41,8 @@ class SaeMemory:
     """How much higher the peak gets once d_in/2 latents are dead and the top-k family's auxiliary loss runs."""
     cpu_casts_extra: int
     """Part of `peak` that only torch's CPU kernels take: casts of bool masks, which CUDA does inside the kernel."""
+    host_bytes: int
+    """RAM of the activation store at its largest, where it is kept on the host; else 0."""
 
 
 def training_flops(architecture: str, d_in: int, d_sae: int, training_tokens: int) -> int:
@@ -62,6 +64,7 @@ def training_memory(
     n_batches_in_buffer: int,
     store_batch_size_prompts: int,
     lm: LanguageModelPart | None,
+    store_on_host: bool = False,
 ) -> SaeMemory:
     """Peak of `SAETrainer.fit()` on float32 activations, latents alive.
 
@@ -72,6 +75,7 @@ def training_memory(
         train_batch_size_tokens: tokens per step.
         context_size, n_batches_in_buffer, store_batch_size_prompts: of the activation store; unused without `lm`.
         lm: the language model that fills the store; None = every batch comes as a tensor of its own, e.g. from disk.
+        store_on_host: act_store_device="cpu": the store is in RAM, each batch is copied to the device.
 
     Raises:
         InputError: unknown architecture.
@@ -83,7 +87,13 @@ def training_memory(
     shape = Shape(architecture, d_in, d_sae, k, train_batch_size_tokens)
     buffer = n_batches_in_buffer * context_size
     candidates: list[Refill | None] = [None]
-    if lm is not None:
+    host_bytes = 0
+    if lm is not None and store_on_host:
+        host_bytes = training_memory(
+            architecture, d_in, d_sae, k, train_batch_size_tokens, context_size, n_batches_in_buffer,
+            store_batch_size_prompts, lm,
+        ).components["activation_store"]  # fmt: skip
+    elif lm is not None:
         # A buffer below one training batch stops in SAELens (check_store); the smallest that runs is counted then.
         enough = max(buffer, train_batch_size_tokens)
         candidates = [*worst_refills(enough, train_batch_size_tokens, store_batch_size_prompts * context_size)]
@@ -105,6 +115,7 @@ def training_memory(
         buffer_bytes=FLOAT * d_in * buffer if lm is not None else 0,
         dead_latents_extra=dead_extra,
         cpu_casts_extra=cast_extra,
+        host_bytes=host_bytes,
     )
 
 
@@ -119,13 +130,17 @@ def _fit(shape: Shape, lm: LanguageModelPart | None, refill: Refill | None) -> L
     step = Operations(tape, shape)
     previous: list[Tensor] = []
     batch: list[Tensor] = []
+    if lm is not None:
+        tape.new(lm.weights, "weights")
+        tape.new(lm.buffers, "buffers")
     if lm is None or refill is None:
         previous.append(step.keep(step.bd))
         previous += previous_output(step)
+        if lm is not None:  # the store is in RAM; the model fills it while the step before is still held
+            tape.phase = "filling the activation store"
+            tape.touch(lm.forward_peak, "activations")
         batch.append(step.keep(step.bd))
     else:
-        tape.new(lm.weights, "weights")
-        tape.new(lm.buffers, "buffers")
         row = FLOAT * shape.d_in
         old = tape.new(row * refill.before, "activation_store")
         last_batch = tape.new(row * refill.per_batch, "activation_store")

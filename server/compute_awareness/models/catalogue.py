@@ -37,7 +37,9 @@ def _index() -> dict[str, str]:
 
 @cache
 def _spec(name: str) -> ModelSpec:
-    return ModelSpec.model_validate(_entries()[name])
+    # Our own table, validated by a test: building the validator would cost more than all else a short command does.
+    entry = _entries()[name]
+    return ModelSpec.model_construct(**(entry | {"aliases": tuple(entry.get("aliases", ()))}))
 
 
 def find(name: str) -> ModelSpec | None:

@@ -14,7 +14,6 @@ from ..errors import InputError, nearest
 from ..workload import explain
 from . import catalogue
 from .families import FAMILIES, with_family
-from .hf_config import shown, spec_from_config
 from .spec import TOY, ModelSpec
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -91,6 +90,8 @@ def _from_path(name: str) -> ModelSpec:
 
 
 def _from_text(text: str, name: str, hf_id: str | None, source: str, where: str) -> ModelSpec:
+    from .hf_config import spec_from_config
+
     try:
         config = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -193,6 +194,8 @@ _INLINE_FIELDS = [name for name in ModelSpec.model_fields if name != "source"]
 
 
 def _from_object(given: dict[str, Any]) -> ModelSpec:
+    from .hf_config import shown, spec_from_config
+
     if "model_type" in given or "architectures" in given:
         return spec_from_config(given, "inline", source="given by the caller")
     for key in given:

@@ -34,7 +34,7 @@ class ModelSpec(BaseModel):
     parameter counts and bytes are computed from it (`memory.weights`), so that no figure is stored twice.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     name: str = Field(description="Short lower-case name, the key of the catalogue", examples=["pythia-2.8b"])
     hf_id: str | None = Field(default=None, description="Hugging Face repository id")

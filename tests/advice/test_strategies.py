@@ -1,0 +1,96 @@
+"""Every strategy is estimated again; what it promises is what the estimate says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from compute_awareness.advice.gpus import find_gpu
+from compute_awareness.advice.place import UNKNOWN, Place, named_place, needed, verdict_at
+from compute_awareness.advice.strategies import best, catalogue, changes
+from compute_awareness.estimator import estimate
+from compute_awareness.workload import parse_workload
+
+CACHE = {"task": "activation_cache", "model": "pythia-2.8b", "batch_size": 4, "seq_len": 1024}
+FORWARD = {"task": "inference", "model": "pythia-2.8b", "batch_size": 64, "seq_len": 1024}
+SAE = {
+    "task": "sae_training", "model": "gpt2", "hook_name": "blocks.6.hook_resid_pre", "expansion_factor": 32,
+    "n_batches_in_buffer": 512,
+}  # fmt: skip
+FIVE = {"selective_caching", "smaller_batch", "gradient_checkpointing", "mixed_precision", "offloading"}
+
+
+def at(gpu: str) -> Place:
+    return named_place(find_gpu(gpu))
+
+
+@pytest.mark.parametrize("workload", [CACHE, FORWARD, {**FORWARD, "library": "transformers"}, SAE])
+@pytest.mark.parametrize("place", [UNKNOWN, at("RTX 4090"), at("T4"), at("H200")], ids=lambda p: p.name)
+def test_every_saving_is_an_estimate(workload: dict[str, Any], place: Place) -> None:
+    before = estimate(parse_workload(workload), place.compute_capability)
+    found = changes(parse_workload(workload), before, place)
+    assert {change.strategy for change in found} == FIVE == {info.id for info in catalogue()}
+    for change in found:
+        assert change.peak_before == needed(before, place)[0]
+        assert change.saving == change.peak_before - change.peak_after
+        assert change.title
+        if not change.applies:
+            assert change.saving == 0
+            continue
+        assert change.saving > 0
+        assert change.code
+        assert change.effect_detail
+        if change.patch:
+            after = estimate(parse_workload(workload | change.patch), place.compute_capability)
+            assert change.peak_after == needed(after, place)[0]
+            fits = None if place.free_bytes is None else verdict_at(after, place).status == "fits"
+            assert change.fits == fits
+
+
+@pytest.mark.parametrize("gpu", ["RTX 4090", "A100-40GB", "RTX PRO 6000"])
+def test_the_largest_batch_fits_and_one_more_does_not(gpu: str) -> None:
+    workload = CACHE | {"batch_size": 32, "dtype": "bfloat16"}
+    place = at(gpu)
+    before = estimate(parse_workload(workload), place.compute_capability)
+    change = next(c for c in changes(parse_workload(workload), before, place) if c.strategy == "smaller_batch")
+    batch = change.patch["batch_size"]
+
+    def status(size: int) -> str:
+        patched = parse_workload(workload | {"batch_size": size})
+        return verdict_at(estimate(patched, place.compute_capability), place).status
+
+    assert status(batch) == "fits" or batch == 1
+    assert status(batch + 1) != "fits"
+
+
+def test_what_changes_the_result_says_so() -> None:
+    effects = {c.strategy: c.effect for c in changes(parse_workload(CACHE), estimate(parse_workload(CACHE)), UNKNOWN)}
+    assert effects["mixed_precision"] == "numerically_different"
+    assert effects["offloading"] == effects["smaller_batch"] == "equivalent"
+    sae = {c.strategy: c.effect for c in changes(parse_workload(SAE), estimate(parse_workload(SAE)), UNKNOWN)}
+    assert sae["smaller_batch"] == "different_experiment"
+
+
+def test_old_cards_get_float16() -> None:
+    workload = parse_workload(CACHE)
+    place = at("T4")
+    found = changes(workload, estimate(workload, "7.5"), place)
+    change = next(c for c in found if c.strategy == "mixed_precision")
+    assert change.patch == {"dtype": "float16"}
+    assert "torch.float16" in change.code
+
+
+def test_gradients_are_dropped_where_nothing_runs_backward() -> None:
+    workload = parse_workload(CACHE | {"with_gradients": True})
+    change = next(c for c in changes(workload, estimate(workload), UNKNOWN) if c.strategy == "gradient_checkpointing")
+    assert change.applies
+    assert change.patch == {"with_gradients": False}
+
+
+def test_the_best_come_first() -> None:
+    workload = parse_workload(CACHE)
+    place = at("RTX 4090")
+    found = best(changes(workload, estimate(workload, "8.9"), place))
+    assert len(found) <= 3
+    assert [c.fits for c in found] == sorted([c.fits for c in found], key=lambda fits: fits is not True)

@@ -1,0 +1,139 @@
+"""The whole flow on given machines: verdict, exit to the right question, versions read from the experiment's Python."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from compute_awareness.errors import InputError
+from compute_awareness.hardware.compute import Accelerator, Compute, Environment, EnvironmentLayer, Host, Interpreter
+from compute_awareness.preflight import Preflight, preflight, recommend
+from compute_awareness.units import GIB
+from compute_awareness.workload import parse_workload
+
+CACHE = {"task": "activation_cache", "model": "pythia-2.8b", "batch_size": 4, "seq_len": 1024}
+SMALL = {"task": "activation_cache", "model": "gpt2-small", "batch_size": 2, "seq_len": 64}
+
+
+def machine(
+    *,
+    free_gib: float | None = None,
+    ram_gib: float = 64,
+    installed: dict[str, str] | None = None,
+    name: str = "NVIDIA L4",
+) -> Compute:
+    cards = []
+    if free_gib is not None:
+        total = int(free_gib * GIB)
+        cards.append(
+            Accelerator(
+                index=0, kind="cuda", name=name, total_bytes=total, used_bytes=0, free_bytes=total,
+                compute_capability="8.9",
+            )
+        )  # fmt: skip
+    layer = EnvironmentLayer(id="local", layer="fallback", confidence="low", evidence=[])
+    return Compute(
+        host=Host(os="Linux", cpus=8, ram_total_bytes=int(ram_gib * GIB), ram_available_bytes=int(ram_gib * GIB)),
+        environment=Environment(primary="local", layers=[layer], clear=False),
+        accelerators=cards,
+        python=Interpreter(path="python", source="test", libraries=installed or {}),
+    )
+
+
+def flow(workload: dict[str, Any], **more: Any) -> Preflight:
+    return preflight(parse_workload(workload), **more)
+
+
+def test_a_card_that_suffices_is_told_not_asked() -> None:
+    result = flow(CACHE, compute=machine(free_gib=139, ram_gib=512))
+    assert result.verdict.status == "fits"
+    assert result.asking.decision == "tell"
+
+
+def test_a_card_that_does_not_suffice_offers_the_choice() -> None:
+    result = flow(CACHE, compute=machine(free_gib=22))
+    assert result.verdict.status == "does_not_fit"
+    assert result.asking.decision == "ask"
+    assert result.asking.triggers[0] == "does_not_fit"
+    assert "What GPU" not in result.asking.text
+    assert any(change.fits for change in result.advice.changes)
+
+
+def test_an_unknown_place_asks_for_the_gpu() -> None:
+    result = flow(CACHE, gpu="unknown")
+    assert result.verdict.status == "unknown"
+    assert result.compute is None
+    assert "What GPU" in result.asking.text
+    assert "GiB" in result.asking.text
+
+
+def test_no_gpu_seen_counts_help_for_a_card() -> None:
+    """The changes are for the card still to be named, not for this machine's RAM."""
+    result = flow(CACHE, compute=machine(ram_gib=22))
+    assert result.asking.decision == "ask"
+    resid = next(c for c in result.advice.changes if c.strategy == "selective_caching")
+    assert resid.peak_before == result.estimate.peak.device
+    assert resid.peak_after < 20 * GIB
+
+
+def test_small_runs_are_never_asked_about() -> None:
+    for more in ({"gpu": "unknown"}, {"gpu": "none", "compute": machine()}, {"compute": machine()}, {"gpu": "T4"}):
+        assert flow(SMALL, **more).asking.decision != "ask", more
+
+
+def test_free_memory_counts_not_the_size_of_the_card() -> None:
+    compute = machine(free_gib=139, ram_gib=512)
+    compute.accelerators[0].free_bytes = 20 * GIB
+    assert flow(CACHE, compute=compute).verdict.status == "does_not_fit"
+
+
+def test_loading_that_does_not_fit_the_ram_is_not_green() -> None:
+    result = flow(CACHE, compute=machine(free_gib=139, ram_gib=20))
+    assert result.verdict.status == "tight"
+    assert "loading" in result.verdict.why
+
+
+def test_the_emptiest_visible_card_is_taken() -> None:
+    compute = machine(free_gib=10)
+    compute.accelerators.append(compute.accelerators[0].model_copy(update={"index": 1, "free_bytes": 90 * GIB}))
+    compute.accelerators.append(
+        compute.accelerators[0].model_copy(update={"index": 2, "free_bytes": 100 * GIB, "visible": False})
+    )
+    assert flow(CACHE, compute=compute).verdict.free_bytes == 90 * GIB
+
+
+def test_several_named_cards_are_never_green() -> None:
+    assert flow(CACHE, gpu="H200").verdict.status == "fits"
+    assert flow(CACHE, gpu="2xA100-40GB").verdict.status in ("tight", "does_not_fit")
+    assert flow(CACHE, gpu="4xH100").verdict.status == "fits"
+
+
+def test_the_installed_version_is_read() -> None:
+    result = flow(SMALL, compute=machine(installed={"transformer-lens": "3.9.0"}))
+    assert result.workload["library_version"] == "3.9.0"
+    assert not result.estimate.warnings
+
+
+@pytest.mark.parametrize("version", ["2.18.0", "4.3.0"])
+def test_an_installed_version_that_is_not_covered_warns(version: str) -> None:
+    result = flow(SMALL, compute=machine(installed={"transformer-lens": version}))
+    assert any(version in warning for warning in result.estimate.warnings)
+
+
+def test_bad_gpu_names_are_input_errors() -> None:
+    with pytest.raises(InputError):
+        flow(SMALL, gpu="RTX 9999 Ultra")
+
+
+def test_recommend_names_the_smallest_gpu_with_a_dated_price() -> None:
+    result = recommend(parse_workload(CACHE))
+    smallest = result.advice.gpus[0]
+    assert smallest.usable_bytes > result.estimate.peak.device
+    assert smallest.price_date
+    assert smallest.name in result.summary
+
+
+def test_a_model_too_large_for_any_card() -> None:
+    result = recommend(parse_workload({"task": "inference", "model": "llama-3.1-405b", "dtype": "float32"}))
+    assert all(choice.count > 1 for choice in result.advice.gpus)
