@@ -77,7 +77,8 @@ def test_a_card_that_is_too_small_gets_the_choice_with_figures() -> None:
         "This experiment (caching every activation of pythia-2.8b, 4 x 1024 tokens, float32) needs approximately "
         "61.0 GiB, but NVIDIA GeForce RTX 4090 has 23.0 GiB free: 38.0 GiB too little. Which way do you want to go?",
         "- batch size 1: 15.2 GiB",
-        "- caching only `*hook_resid_post`, if that is all you read: 20.3 GiB (it changes what is recorded or computed)",
+        "- caching only `*hook_resid_post`, if that is all you read: 20.3 GiB "
+        "(it changes what is recorded or computed)",
         "- a larger GPU: the smallest that holds it as it is: A100 80 GB "
         "(from 1.39 USD per hour on RunPod, 2026-11-20)",
     ]

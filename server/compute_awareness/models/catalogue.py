@@ -39,7 +39,7 @@ def _index() -> dict[str, str]:
 def _spec(name: str) -> ModelSpec:
     # Our own table, validated by a test: building the validator would cost more than all else a short command does.
     entry = _entries()[name]
-    return ModelSpec.model_construct(**(entry | {"aliases": tuple(entry.get("aliases", ()))}))
+    return ModelSpec.model_construct(None, **(entry | {"aliases": tuple(entry.get("aliases", ()))}))
 
 
 def find(name: str) -> ModelSpec | None:
