@@ -13,7 +13,6 @@ import argparse
 import datetime
 import json
 import platform
-import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -22,30 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from accuracy_cases import CASES, KINDS, QUICK, Case, our_figures, rough_figures
-from accuracy_words import error
+from accuracy_summary import error, summarize
 
 RESULTS = Path(__file__).parent / "results" / "accuracy.json"
 LIBRARIES = ("torch", "transformer-lens", "transformers", "sae-lens")
-
-
-def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Per kind of figure and maker (`ours`, `rough`): median and worst error in percent, and how many are below."""
-    summary: dict[str, dict[str, Any]] = {}
-    for kind in KINDS:
-        figures = [row["figures"][kind] for row in rows if kind in row["figures"]]
-        if not figures:
-            continue
-        summary[kind] = {"figures": len(figures)}
-        for maker in ("ours", "rough"):
-            errors = [error(f[maker], f["truth"]) for f in figures]
-            summary[kind][maker] = {
-                "median_error_percent": round(statistics.median(errors), 4),
-                "median_absolute_error_percent": round(statistics.median(map(abs, errors)), 4),
-                "worst_error_percent": round(max(errors, key=abs), 4),
-                "below_truth": sum(f[maker] < f["truth"] for f in figures),
-                "furthest_below_percent": round(max(0.0, -min(errors)), 4),
-            }
-    return summary
 
 
 def run(cases: Sequence[Case]) -> list[dict[str, Any]]:

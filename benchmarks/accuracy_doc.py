@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import accuracy_rules
-from accuracy import summarize
 from accuracy_cases import KINDS
+from accuracy_summary import summarize
 from accuracy_words import percent, table, words
 
 from compute_awareness.units import gib

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-
-def error(figure: int, truth: int) -> float:
-    """(figure - truth) / truth in percent: negative is below the truth."""
-    return 100 * (figure - truth) / truth
+from accuracy_summary import error
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -18,7 +18,8 @@ Needed = Callable[[Gpu], int] | int
 
 # The largest share of a card's memory that one of several cards of a split model may take: the layers do not divide
 # evenly, the embedding and unembedding lie whole on the first and the last card.
-_UNEVEN_SPLIT = 1.2
+UNEVEN_SPLIT = 1.2
+"""How much more than an even share the fullest of several cards holds; rough, layers do not divide evenly."""
 _SPLIT_OVER = ("a100-80gb-sxm", "h100-sxm", "h200-sxm", "b200", "b300")
 _SAME_CLASS = 1.08
 
@@ -148,7 +149,7 @@ def _split_over_several(needed: Needed) -> list[GpuChoice]:
     for gpu_id in _SPLIT_OVER:
         gpu = by_id[gpu_id]
         for count in (2, 4, 8):
-            share = int(_need(needed, gpu) / count * _UNEVEN_SPLIT)
+            share = int(_need(needed, gpu) / count * UNEVEN_SPLIT)
             if share <= gpu.usable_bytes:
                 note = (
                     f"rough: HookedTransformer's n_devices={count} gives each card a share of the layers and that "

@@ -10,10 +10,8 @@ from ..memory import device
 from ..memory.estimate import Estimate
 from ..units import gib
 from .answers import Verdict
-from .gpus import Gpu, GpuRequest, all_gpus
+from .gpus import UNEVEN_SPLIT, Gpu, GpuRequest, all_gpus
 from .verdict import judge
-
-_UNEVEN_SPLIT = 1.2  # layers and activations are not shared out evenly over several cards
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,7 @@ def verdict_at(estimate: Estimate, place: Place) -> Verdict:
 def _over_several(expected: int, low: int, high: int, place: Place) -> Verdict:
     """Several cards: never green, since no estimate is made of how the layers fall on them."""
     assert place.free_bytes is not None
-    share = int(expected / place.count * _UNEVEN_SPLIT)
+    share = int(expected / place.count * UNEVEN_SPLIT)
     free = place.free_bytes
     if share <= free:
         status, why = (
