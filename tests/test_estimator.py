@@ -176,3 +176,13 @@ def test_precision_is_that_of_the_version_that_was_measured() -> None:
     older = made(CACHE, library_version="3.6.0")
     assert older.precision == "close"
     assert any("3.6.0" in assumption for assumption in older.assumptions)
+
+
+def test_the_filled_in_workload_can_be_run_again() -> None:
+    inline = {"name": "mine", "n_layers": 2, "d_model": 64, "n_heads": 4, "d_vocab": 100, "n_ctx": 256}
+    for workload in (CACHE, CACHE | {"model": "openai-community/gpt2"}, CACHE | {"model": inline}, SAE):
+        once = made(workload)
+        again = made(once.workload)
+        assert again.peak == once.peak
+        assert again.workload == once.workload
+    assert made(CACHE).workload["model"] == "gpt2"

@@ -1,0 +1,104 @@
+"""Puts an estimate together: components, the three peaks, the range."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, get_args
+
+from ..models.catalogue import find
+from ..models.spec import ModelSpec
+from ..workload import DTYPE_BYTES
+from . import device, weights
+from .estimate import Component, ComponentName, Estimate, HookFamily, Peak, Precision, Range
+
+# RAM at the worst moment of loading, as a multiple of the library's own weights, the Hugging Face copy included.
+# Measured on transformer_lens 3.9.0 with gpt2, pythia-160m and qwen2.5-0.5b: processing works on float32 copies.
+LOADING = {
+    ("transformer_lens", False, 4): 4.8,
+    ("transformer_lens", False, 2): 9.3,
+    ("transformer_lens", True, 4): 2.0,
+    ("transformer_lens", True, 2): 3.2,
+    ("transformers", False, 4): 1.0,
+    ("transformers", False, 2): 1.0,
+}
+
+
+def assemble(
+    filled: dict[str, Any],
+    at_peak: Counter[str],
+    largest: Counter[str],
+    details: dict[str, str],
+    capability: str | None,
+    *,
+    precision: Precision,
+    verified_on: str,
+    hooks: list[HookFamily] | None = None,
+    host_bytes: int = 0,
+    loading_host_bytes: int = 0,
+    download_bytes: int | None = None,
+    flops: int = 0,
+    assumptions: list[str],
+    warnings: list[str],
+    extra: list[Component] | None = None,
+    extra_high: int = 0,
+) -> Estimate:
+    """An Estimate from bytes by component.
+
+    Args:
+        filled: the workload with every default filled in.
+        at_peak: bytes alive at the worst moment; their sum is peak.tensors.
+        largest: each component at its own largest.
+        details: a word on each component.
+        capability: compute capability of the card, for the context; None = a typical card.
+        extra: components in host memory.
+        extra_high: bytes that may come on top late in the run; they widen the range.
+    """
+    components = [
+        Component(
+            name=name, bytes=largest[name], at_peak=at_peak[name] > 0, bytes_at_peak=at_peak[name],
+            detail=details.get(name, ""),
+        )
+        for name in get_args(ComponentName)
+        if largest[name] or at_peak[name]
+    ]  # fmt: skip
+    tensors = sum(at_peak.values())
+    low, high = device.device_range(tensors, capability)
+    if extra_high:
+        high = max(high, device.device_range(tensors + extra_high, capability)[1])
+    return Estimate(
+        workload=filled,
+        components=components + (extra or []),
+        peak=Peak(
+            tensors=tensors,
+            reserved=device.reserved_bytes(tensors, capability),
+            device=device.device_bytes(tensors, capability),
+        ),
+        range=Range(low=low, high=high),
+        precision=precision,
+        verified_on=verified_on,
+        hooks=hooks or [],
+        host_bytes=host_bytes,
+        loading_host_bytes=loading_host_bytes,
+        download_bytes=download_bytes,
+        flops=flops,
+        assumptions=assumptions,
+        warnings=warnings,
+    )
+
+
+def millions(count: int) -> str:
+    """A parameter count for a person: `163.0 M`, `2.77 B`."""
+    return f"{count / 1e9:.2f} B" if count >= 1e9 else f"{count / 1e6:.1f} M"
+
+
+def download_bytes(spec: ModelSpec) -> int | None:
+    """Bytes of the published weights in their published dtype; None where that is not known."""
+    if spec.checkpoint_dtype is None or not spec.has_hf_model:
+        return None
+    return weights.hf_params(spec) * DTYPE_BYTES[spec.checkpoint_dtype]
+
+
+def repeatable(given: str | dict[str, Any] | None, spec: ModelSpec | None) -> str | dict[str, Any] | None:
+    """How the answer names the model, so that its workload can be run again: the catalogue's name where it has one."""
+    known = spec is not None and find(spec.name) is spec
+    return spec.name if spec is not None and known else given
