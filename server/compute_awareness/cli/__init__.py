@@ -6,6 +6,7 @@ from the user; 70 a fault of this program; 130 interrupted; 141 the reader of th
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import os
@@ -26,7 +27,14 @@ def main() -> NoReturn:
     """Run the command of this process's arguments and exit with its code."""
     # The process lives for one command: collecting among the long-lived objects of its imports only costs time.
     gc.disable()
-    sys.exit(run())
+    # pydantic would look through every installed distribution for plugins; nothing here wants one.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    code = run()
+    # All is written and no child is left: taking the modules down would cost a sixth of a short command.
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def run(args: Sequence[str] | None = None) -> int:
