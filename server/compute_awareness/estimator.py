@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .memory.estimate import Estimate
+from .runtime.duration import estimate_time
 from .units import gib
 from .workload import ActivationCache, AnyWorkload, Inference, SaeTraining
 
@@ -28,6 +29,7 @@ def estimate(workload: AnyWorkload, compute_capability: str | None = None) -> Es
             from .estimate_sae import sae_training
 
             result = sae_training(workload, compute_capability)
+    result.time = estimate_time(result.flops, result.peak.tensors, None, workload.dtype, "unknown", None)
     result.summary = _summary(workload, result)
     return result
 

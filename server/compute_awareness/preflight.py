@@ -71,7 +71,9 @@ def preflight(
     result.warnings += version_note
     verdict = verdict_at(result, place)
     advice = _advise(workload, result, wanted)
-    time = estimate_time(result.flops, _moved(result), wanted.gpu, workload.dtype, wanted.kind, wanted.cpus)
+    time = result.time = estimate_time(
+        result.flops, _moved(result), wanted.gpu, workload.dtype, wanted.kind, wanted.cpus
+    )
     spec = None if workload.model is None else resolve(workload.model)
     asking = decide(
         workload,

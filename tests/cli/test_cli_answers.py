@@ -68,7 +68,15 @@ def test_tight_is_not_a_failure_and_says_so(cli, report):
     ran = cli("preflight", PYTHIA, "--compute", report(free), "--json")
     assert ran.document["verdict"]["status"] == "tight"
     assert ran.code == 0
-    assert "TIGHTLY" in cli("preflight", PYTHIA, "--compute", report(free)).out
+    assert "TIGHT" in cli("preflight", PYTHIA, "--compute", report(free)).out
+
+
+def test_tight_with_less_free_than_expected_stops_a_script(cli, report):
+    needed = cli("estimate", PYTHIA, "--json").document["peak"]["device"]
+    ran = cli("preflight", PYTHIA, "--compute", report((needed - 1024**3) / 1024**3), "--json")
+    assert ran.document["verdict"]["status"] == "tight"
+    assert ran.document["verdict"]["headroom_bytes"] < 0
+    assert ran.code == 1
 
 
 def test_unknown_is_3(cli):

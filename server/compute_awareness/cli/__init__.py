@@ -1,7 +1,7 @@
 """The command line: `run` turns arguments into an exit code, never a traceback; `main` ends the process with it.
 
-Exit codes: 0 it fits, or the command did its work; 1 it does not fit; 2 bad input; 3 cannot say without an answer
-from the user; 70 a fault of this program; 130 interrupted; 141 the reader of the output went away.
+Exit codes: 0 it fits, or the command did its work; 1 it does not fit, or probably not; 2 bad input; 3 cannot say
+without an answer from the user; 70 a fault of this program; 130 interrupted; 141 the reader of the output went away.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 EXIT_OF_STATUS = {"fits": 0, "tight": 0, "does_not_fit": 1, "unknown": 3}
+EXIT_TOO_TIGHT = 1
+"""Tight, and the expected figure is more than what is free: a script must not go ahead on it."""
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 _python = click.option("--python", metavar="PATH", help="The experiment's Python, where it is not the active one.")
@@ -40,7 +42,7 @@ def program(ctx: click.Context) -> int | None:
     """Will this interpretability experiment fit the compute at hand, and should the user be asked?
 
     \b
-    Exit codes: 0 it fits (or tightly), or done; 1 it does not fit; 2 bad input;
+    Exit codes: 0 it fits, or only just; 1 it does not fit, or probably not; 2 bad input;
     3 cannot say without an answer from the user. No command at all = serve.
     """
     return ctx.invoke(serve) if ctx.invoked_subcommand is None else None
@@ -129,7 +131,10 @@ def preflight(
         from .show_preflight import show_preflight
 
         show_preflight(answer)
-    return EXIT_OF_STATUS[answer.verdict.status]
+    verdict = answer.verdict
+    if verdict.status == "tight" and (verdict.headroom_bytes or 0) < 0:
+        return EXIT_TOO_TIGHT
+    return EXIT_OF_STATUS[verdict.status]
 
 
 @program.command()

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from ..memory.estimate import Estimate
-from ..units import gib
+from ..units import duration, gib
 from .memory_bar import show_memory
 from .show import bullets, heading, pairs, say, screen, table
 
@@ -26,6 +26,14 @@ def workload_line(workload: dict[str, Any]) -> str:
     if "train_batch_size_tokens" in workload:
         shape = f", {workload['train_batch_size_tokens']} tokens a step"
     return f"{workload.get('task', 'workload')}{of}{shape}, {workload.get('dtype', '')}".rstrip(", ")
+
+
+def time_words(estimate: Estimate) -> str | None:
+    """`12 s to 2.1 h on an A100 (not calibrated)`; None where the work was not counted."""
+    time = estimate.time
+    if time is None or not estimate.flops:
+        return None
+    return f"{duration(time.low)} to {duration(time.high)} on {time.on} (not calibrated)"
 
 
 def show_estimate(estimate: Estimate) -> None:
@@ -55,6 +63,7 @@ def show_figures(to: Console, estimate: Estimate) -> None:
             ("RAM to load", f"about {gib(estimate.loading_host_bytes)}" if estimate.loading_host_bytes else None),
             ("download", gib(estimate.download_bytes) if estimate.download_bytes is not None else "size not known"),
             ("work", f"{estimate.flops:.2e} floating-point operations" if estimate.flops else None),
+            ("time", time_words(estimate)),
         ],
     )
 

@@ -12,14 +12,14 @@ from ..asking.question import Question
 from ..units import gib
 from .memory_bar import show_memory
 from .show import bullets, code, heading, put, say, screen, table, text
-from .show_estimate import show_notes, workload_line
+from .show_estimate import show_notes, time_words, workload_line
 
 if TYPE_CHECKING:
     from ..preflight import Preflight, Recommendation
 
 STATUS = {
     "fits": ("FITS", "bold green"),
-    "tight": ("FITS, BUT TIGHTLY", "bold yellow"),
+    "tight": ("TIGHT", "bold yellow"),
     "does_not_fit": ("DOES NOT FIT", "bold red"),
     "unknown": ("CANNOT SAY YET", "bold magenta"),
 }
@@ -39,6 +39,8 @@ def show_preflight(answer: Preflight) -> None:
     to.print(text(word, style).append(text(f"  {verdict.why}")), soft_wrap=not to.is_terminal)
     heading(to, "Memory at the peak")
     show_memory(to, answer.estimate, verdict.needed_bytes, verdict.free_bytes, verdict.device)
+    if took := time_words(answer.estimate):
+        say(to, f"  Time: {took}")
     show_notes(to, answer.estimate)
     show_advice(to, answer.advice)
     to.print()

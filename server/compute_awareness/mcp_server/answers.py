@@ -91,7 +91,16 @@ def _headline(estimate: Estimate) -> Estimate:
     components = [
         c.model_copy(update={"detail": ""}) for c in estimate.components if c.bytes > estimate.peak.device // 100
     ]
-    left_out = {"workload": {}, "hooks": [], "summary": "", "verified_on": "", "flops": 0, "loading_host_bytes": 0}
+    long = estimate.time if estimate.time is not None and estimate.time.high > 60 else None
+    left_out = {
+        "time": long,
+        "workload": {},
+        "hooks": [],
+        "summary": "",
+        "verified_on": "",
+        "flops": 0,
+        "loading_host_bytes": 0,
+    }
     return estimate.model_copy(update={**left_out, "components": components})
 
 

@@ -83,6 +83,7 @@ class Estimate(_Answer):
         default=None, description="Size of the published weights to download; null if not known"
     )
     flops: int = Field(default=0, description="Floating-point operations of the whole workload")
+    time: Time | None = Field(default=None, description="How long it takes; a wide range, not calibrated on any run")
     assumptions: list[str] = Field(default_factory=list)
     warnings: list[str] = Field(default_factory=list)
     summary: str = Field(default="", description="One sentence a person can read")
