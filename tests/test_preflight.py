@@ -137,3 +137,10 @@ def test_recommend_names_the_smallest_gpu_with_a_dated_price() -> None:
 def test_a_model_too_large_for_any_card() -> None:
     result = recommend(parse_workload({"task": "inference", "model": "llama-3.1-405b", "dtype": "float32"}))
     assert all(choice.count > 1 for choice in result.advice.gpus)
+
+
+def test_apple_memory_is_shared_with_loading() -> None:
+    """Unified memory: the weights are loaded and processed in the same RAM before they are used."""
+    compute = machine(free_gib=100, ram_gib=24)
+    compute.accelerators[0] = compute.accelerators[0].model_copy(update={"kind": "mps", "compute_capability": None})
+    assert flow(CACHE, compute=compute).verdict.status == "tight"

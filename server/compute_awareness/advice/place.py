@@ -104,7 +104,7 @@ def verdict_at(estimate: Estimate, place: Place) -> Verdict:
     if place.count > 1 and place.free_bytes is not None and high > place.free_bytes:
         return _over_several(expected, low, high, place)
     verdict = judge(expected, low, high, place.free_bytes, place.name)
-    if verdict.status == "fits" and place.kind == "gpu" and place.host_free_bytes is not None:
+    if verdict.status == "fits" and place.kind != "cpu" and place.host_free_bytes is not None:
         ram = device.cpu_process_bytes(estimate.loading_host_bytes + estimate.host_bytes)
         if ram > place.host_free_bytes:
             verdict.status = "tight"

@@ -190,8 +190,8 @@ def _selective(attempt: _Try, workload: ActivationCache) -> Change:
         if workload.layers is not None:
             test += f" and name.startswith({_prefixes(workload.layers)})"
         return attempt.change(
-            "selective_caching", f"cache only {keep} (names_filter)", patch, "equivalent",
-            detail="what is kept is the same to the bit; for other hooks name those instead",
+            "selective_caching", f"cache only {keep}, if that is all you read (names_filter)", patch, "equivalent",
+            detail="what is kept is the same to the bit, other hooks are not recorded; name the hooks that you read",
             cost="none",
             code=f"logits, cache = model.run_with_cache(tokens, names_filter=lambda name: {test})",
         )  # fmt: skip

@@ -40,9 +40,9 @@ user already said it: pass gpu instead. Where the detected card does not suffice
 its saving, or a larger GPU) rather than asking about hardware. If this server does not run where the experiment \
 will run, pass gpu="unknown", or the compute report of the other machine.
 
-A change marked equivalent keeps the experiment's meaning; apply it without asking. Others change the result: name \
-what they change and let the user choose. Quote memory in GiB as given. verdict unknown means unknown: do not \
-call it a fit.
+A change marked equivalent gives the same values: apply it without asking (a names_filter only if it keeps every \
+hook that the experiment reads). Others change the result: name what they change and let the user choose. Quote \
+memory in GiB as given. verdict unknown means unknown: do not call it a fit.
 """
 
 # The lists are fixed for the life of the process; an hour spares a client the repeated question.
