@@ -144,3 +144,21 @@ def test_apple_memory_is_shared_with_loading() -> None:
     compute = machine(free_gib=100, ram_gib=24)
     compute.accelerators[0] = compute.accelerators[0].model_copy(update={"kind": "mps", "compute_capability": None})
     assert flow(CACHE, compute=compute).verdict.status == "tight"
+
+
+def test_what_may_come_late_counts_before_green() -> None:
+    """The auxiliary loss of a top-k SAE comes once latents are dead: a card without room for it is not green."""
+    workload = {"task": "sae_training", "architecture": "topk", "d_in": 768, "expansion_factor": 32}
+    estimate = flow(workload, gpu="unknown").estimate
+    assert estimate.late_bytes > 0
+    compute = machine(free_gib=200)
+    full = flow(workload, compute=compute).estimate.range.high
+    compute.accelerators[0].free_bytes = full
+    assert flow(workload, compute=compute).verdict.status == "fits"
+    compute.accelerators[0].free_bytes = full - estimate.late_bytes // 2
+    assert flow(workload, compute=compute).verdict.status == "tight"
+
+
+def test_on_a_cpu_the_summary_speaks_of_ram() -> None:
+    result = flow(CACHE, compute=machine(ram_gib=22))
+    assert "of RAM there" in result.summary

@@ -120,5 +120,5 @@ def sae_training(workload: SaeTraining, capability: str | None) -> Estimate:
         flops=sae.training_flops(workload.architecture, d_in, d_sae, workload.training_tokens) + lm_flops,
         assumptions=assumptions,
         warnings=warnings,
-        extra_high=memory.dead_latents_extra,
+        late_bytes=memory.dead_latents_extra,
     )

@@ -96,7 +96,7 @@ def preflight(
         verdict=verdict,
         advice=advice,
         asking=asking,
-        summary=_summary(result, verdict, asking, compute),
+        summary=_summary(result, verdict, asking, place),
     )
 
 
@@ -193,7 +193,7 @@ def _moved(result: Estimate) -> int:
     return result.peak.tensors
 
 
-def _summary(result: Estimate, verdict: Verdict, asking: Question, compute: Compute | None) -> str:
+def _summary(result: Estimate, verdict: Verdict, asking: Question, place: Place) -> str:
     words = {
         "fits": f"Fits {verdict.device}",
         "tight": f"Tight on {verdict.device}",
@@ -202,4 +202,7 @@ def _summary(result: Estimate, verdict: Verdict, asking: Question, compute: Comp
     }
     free = f" ({gib(verdict.free_bytes)} free)" if verdict.free_bytes is not None else ""
     ask = {"ask": " Ask the user (asking.text).", "tell": " Tell the user in one line (asking.text).", "silent": ""}
-    return f"{words[verdict.status]}{free}: {result.summary}{ask[asking.decision]}"
+    need = result.summary
+    if place.kind == "cpu":
+        need = f"it takes about {gib(verdict.needed_bytes)} of RAM there. On a GPU, {need}"
+    return f"{words[verdict.status]}{free}: {need}{ask[asking.decision]}"

@@ -82,20 +82,18 @@ UNKNOWN = Place(kind="unknown", name="the machine it will run on", free_bytes=No
 
 def needed(estimate: Estimate, place: Place) -> tuple[int, int, int]:
     """(expected, low, high) bytes of the device's memory that the run takes there."""
-    tensors = estimate.peak.tensors
+    tensors, most = estimate.peak.tensors, estimate.peak.tensors + estimate.late_bytes
     if place.kind in ("cpu", "mps"):
-        low, high = device.cpu_process_range(tensors)
-        expected = device.cpu_process_bytes(tensors)
-        beside = estimate.host_bytes
-        if place.kind == "cpu":
-            loading = device.cpu_process_bytes(estimate.loading_host_bytes)
-            return max(expected + beside, loading), low + beside, max(high + beside, loading)
-        return expected + beside, low + beside, high + beside
+        expected = device.cpu_process_bytes(tensors) + estimate.host_bytes
+        low = device.cpu_process_range(tensors)[0] + estimate.host_bytes
+        high = device.cpu_process_range(most)[1] + estimate.host_bytes
+        if place.kind == "mps":
+            return expected, low, high
+        loading = device.cpu_process_bytes(estimate.loading_host_bytes)
+        return max(expected, loading), low, max(high, loading)
     capability = place.compute_capability
-    low, high = device.device_range(tensors, capability)
-    # What the estimate knows of its own spread (late auxiliary losses and the like) comes on top.
-    own = estimate.range.high - device.device_range(tensors, None)[1]
-    return device.device_bytes(tensors, capability), low, high + max(own, 0)
+    low, high = device.device_range(tensors, capability)[0], device.device_range(most, capability)[1]
+    return device.device_bytes(tensors, capability), low, high
 
 
 def verdict_at(estimate: Estimate, place: Place) -> Verdict:

@@ -40,7 +40,7 @@ def assemble(
     assumptions: list[str],
     warnings: list[str],
     extra: list[Component] | None = None,
-    extra_high: int = 0,
+    late_bytes: int = 0,
 ) -> Estimate:
     """An Estimate from bytes by component.
 
@@ -51,7 +51,7 @@ def assemble(
         details: a word on each component.
         capability: compute capability of the card, for the context; None = a typical card.
         extra: components in host memory.
-        extra_high: bytes that may come on top late in the run; they widen the range.
+        late_bytes: tensor bytes that may come on top late in the run; they widen the range.
     """
     components = [
         Component(
@@ -62,9 +62,8 @@ def assemble(
         if largest[name] or at_peak[name]
     ]  # fmt: skip
     tensors = sum(at_peak.values())
-    low, high = device.device_range(tensors, capability)
-    if extra_high:
-        high = max(high, device.device_range(tensors + extra_high, capability)[1])
+    low = device.device_range(tensors, capability)[0]
+    high = device.device_range(tensors + late_bytes, capability)[1]
     return Estimate(
         workload=filled,
         components=components + (extra or []),
@@ -77,6 +76,7 @@ def assemble(
         precision=precision,
         verified_on=verified_on,
         hooks=hooks or [],
+        late_bytes=late_bytes,
         host_bytes=host_bytes,
         loading_host_bytes=loading_host_bytes,
         download_bytes=download_bytes,
