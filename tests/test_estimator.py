@@ -186,3 +186,9 @@ def test_the_filled_in_workload_can_be_run_again() -> None:
         assert again.peak == once.peak
         assert again.workload == once.workload
     assert made(CACHE).workload["model"] == "gpt2"
+
+
+def test_transformers_own_default_dtype_is_said() -> None:
+    workload = {"task": "inference", "model": "llama-3-8b", "library": "transformers"}
+    assert any("bfloat16 unless told" in text for text in made(workload).assumptions)
+    assert not any("unless told" in text for text in made(workload, dtype="float32").assumptions)

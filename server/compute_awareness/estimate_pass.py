@@ -47,6 +47,10 @@ def one_pass(workload: ActivationCache | Inference, capability: str | None) -> E
         buffer_bytes = weights.hf_buffer_bytes(spec, width)
         params_detail = f"{millions(weights.hf_params(spec))} parameters in {workload.dtype}"
         assumptions.append(f"attention implementation: {attention}; model in eval mode, torch.no_grad")
+        if "dtype" not in workload.model_fields_set and spec.checkpoint_dtype not in (None, workload.dtype):
+            assumptions.append(
+                f"dtype float32, as none was given; transformers 5 loads {spec.checkpoint_dtype} unless told otherwise"
+            )
         filled = workload.model_dump() | {"attention": attention, "kv_cache": kv_cache}
         folded, layers = True, None
         n_ctx = spec.n_ctx
