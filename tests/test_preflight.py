@@ -162,3 +162,17 @@ def test_what_may_come_late_counts_before_green() -> None:
 def test_on_a_cpu_the_summary_speaks_of_ram() -> None:
     result = flow(CACHE, compute=machine(ram_gib=22))
     assert "of RAM there" in result.summary
+
+
+def test_half_precision_that_fits_the_ram_is_still_asked_about() -> None:
+    """A 7B model in bfloat16 fits the RAM of many machines, and takes hours on their CPUs."""
+    workload = {"task": "inference", "library": "transformers", "model": "llama-2-7b", "seq_len": 2048}
+    assert flow(workload | {"dtype": "bfloat16"}, compute=machine(ram_gib=64)).asking.decision == "ask"
+    assert flow(workload | {"dtype": "bfloat16"}, gpu="RTX 4090").asking.decision == "tell"
+
+
+def test_where_the_run_may_be_elsewhere_its_time_is_that_of_a_card() -> None:
+    workload = {"task": "sae_training", "d_in": 2304, "expansion_factor": 32, "training_tokens": 500_000_000}
+    asking = flow(workload, compute=machine(ram_gib=64)).asking
+    assert "long_running" in asking.triggers
+    assert "on an A100" in asking.text

@@ -10,12 +10,13 @@ from typing import Literal
 from ..advice.answers import Verdict
 from ..hardware.compute import Compute
 from ..memory.estimate import Estimate
-from ..workload import ActivationCache, AnyWorkload
+from ..workload import ActivationCache, AnyWorkload, SaeTraining
 from .policy import (
     CONDITIONS,
     FULL_CACHE_BLOCKS,
     FULL_CACHE_TOKENS,
     LAPTOP_FLOPS,
+    LAPTOP_HALF_FLOPS,
     LARGE_MODEL_PARAMS,
     LONG_HOURS,
     QUICK_CPU_HOURS,
@@ -75,8 +76,9 @@ def is_small(situation: Situation) -> bool:
     estimate = situation.estimate
     device = max(estimate.range.high, estimate.peak.device)
     host = max(estimate.host_bytes, estimate.loading_host_bytes)
-    pace = _laptop_hours(estimate)
-    quick = situation.workload.task != "sae_training" if pace is None else pace <= QUICK_CPU_HOURS
+    # A small model can run in float32 there, whatever dtype a card would be given.
+    hours = _laptop_hours(estimate, LAPTOP_FLOPS)
+    quick = situation.workload.task != "sae_training" if hours is None else hours <= QUICK_CPU_HOURS
     return device < SMALL_DEVICE_BYTES and host <= SMALL_HOST_BYTES and quick
 
 
@@ -90,11 +92,16 @@ def cpu_hours(situation: Situation) -> float | None:
     """Hours on a CPU: the caller's figure where it is for one, else the work at a laptop's pace; null if unknown."""
     if situation.hours_high is not None and _names_cpu(situation.hours_on):
         return situation.hours_high
-    return _laptop_hours(situation.estimate)
+    return _laptop_hours(situation.estimate, _pace(situation.workload))
 
 
-def _laptop_hours(estimate: Estimate) -> float | None:
-    return estimate.flops / LAPTOP_FLOPS / 3600 if estimate.flops else None
+def _pace(workload: AnyWorkload) -> float:
+    dtype = workload.model_dtype if isinstance(workload, SaeTraining) else workload.dtype
+    return LAPTOP_FLOPS if dtype == "float32" else LAPTOP_HALF_FLOPS
+
+
+def _laptop_hours(estimate: Estimate, pace: float) -> float | None:
+    return estimate.flops / pace / 3600 if estimate.flops else None
 
 
 def on_cpu(situation: Situation) -> bool:
@@ -103,15 +110,28 @@ def on_cpu(situation: Situation) -> bool:
 
 
 def hours(situation: Situation) -> float | None:
-    """Upper end of the run's duration in hours, where it would run as far as is known; null if not known."""
-    return cpu_hours(situation) if on_cpu(situation) else situation.hours_high
+    """Upper end of the run's duration in hours, where it would run as far as is known; null if not known.
+
+    Where runs may be elsewhere, that is the caller's figure for a card, not the time on the CPU in sight.
+    """
+    return cpu_hours(situation) if _bound_to_cpu(situation) else situation.hours_high
 
 
 def hours_device(situation: Situation) -> str:
     """The device that `hours` is for, in words."""
-    if on_cpu(situation) and not _names_cpu(situation.hours_on):
-        return "a laptop's CPU"
+    if _bound_to_cpu(situation):
+        return cpu_device(situation)
     return situation.hours_on or "a data-centre GPU"
+
+
+def cpu_device(situation: Situation) -> str:
+    """The CPU that `cpu_hours` is for, in words."""
+    return situation.hours_on if _names_cpu(situation.hours_on) else "a laptop's CPU"
+
+
+def _bound_to_cpu(situation: Situation) -> bool:
+    elsewhere = situation.place == "unclear" and situation.hours_high is not None
+    return on_cpu(situation) and not (elsewhere and not _names_cpu(situation.hours_on))
 
 
 def _names_cpu(device: str) -> bool:

@@ -17,7 +17,7 @@ from ..prompt_files import prompts_folder
 from ..units import GIB, duration, gib
 from .policy import SMALL_HOST_BYTES
 from .question import FormField, Trigger
-from .triggers import Situation, hours, hours_device, on_cpu
+from .triggers import Situation, cpu_device, cpu_hours, hours, hours_device, on_cpu
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -105,7 +105,7 @@ def _values(
     sizes_with = [_line(pieces.size_with(change, amount(change.peak_after))) for change in offered]
     needed = amount(verdict.needed_bytes)
     larger = _line(pieces.larger(on_cpu(situation), gpus, needed))
-    long = hours(situation)
+    long, on_a_cpu = hours(situation), cpu_hours(situation)
     headroom = verdict.headroom_bytes or 0
     device = "the machine's RAM" if on_cpu(situation) else _line(verdict.device)
     peak, high = estimate.peak, estimate.range.high
@@ -129,6 +129,8 @@ def _values(
         "long": "long_running" in triggers,
         "duration": "" if long is None else duration(long * 3600),
         "hours_on": _line(hours_device(situation)),
+        "cpu_duration": "" if on_a_cpu is None else duration(on_a_cpu * 3600),
+        "cpu": _line(cpu_device(situation)),
         "ways": ways,
         "sizes_with": sizes_with,
         "ways_fit": any(change.fits for change in offered),
