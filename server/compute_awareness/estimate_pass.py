@@ -76,11 +76,10 @@ def one_pass(workload: ActivationCache | Inference, capability: str | None) -> E
         else:
             assumptions.append("torch.no_grad")
     if workload.seq_len > n_ctx:
-        where = f"{workload.library}'s context of {n_ctx} tokens"
-        if spec.positional == "learned":
-            warnings.append(f"seq_len {workload.seq_len} is beyond {where}: learned positions end there, the run fails")
-        else:
-            warnings.append(f"seq_len {workload.seq_len} is beyond {where}")
+        # HookedTransformer's rotary tables end at its n_ctx, too; those of transformers are computed as needed.
+        ends = {"learned", "shortformer"} | ({"rotary"} if workload.library == "transformer_lens" else set())
+        fails = ": its positions end there, the run fails" if spec.positional in ends else ""
+        warnings.append(f"seq_len {workload.seq_len} is beyond {workload.library}'s context of {n_ctx} tokens{fails}")
 
     at_peak = Counter({"weights": weight_bytes, "buffers": buffer_bytes})
     at_peak.update(tape.at_peak)

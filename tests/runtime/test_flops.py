@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from compute_awareness.memory.sae import training_flops
 from compute_awareness.models.catalogue import find
 from compute_awareness.models.spec import ModelSpec
-from compute_awareness.runtime.flops import forward_flops, sae_step_flops
+from compute_awareness.runtime.flops import forward_flops
 
 sys.path.append(str(Path(__file__).parents[1] / "truth"))
 from builders import hf_model, hooked_transformer, quiet
@@ -71,4 +72,4 @@ def test_an_sae_step() -> None:
     with counter:
         out = torch.relu((x - b_dec) @ w_enc) @ w_dec + b_dec
         (out - x).pow(2).sum().backward()
-    assert counter.get_total_flops() == sae_step_flops(d_in, d_sae, tokens)
+    assert counter.get_total_flops() == training_flops("standard", d_in, d_sae, tokens)

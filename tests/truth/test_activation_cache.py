@@ -232,3 +232,20 @@ def test_cache_on_the_cpu_holds_every_hook_once() -> None:
     plain = estimate(parse_workload(workload | {"model": _inline(spec), "task": "inference"}))
     assert moved.host_bytes == every_entry
     assert moved.peak.tensors == plain.peak.tensors
+
+
+@pytest.mark.parametrize("name", ["gpt2", "pythia-70m", "llama-3.2-1b", "bloom-560m"])
+def test_past_the_context_we_say_whether_it_runs(name: str) -> None:
+    """Learned positions and rotary tables end at n_ctx, ALiBi does not."""
+    spec = _short(name, 1)
+    seq_len = spec.context_tl + 8
+    workload = {"task": "inference", "model": _inline(spec), "seq_len": seq_len}
+    said = any("the run fails" in warning for warning in estimate(parse_workload(workload)).warnings)
+    model = hooked_transformer(spec, device="meta", dtype="float32")
+    try:
+        with quiet(), torch.no_grad():
+            model(torch.zeros(1, seq_len, dtype=torch.long, device="meta"))
+        fails = False
+    except RuntimeError:
+        fails = True
+    assert said == fails

@@ -5,9 +5,10 @@ Read off transformer_lens 3.9.0, components/abstract_attention.py and grouped_qu
 
 from __future__ import annotations
 
-from .hooked_parts import ROTARY_TABLE, norm, project, rotary, rotary_table_bytes, softcap
+from .hooked_parts import norm, project, rotary, softcap
 from .hooked_pass import Pass
 from .tape import Tensor
+from .weights import tl_rotary_table_bytes
 
 
 def causal_mask(p: Pass, local: bool) -> Tensor:
@@ -56,8 +57,9 @@ def attention(p: Pass, inputs: tuple[Tensor, Tensor, Tensor], local: bool, group
             t.drop(tensor)
         q, k, v = clamped
     if spec.positional == "rotary":
-        short = s > min(spec.context_tl, ROTARY_TABLE)
-        table = t.adopt(rotary_table_bytes(spec, run.width), "buffers") if short else None
+        fresh = tl_rotary_table_bytes(spec, run.width)
+        grows = tl_rotary_table_bytes(spec, run.width, s) > fresh
+        table = t.adopt(fresh, "buffers") if grows else None
         rotated = p.hook("attn.hook_rot_q", rotary(p, q, heads, table))
         t.drop(q)
         q = rotated

@@ -11,11 +11,9 @@ w bytes of the model's dtype. Norms compute in float32 whatever the model's dtyp
 
 from __future__ import annotations
 
-from ..models.spec import ModelSpec
 from .hooked_pass import Pass
 from .tape import Tensor
-
-ROTARY_TABLE = 2048  # AbstractAttention.ROTARY_INITIAL_CACHE_SIZE
+from .weights import tl_rotary_table_bytes
 
 
 def norm(p: Pass, name: str, x: Tensor, rows: int, length: int, *, pre: bool, rms: bool) -> Tensor:
@@ -100,7 +98,7 @@ def rotary(p: Pass, x: Tensor, heads: int, table: Tensor | None) -> Tensor:
     flip = p.new(rotated_part)
     t.touch(p.run.width * rotated_part // 2)
     if table is not None:
-        t.new(rotary_table_bytes(spec, p.run.width, p.run.seq_len), "buffers")
+        t.new(tl_rotary_table_bytes(spec, p.run.width, p.run.seq_len), "buffers")
         t.drop(table)
     with_cos = p.new(rotated_part)
     with_sin = p.new(rotated_part)
@@ -109,16 +107,6 @@ def rotary(p: Pass, x: Tensor, heads: int, table: Tensor | None) -> Tensor:
     out = p.new(p.tokens * heads * spec.d_head)
     t.drop(flip, rotated)
     return out
-
-
-def rotary_table_bytes(spec: ModelSpec, width: int, seq_len: int = 0) -> int:
-    """Sin and cos tables of one block, bytes: min(n_ctx, 2048) positions, more once a longer input came by."""
-    if spec.rotary_dim is None:
-        return 0
-    rows = min(spec.context_tl, ROTARY_TABLE)
-    if seq_len > rows:
-        rows = max(seq_len, min(spec.context_tl, 2 * rows))
-    return 2 * rows * spec.rotary_dim * width
 
 
 def softcap(p: Pass, x: Tensor, elements: int) -> Tensor:

@@ -112,8 +112,15 @@ def tl_buffer_bytes(spec: ModelSpec, width: int, seq_len: int = 0) -> int:
     """
     total = 4 * spec.n_layers
     if spec.positional == "rotary" and spec.rotary_dim is not None:
-        rows = min(spec.context_tl, _TL_ROTARY_ROWS)
-        if seq_len > rows:
-            rows = min(spec.context_tl, max(seq_len, 2 * rows))
-        total += spec.n_layers * 2 * rows * spec.rotary_dim * width
+        total += spec.n_layers * tl_rotary_table_bytes(spec, width, seq_len)
     return total
+
+
+def tl_rotary_table_bytes(spec: ModelSpec, width: int, seq_len: int = 0) -> int:
+    """Bytes of the sine and cosine tables of one block, as `tl_buffer_bytes` counts them; 0 if not rotary."""
+    if spec.rotary_dim is None:
+        return 0
+    rows = min(spec.context_tl, _TL_ROTARY_ROWS)
+    if seq_len > rows:
+        rows = min(spec.context_tl, max(seq_len, 2 * rows))
+    return 2 * rows * spec.rotary_dim * width

@@ -26,12 +26,3 @@ def forward_flops(
     mlp = 2 * tokens * spec.d_model * spec.d_mlp * (3 if spec.gated_mlp else 2)
     unembed = 2 * tokens * spec.d_model * spec.d_vocab if logits else 0
     return blocks * (projections + attention + mlp) + unembed
-
-
-def sae_step_flops(d_in: int, d_sae: int, tokens: int) -> int:
-    """Operations of one training step of a dense SAE on `tokens` tokens, an upper count.
-
-    Encoder and decoder forward, then the gradients of both weights, of the features and of the input: six products of
-    2 * tokens * d_in * d_sae. Without a gradient for the input (no decoder bias subtracted there) it is five.
-    """
-    return 6 * 2 * tokens * d_in * d_sae
