@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 import compute_awareness
 from compute_awareness.advice.gpu_table import Gpu, all_gpus
-from compute_awareness.advice.gpus import find_gpu, gpu_by_nvml, gpus_that_fit, smallest_that_fits
+from compute_awareness.advice.gpus import find_gpu, gpus_that_fit, smallest_that_fits
 from compute_awareness.errors import InputError
+from compute_awareness.hardware.nvidia import gpu_id
 from compute_awareness.memory.device import device_range
 from compute_awareness.units import GIB, MIB
 
@@ -144,13 +145,13 @@ def test_any_text_is_a_card_or_an_input_error(text: str) -> None:
 
 
 def test_nvml_names() -> None:
+    """Detection reads the same table: a card seen by its NVML name is the row it came from."""
     for gpu in all_gpus():
         for name in gpu.nvml_names:
-            found = gpu_by_nvml(name, gpu.usable_bytes)
-            assert found is not None and found.usable_bytes == gpu.usable_bytes, name
-    twelve = gpu_by_nvml("NVIDIA GeForce RTX 3080", 12 * GIB)
-    assert twelve is not None and twelve.id == "rtx3080-12gb"
-    assert gpu_by_nvml("NVIDIA Imaginary 1") is None
+            found = gpu_id(name, gpu.usable_bytes)
+            assert found is not None and BY_ID[found].usable_bytes == gpu.usable_bytes, name
+    assert gpu_id("NVIDIA GeForce RTX 3080", 12 * GIB) == "rtx3080-12gb"
+    assert gpu_id("NVIDIA Imaginary 1", None) is None
 
 
 def test_what_fits_fits_and_the_smallest_come_first() -> None:

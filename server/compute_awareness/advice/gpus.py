@@ -93,14 +93,6 @@ def _unknown(name: str, wanted: frozenset[str]) -> str:
     return f"unknown GPU {name[:80]!r}; {hint}"
 
 
-def gpu_by_nvml(name: str, total_bytes: int | None = None) -> Gpu | None:
-    """The row of a card that NVML or torch names so, or None. Of two with one name the nearer in memory is taken."""
-    named = [g for g in all_gpus() if name.lower() in (n.lower() for n in g.nvml_names)]
-    if total_bytes is None:
-        return min(named, key=lambda g: g.usable_bytes, default=None)
-    return min(named, key=lambda g: abs(g.usable_bytes - total_bytes), default=None)
-
-
 def _need(needed: Needed, gpu: Gpu) -> int:
     return needed if isinstance(needed, int) else needed(gpu)
 

@@ -111,10 +111,14 @@ def gpu_id(name: str, total_bytes: int | None) -> str | None:
     rows = [row for row in _gpu_table() if name.lower() in (n.lower() for n in row.get("nvml_names", []))]
     if len(rows) <= 1:
         return rows[0]["id"] if rows else None
-    sized = [row for row in rows if row.get("nvml_total_mib")]
-    if total_bytes is None or not sized:
+    if total_bytes is None:
         return None
-    return min(sized, key=lambda row: abs(row["nvml_total_mib"] * MIB - total_bytes))["id"]
+    return min(rows, key=lambda row: abs(_memory_mib(row) * MIB - total_bytes))["id"]
+
+
+def _memory_mib(row: dict[str, Any]) -> float:
+    """NVML's total of a row of the GPU table, or the seller's figure where NVML's was never seen."""
+    return row.get("nvml_total_mib") or 1024 * max(row.get("sold_as_gb") or [0])
 
 
 def shares_ram(name: str) -> bool:
