@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .errors import InputError
 from .memory.estimate import Estimate
 from .runtime.duration import estimate_time
 from .units import gib
@@ -22,16 +23,27 @@ def estimate(workload: AnyWorkload, compute_capability: str | None = None) -> Es
     """
     match workload:
         case ActivationCache() | Inference():
-            from .estimate_pass import one_pass
-
-            result = one_pass(workload, compute_capability)
+            result = _one_pass(workload, compute_capability)
         case SaeTraining():
-            from .estimate_sae import sae_training
+            from .estimates.sae_training import sae_training
 
             result = sae_training(workload, compute_capability)
     result.time = estimate_time(result.flops, result.peak.tensors, None, workload.dtype, "unknown", None)
     result.summary = _summary(workload, result)
     return result
+
+
+def _one_pass(workload: ActivationCache | Inference, compute_capability: str | None) -> Estimate:
+    """The pass in the library that the workload names."""
+    if workload.library == "transformer_lens":
+        from .estimates.hooked_pass import hooked_pass
+
+        return hooked_pass(workload, compute_capability)
+    if workload.library == "transformers" and isinstance(workload, Inference):
+        from .estimates.transformers_pass import transformers_pass
+
+        return transformers_pass(workload, compute_capability)
+    raise InputError(f"library: {workload.library!r} is not covered yet for {workload.task}")
 
 
 def _summary(workload: AnyWorkload, result: Estimate) -> str:

@@ -73,6 +73,9 @@ class Estimate(_Answer):
     precision: Precision = Field(
         description="exact: to the byte in tensors; close: within 2 %; rough: an order of magnitude"
     )
+    method: Literal["closed_form", "trace"] = Field(
+        default="closed_form", description="closed_form: arithmetic; trace: the library itself was run without weights"
+    )
     verified_on: str = Field(default="", description="Library versions the figure was checked against")
     hooks: list[HookFamily] = Field(default_factory=list, description="activation_cache: bytes per hook family")
     late_bytes: int = Field(
@@ -81,6 +84,10 @@ class Estimate(_Answer):
     host_bytes: int = Field(default=0, description="RAM the run needs beside the device (caches moved to the CPU)")
     loading_host_bytes: int = Field(
         default=0, description="RAM at the worst moment of loading the weights; a rough figure"
+    )
+    loading_device_bytes: int = Field(
+        default=0,
+        description="Device tensor bytes at the worst moment of loading; more than the run's where it dies there",
     )
     download_bytes: int | None = Field(
         default=None, description="Size of the published weights to download; null if not known"

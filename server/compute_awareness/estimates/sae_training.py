@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 
-from . import hook_names
-from .errors import InputError
-from .memory import activation_store, hooked_transformer, sae, weights
-from .memory.assemble import LOADING, assemble, download_bytes, millions, repeatable
-from .memory.estimate import Estimate
-from .memory.hooked_transformer import Run
-from .models.resolve import resolve
-from .runtime.flops import forward_flops
-from .units import gib
-from .versions import check
-from .workload import DTYPE_BYTES, SaeTraining
+from .. import hook_names
+from ..errors import InputError
+from ..memory import activation_store, hooked_transformer, sae, weights
+from ..memory.estimate import Estimate
+from ..memory.hooked_transformer import Run
+from ..memory.loading import loading
+from ..models.resolve import resolve
+from ..runtime.flops import forward_flops
+from ..units import gib
+from ..versions import check
+from ..workload import DTYPE_BYTES, SaeTraining
+from .assemble import assemble, download_bytes, millions, repeatable
 
 
 def sae_training(workload: SaeTraining, capability: str | None) -> Estimate:
@@ -113,9 +114,7 @@ def sae_training(workload: SaeTraining, capability: str | None) -> Estimate:
         precision="close",
         verified_on=f"{verified}, torch 2.13 (CPU; no GPU measurement)",
         host_bytes=memory.host_bytes,
-        loading_host_bytes=int(LOADING["transformer_lens", True, DTYPE_BYTES[workload.model_dtype]] * lm.weights)
-        if lm
-        else 0,
+        loading=loading("transformer_lens", None, spec, workload.model_dtype, no_processing=True) if spec else None,
         download_bytes=download_bytes(spec) if spec else None,
         flops=sae.training_flops(workload.architecture, d_in, d_sae, workload.training_tokens) + lm_flops,
         assumptions=assumptions,

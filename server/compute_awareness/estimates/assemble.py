@@ -5,22 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, get_args
 
+from ..memory import device, weights
+from ..memory.estimate import Component, ComponentName, Estimate, HookFamily, Peak, Precision, Range
+from ..memory.loading import Loading
+from ..memory.tape import Tape
 from ..models.catalogue import find
 from ..models.spec import ModelSpec
 from ..workload import DTYPE_BYTES
-from . import device, weights
-from .estimate import Component, ComponentName, Estimate, HookFamily, Peak, Precision, Range
-
-# RAM at the worst moment of loading, as a multiple of the library's own weights, the Hugging Face copy included.
-# Measured on transformer_lens 3.9.0 with gpt2, pythia-160m and qwen2.5-0.5b: processing works on float32 copies.
-LOADING = {
-    ("transformer_lens", False, 4): 4.8,
-    ("transformer_lens", False, 2): 9.3,
-    ("transformer_lens", True, 4): 2.0,
-    ("transformer_lens", True, 2): 3.2,
-    ("transformers", False, 4): 1.0,
-    ("transformers", False, 2): 1.0,
-}
 
 
 def assemble(
@@ -34,7 +25,7 @@ def assemble(
     verified_on: str,
     hooks: list[HookFamily] | None = None,
     host_bytes: int = 0,
-    loading_host_bytes: int = 0,
+    loading: Loading | None = None,
     download_bytes: int | None = None,
     flops: int = 0,
     assumptions: list[str],
@@ -50,6 +41,7 @@ def assemble(
         largest: each component at its own largest.
         details: a word on each component.
         capability: compute capability of the card, for the context; None = a typical card.
+        loading: the worst moment of loading the weights.
         extra: components in host memory.
         late_bytes: tensor bytes that may come on top late in the run; they widen the range.
     """
@@ -78,12 +70,27 @@ def assemble(
         hooks=hooks or [],
         late_bytes=late_bytes,
         host_bytes=host_bytes,
-        loading_host_bytes=loading_host_bytes,
+        loading_host_bytes=loading.host_bytes if loading else 0,
+        loading_device_bytes=loading.device_bytes if loading else 0,
         download_bytes=download_bytes,
         flops=flops,
         assumptions=assumptions,
         warnings=warnings,
     )
+
+
+def largest_and_peak(tape: Tape, standing: dict[str, int]) -> tuple[Counter[str], Counter[str]]:
+    """(bytes alive at the peak, each component at its largest) of a played tape beside what stands all the while.
+
+    A component's largest is where it stood at the end or at the peak, whichever is more; temporaries count at the
+    peak only.
+    """
+    at_peak = Counter(standing)
+    at_peak.update(tape.at_peak)
+    largest = Counter(standing)
+    largest.update({name: max(tape.by_component[name], tape.at_peak[name]) for name in tape.by_component})
+    largest["temporaries"] = tape.at_peak["temporaries"]
+    return at_peak, largest
 
 
 def millions(count: int) -> str:

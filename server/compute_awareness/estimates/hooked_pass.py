@@ -1,0 +1,137 @@
+"""The estimate of one forward pass of a HookedTransformer, with or without a cache."""
+
+from __future__ import annotations
+
+from .. import hook_names
+from ..errors import InputError
+from ..memory import hooked_transformer, weights
+from ..memory.estimate import Component, Estimate, HookFamily
+from ..memory.hooked_transformer import Forward, Run
+from ..memory.loading import loading
+from ..models.resolve import resolve
+from ..models.spec import ModelSpec
+from ..runtime.flops import forward_flops
+from ..versions import check, is_verified
+from ..workload import DTYPE_BYTES, ActivationCache, Inference
+from .assemble import assemble, download_bytes, largest_and_peak, millions, repeatable
+
+
+def hooked_pass(workload: ActivationCache | Inference, capability: str | None) -> Estimate:
+    spec = resolve(workload.model)
+    verified, warnings = check(workload.library, workload.library_version)
+    width = DTYPE_BYTES[workload.dtype]
+    assumptions = [f"one forward pass at a time on one device; {verified}"]
+    if not is_verified(workload.library, workload.library_version):
+        assumptions.append(f"measured on {verified} only; {workload.library_version} is taken to allocate the same")
+    hooks: list[HookFamily] = []
+    host_bytes = 0
+    folded = not workload.no_processing
+    run = _run(workload, spec, width)
+    played = hooked_transformer.forward(run)
+    tape = played.tape
+    filled = workload.model_dump()
+    if isinstance(workload, ActivationCache):
+        if not sum(played.hook_counts.values()):
+            raise InputError(hook_names.no_hook(workload, spec, run))
+        hooks = _families(played)
+        host_bytes = played.host_bytes
+        filled["stop_at_layer"] = workload.stop_at_layer
+        if not workload.with_gradients:
+            assumptions.append("run under torch.no_grad(); without it the autograd graph is kept (with_gradients)")
+    else:
+        assumptions.append("torch.no_grad")
+    if workload.seq_len > spec.context_tl:
+        # HookedTransformer's rotary tables end at its n_ctx, too; those of transformers are computed as needed.
+        fails = ": its positions end there, the run fails" if spec.positional != "alibi" else ""
+        warnings.append(
+            f"seq_len {workload.seq_len} is beyond transformer_lens's context of {spec.context_tl} tokens{fails}"
+        )
+    at_peak, largest = largest_and_peak(
+        tape,
+        {"weights": weights.tl_params(spec, folded) * width, "buffers": weights.tl_buffer_bytes(spec, width)},
+    )
+    details = {
+        "weights": _tl_params_detail(spec, folded, workload.dtype),
+        "activation_cache": "distinct storages the returned cache keeps alive",
+        "logits": f"[{workload.batch_size}, {workload.seq_len}, {spec.d_vocab}]",
+        "activations": "kept by autograd for a backward pass",
+        "temporaries": "alive at the peak besides all that: intermediate results, copies of weights",
+        "buffers": "rotary tables, masks and the like",
+    }
+    extra = []
+    if isinstance(workload, ActivationCache) and host_bytes:
+        extra.append(
+            Component(
+                name="activation_cache", bytes=host_bytes, at_peak=False, bytes_at_peak=0, where="host",
+                detail="copied to RAM hook by hook; copies share nothing",
+            )
+        )  # fmt: skip
+    layers = run.stop_at_layer
+    return assemble(
+        filled | {"model": repeatable(workload.model, spec)},
+        at_peak,
+        largest,
+        details,
+        capability,
+        precision="exact" if is_verified(workload.library, workload.library_version) else "close",
+        verified_on=f"{verified}, torch 2.13 (CPU and meta device; no GPU measurement)",
+        hooks=hooks,
+        host_bytes=host_bytes,
+        loading=loading(
+            "transformer_lens", workload.library_version, spec, workload.dtype, no_processing=workload.no_processing
+        ),
+        download_bytes=download_bytes(spec),
+        flops=forward_flops(spec, workload.batch_size, workload.seq_len, layers=layers, logits=layers is None),
+        assumptions=assumptions,
+        warnings=warnings,
+        extra=extra,
+    )
+
+
+def _run(workload: ActivationCache | Inference, spec: ModelSpec, width: int) -> Run:
+    """The call to play, with layers and filters checked against the model."""
+    base = {
+        "spec": spec,
+        "batch_size": workload.batch_size,
+        "seq_len": workload.seq_len,
+        "width": width,
+        "folded": not workload.no_processing,
+    }
+    if isinstance(workload, Inference):
+        return Run(**base)
+    if workload.use_hook_mlp_in and not spec.d_mlp:
+        raise InputError(f"use_hook_mlp_in: {spec.name} has attention only")
+    if workload.use_attn_in and spec.grouped_attention_tl:
+        raise InputError(f"use_attn_in: TransformerLens refuses it with grouped-query attention ({spec.name})")
+    stop = workload.stop_at_layer
+    if stop is not None:
+        if not -spec.n_layers <= stop <= spec.n_layers:
+            raise InputError(f"stop_at_layer: {stop} is outside the {spec.n_layers} blocks of {spec.name}")
+        stop = stop + spec.n_layers if stop < 0 else stop
+    return Run(
+        **base,
+        selects=hook_names.selector(workload, spec),
+        cache_on_host=workload.cache_device == "cpu",
+        gradients=workload.with_gradients,
+        stop_at_layer=stop,
+        use_attn_result=workload.use_attn_result,
+        use_split_qkv_input=workload.use_split_qkv_input,
+        use_hook_mlp_in=workload.use_hook_mlp_in,
+        use_attn_in=workload.use_attn_in,
+    )
+
+
+def _families(played: Forward) -> list[HookFamily]:
+    return [
+        HookFamily(hook=hook, count=count, bytes=played.hook_bytes[hook]) for hook, count in played.hook_counts.items()
+    ]
+
+
+def _tl_params_detail(spec: ModelSpec, folded: bool, dtype: str) -> str:
+    ours = weights.tl_params(spec, folded)
+    text = f"{millions(ours)} parameters in {dtype} as HookedTransformer"
+    if not spec.has_hf_model:
+        return text
+    theirs = weights.hf_params(spec)
+    why = ", the unembedding is not tied" if spec.tied_embeddings else ""
+    return f"{text} (Hugging Face: {millions(theirs)}{why})"
