@@ -8,12 +8,14 @@ from typing import Any
 
 import accuracy_rules
 from accuracy_cases import KINDS
-from accuracy_summary import summarize
+from accuracy_plot import strips
+from accuracy_summary import error, makers, summarize
 from accuracy_words import percent, table, words
 
 from compute_awareness.units import gib
 
 DOC = Path(__file__).parents[1] / "docs" / "accuracy.md"
+PLOT = DOC.with_suffix(".svg")
 
 
 def filled(text: str, results: dict[str, Any]) -> str:
@@ -35,6 +37,9 @@ def parts(results: dict[str, Any]) -> dict[str, str]:
     return {
         "measured-on": _measured_on(results),
         "summary": _summary(results["rows"]),
+        "makers": _makers(results),
+        "not-answerable": _not_answerable(results),
+        "cuda": _cuda(results["rows"]),
         "rows": _rows(results["rows"]),
         **accuracy_rules.parts(),
     }
@@ -79,3 +84,51 @@ def _rows(rows: list[dict[str, Any]]) -> str:
         head = ["workload", "truth, bytes", "ours, bytes", "error", "rule", "error"]
         blocks.append(f"### {title[0].upper() + title[1:]}\n\n{table(head, lines)}")
     return "\n\n".join(blocks)
+
+
+def plotted(results: dict[str, Any]) -> str:
+    """docs/accuracy.svg: every error of every maker as a dot."""
+    return strips({_label(name): list(entry["errors"].values()) for name, entry in makers(results).items()})
+
+
+def _label(maker: str) -> str:
+    return {"ours": "this tool", "rough": "rules of thumb"}.get(maker, maker)
+
+
+def _makers(results: dict[str, Any]) -> str:
+    lines = []
+    for name, entry in makers(results).items():
+        seconds = entry["median_seconds"]
+        cells = [_label(name), str(entry["answered"])]
+        if entry["answered"]:
+            cells += [_rounded(entry["median_error_percent"]), _rounded(entry["worst_error_percent"])]
+            cells += [f"{entry['share_below']:.0%}"]
+        else:
+            cells += ["", "", ""]
+        cells += [f"{entry['share_not_answerable']:.0%}", "" if seconds is None else f"{seconds:.2g} s"]
+        lines.append(cells)
+    head = ["maker", "answers", "median error", "worst", "below the truth", "not answerable", "a cold answer takes"]
+    return table(head, lines)
+
+
+def _not_answerable(results: dict[str, Any]) -> str:
+    peers = results.get("peers")
+    if peers is None:
+        return "No other tool was asked: `python benchmarks/accuracy.py --peers`."
+    lines = [f"Asked {peers['date']}."]
+    for name, tool in peers["tools"].items():
+        reasons = ", ".join(f"{reason} ({len(rows)})" for reason, rows in tool["not_answerable"].items())
+        lines.append(f"- **{name} {tool['version']}** (compared: {tool['figure']}): {reasons}.")
+    lines += [f"- **{name}** was left out: {why}." for name, why in peers["left_out"].items()]
+    return "\n".join([lines[0], "", *lines[1:]])
+
+
+def _cuda(rows: list[dict[str, Any]]) -> str:
+    """How far what a user is told lies from the figure for the CPU, in words."""
+    both = [
+        (f["cuda"], f["ours"]) for row in rows for f in row["figures"].values() if f.get("cuda", f["ours"]) != f["ours"]
+    ]
+    if not both:
+        return "In these rows it makes no difference."
+    most = max(abs(error(cuda, ours)) for cuda, ours in both)
+    return f"That concerns {len(both)} of the {len(rows)} rows, by {most:.1f} % at most."

@@ -18,10 +18,11 @@ from .hardware.compute import Compute
 from .memory.estimate import Estimate
 from .memory.weights import hf_params, tl_params
 from .models.resolve import resolve
+from .models.spec import ModelSpec
 from .runtime.duration import estimate_time
 from .units import gib
-from .versions import check, parse
-from .workload import AnyWorkload, parse_workload
+from .versions import COVERED, check, parse
+from .workload import DTYPE_BYTES, AnyWorkload, parse_workload
 
 
 class Preflight(BaseModel):
@@ -67,14 +68,14 @@ def preflight(
     # No GPU seen does not mean that none will be used: what would help is then counted for a card not known yet.
     wanted = UNKNOWN if place.kind == "cpu" and gpu is None else place
     workload, version_note = _with_installed_version(workload, compute)
-    result = estimate(workload, place.compute_capability)
+    result = estimate(workload, place.compute_capability, python=python)
     result.warnings += version_note
     verdict = verdict_at(result, place)
     advice = _advise(workload, result, wanted)
     time = result.time = estimate_time(
-        result.flops, _moved(result), wanted.gpu, workload.dtype, wanted.kind, wanted.cpus
+        result.flops, result.traffic, wanted.gpu, workload.dtype, wanted.kind, wanted.cpus
     )
-    spec = None if workload.model is None else resolve(workload.model)
+    spec = None if workload.model is None or result.method == "trace" else resolve(workload.model)
     asking = decide(
         workload,
         result,
@@ -83,7 +84,7 @@ def preflight(
         advice.changes,
         gpu_named=gpu is not None and place.kind != "unknown",
         where_unknown=place.kind == "unknown",
-        params=None if spec is None else (hf_params(spec) if spec.has_hf_model else tl_params(spec)),
+        params=_params(spec, result),
         n_layers=None if spec is None else spec.n_layers,
         gpus=advice.gpus,
         hours_high=time.high / 3600,
@@ -98,6 +99,16 @@ def preflight(
         asking=asking,
         summary=_summary(result, verdict, asking, place),
     )
+
+
+def _params(spec: ModelSpec | None, result: Estimate) -> int | None:
+    """Parameters as Hugging Face counts them; of a traced model by its weights; None without a language model."""
+    if spec is not None:
+        return hf_params(spec) if spec.has_hf_model else tl_params(spec)
+    if result.method != "trace":
+        return None
+    held = sum(component.bytes for component in result.components if component.name == "weights")
+    return held // DTYPE_BYTES[result.workload["dtype"]]
 
 
 def recommend(workload: AnyWorkload, *, gpu: str | None = None, compute: Compute | None = None) -> Recommendation:
@@ -149,9 +160,6 @@ def _look(python: str | None) -> Compute:
     return detect(python)
 
 
-_INSTALLED_AS = {"transformer_lens": "transformer-lens", "transformers": "transformers", "sae_lens": "sae-lens"}
-
-
 def _with_installed_version(workload: AnyWorkload, compute: Compute | None) -> tuple[AnyWorkload, list[str]]:
     """The workload with the library version of the experiment's Python, where none was given.
 
@@ -160,7 +168,7 @@ def _with_installed_version(workload: AnyWorkload, compute: Compute | None) -> t
     python = compute.python if compute else None
     if workload.library_version is not None or python is None:
         return workload, []
-    installed = python.libraries.get(_INSTALLED_AS[workload.library])
+    installed = python.libraries.get(COVERED[workload.library].distribution)
     if installed is None:
         return workload, []
     try:
@@ -183,14 +191,11 @@ def _advise(workload: AnyWorkload, result: Estimate, place: Place) -> Advice:
     if not fitting and choices:
         fitting, count = [choices[0].gpu_id], choices[0].count
     reference = next((card for card in gpus.all_gpus() if fitting and card.id == fitting[0]), None)
-    time = estimate_time(result.flops, _moved(result), reference, workload.dtype, "gpu", None)
+    time = estimate_time(result.flops, result.traffic, reference, workload.dtype, "gpu", None)
     rent = platforms.where_to_rent(fitting, time.high, count=count) if fitting else []
-    return Advice(changes=changes(workload, result, place), gpus=choices, platforms=rent)
-
-
-def _moved(result: Estimate) -> int:
-    """Bytes that must at least cross the device's memory once: what is alive at the peak."""
-    return result.peak.tensors
+    # A trace takes seconds, and a change is tried many times.
+    tried = [] if result.method == "trace" else changes(workload, result, place)
+    return Advice(changes=tried, gpus=choices, platforms=rent)
 
 
 def _summary(result: Estimate, verdict: Verdict, asking: Question, place: Place) -> str:

@@ -10,6 +10,7 @@ import pytest
 from command_line import EXAMPLES, process
 
 PYTHIA = str(EXAMPLES / "pythia_cache.json")
+OOM = str(EXAMPLES / "oom.txt")
 COMMANDS = [
     ("detect", "--python", sys.executable),
     ("estimate", PYTHIA),
@@ -21,6 +22,8 @@ COMMANDS = [
     ("gpus", "A100-80GB"),
     ("platforms",),
     ("platforms", "Modal"),
+    ("explain-oom", OOM, "--workload", PYTHIA),
+    ("explain-oom", OOM),
     ("doctor", "--python", sys.executable, "--model", "gpt2-small"),
 ]
 ANSI = re.compile(r"\x1b\[")

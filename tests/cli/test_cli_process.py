@@ -16,7 +16,7 @@ PYTHIA = str(EXAMPLES / "pythia_cache.json")
 
 
 def test_our_own_fault_is_one_line_and_70(cli, monkeypatch):
-    def broken(_workload):
+    def broken(_workload, **_more):
         raise KeyError("d_modle")
 
     monkeypatch.setattr(estimator, "estimate", broken)

@@ -205,9 +205,9 @@ def test_our_own_environment_comes_last_unless_it_has_torch(tmp_path, monkeypatc
 
 def test_the_servers_own_folder_is_kept_off_the_childs_path(tmp_path):
     ours = Path(interpreter.__file__).parents[2]
-    env = interpreter._child_environment({"PYTHONPATH": f"{ours}{os.pathsep}{tmp_path}"})
+    env = interpreter.child_environment({"PYTHONPATH": f"{ours}{os.pathsep}{tmp_path}"})
     assert env["PYTHONPATH"] == str(tmp_path)
-    assert "PYTHONPATH" not in interpreter._child_environment({"PYTHONPATH": str(ours)})
+    assert "PYTHONPATH" not in interpreter.child_environment({"PYTHONPATH": str(ours)})
 
 
 def test_a_flood_is_cut_and_killed(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,16 @@ from mcp import Client
 from compute_awareness.hardware.compute import Compute
 from compute_awareness.mcp_server.server import INSTRUCTIONS
 from compute_awareness.memory.estimate import Estimate
+from compute_awareness.oom.explain import OomReport
 from compute_awareness.preflight import Preflight, Recommendation
 from compute_awareness.workload import TASKS, field_names
 
 pytestmark = pytest.mark.anyio
 
 SNAPSHOTS = Path(__file__).resolve().parents[1] / "snapshots"
-TOOLS = ["detect_compute", "estimate_memory", "recommend_compute", "preflight_experiment"]
+TOOLS = ["detect_compute", "estimate_memory", "recommend_compute", "preflight_experiment", "explain_oom"]
 PROMPTS = ["compute_preflight", "phrase_compute_question", "reduce_memory", "when_to_ask_about_compute"]
-WORKLOAD_TOOLS = TOOLS[1:]
+WORKLOAD_TOOLS = TOOLS[1:4]
 
 
 def dumped(item: Any) -> dict[str, Any]:
@@ -63,7 +65,7 @@ async def test_schemas_are_strict_and_plain(server: Any, mode: str) -> None:
 
 
 async def test_output_schemas_name_the_main_fields_of_the_models(server: Any) -> None:
-    models = [Compute, Estimate, Recommendation, Preflight]
+    models = [Compute, Estimate, Recommendation, Preflight, OomReport]
     for tool, model in zip(await listed_tools(server, "auto"), models, strict=True):
         named = set(tool["outputSchema"]["properties"])
         required = {name for name, field in model.model_fields.items() if field.is_required()}
@@ -74,7 +76,7 @@ async def test_every_tool_is_annotated(server: Any, mode: str) -> None:
     for tool in await listed_tools(server, mode):
         assert tool["title"] and tool["annotations"]["readOnlyHint"] is True
         # Everything that takes a model may fetch its config from Hugging Face.
-        assert tool["annotations"]["openWorldHint"] is ("model" in tool["inputSchema"]["properties"])
+        assert tool["annotations"]["openWorldHint"] is (tool["name"] != "detect_compute")
         always = tool.get("_meta", {}).get("anthropic/alwaysLoad")
         assert always is (True if tool["name"] in ("detect_compute", "preflight_experiment") else None)
 
@@ -86,15 +88,32 @@ async def test_arguments_are_the_fields_of_the_workload(server: Any, mode: str) 
         properties = tool["inputSchema"]["properties"]
         assert tool["inputSchema"]["required"] == ["task"]
         assert properties["task"]["enum"] == list(TASKS)
-        assert set(field_names()) <= set(properties)
-        extra = {"estimate_memory": set(), "recommend_compute": {"gpu", "compute"}}
-        expected = extra.get(tool["name"], {"gpu", "compute", "python"}) | {"detail"}
+        # Every field is either listed or named among the options of its task, by the tool that names them for all.
+        hidden = set(field_names()) - set(properties)
+        if tool["name"] == "preflight_experiment":
+            assert hidden <= set(re.findall(r"\w+", properties["options"]["description"]))
+        else:
+            assert "preflight_experiment" in properties["options"]["description"]
+        extra = {"estimate_memory": {"python"}, "recommend_compute": {"gpu", "compute"}}
+        expected = extra.get(tool["name"], {"gpu", "compute", "python"}) | {"detail", "options"}
         assert set(properties) - set(field_names()) == expected
-        # A field of several tasks accepts what any of them accepts; one of a single task says whose it is.
-        assert properties["library"]["enum"] == ["transformer_lens", "transformers", "sae_lens"]
-        assert properties["d_sae"]["description"].startswith("SAE: ")
-        assert properties["names_filter"]["description"].startswith("cache: ")
-        assert properties["batch_size"]["description"].startswith("not SAE: ")
+        # A field of several tasks accepts what any of them accepts; one of some tasks says whose it is.
+        assert {"transformer_lens", "transformer_bridge", "transformers", "nnsight", "sae_lens"} <= set(
+            properties["library"]["enum"]
+        )
+        assert properties["architecture"]["description"].startswith("SAE training, SAE inference: ")
+        assert properties["names_filter"]["description"].startswith("cache, patching: ")
+        assert properties["batch_size"]["description"].startswith("not SAE training: ")
+
+
+async def test_fields_may_come_by_their_name_or_in_options(server: Any, mode: str) -> None:
+    flat = {"task": "activation_cache", "model": "gpt2", "seq_len": 64, "stop_at_layer": 3}
+    nested = {"task": "activation_cache", "model": "gpt2", "options": {"stop_at_layer": 3, "seq_len": 64}}
+    async with Client(server, mode=mode) as client:
+        first, second = [await client.call_tool("estimate_memory", arguments) for arguments in (flat, nested)]
+        both = await client.call_tool("estimate_memory", flat | {"options": {"stop_at_layer": 4}})
+    assert not first.is_error and first.structured_content == second.structured_content
+    assert both.is_error and "stop_at_layer: 3 given beside options, which has 4" in both.content[0].text
 
 
 async def test_the_server_introduces_itself(server: Any, mode: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,15 +12,26 @@ from hypothesis import strategies as st
 
 import compute_awareness
 from compute_awareness.advice.gpu_table import all_gpus
+from compute_awareness.estimates.assemble import assemble
+from compute_awareness.estimator import estimate
+from compute_awareness.memory.allocator import Reserved, simulate
 from compute_awareness.memory.device import (
     cpu_process_bytes,
     cpu_process_range,
     cublas_workspace,
     device_bytes,
     device_range,
+    mps_process_bytes,
+    mps_process_range,
+    on_card,
+    overheads,
     reserved_bytes,
+    spread,
 )
+from compute_awareness.memory.estimate import Estimate
+from compute_awareness.memory.tape import Tape
 from compute_awareness.units import GIB, MIB
+from compute_awareness.workload import parse_workload
 
 OVERHEADS = json.loads(
     (Path(compute_awareness.__file__).parent / "facts" / "overheads.json").read_text(encoding="utf-8")
@@ -92,6 +104,96 @@ def test_a_python_process_on_the_cpu() -> None:
     for tensors in (0, GIB, 50 * GIB):
         low, high = cpu_process_range(tensors)
         assert tensors < low < cpu_process_bytes(tensors) < high
+
+
+def test_a_python_process_on_apples_gpu() -> None:
+    for tensors in (0, GIB, 50 * GIB):
+        low, high = mps_process_range(tensors)
+        assert tensors < low < mps_process_bytes(tensors) < high
+        assert high - cpu_process_range(tensors)[1] == GIB + 40 * MIB, "one heap of 1 GiB, one of 32, one of 8 MiB"
+
+
+@given(
+    st.integers(0, 200 * GIB), st.integers(0, 20 * GIB), st.sampled_from(CAPABILITIES), st.sampled_from([1, 2, 8]),
+    st.one_of(st.none(), st.integers(0, 20 * GIB)),
+)  # fmt: skip
+def test_every_term_has_a_range_around_it_and_a_source(
+    tensors: int, late: int, capability: str | None, n_gpus: int, waste: int | None
+) -> None:
+    peak = tensors + cublas_workspace(capability) + (waste or 0)
+    played = None if waste is None else Reserved(peak, peak, peak, peak)
+    terms = overheads(tensors, capability, played, late, n_gpus)
+    names = ["allocator_rounding", "cublas_workspace", "cuda_context"] + ["nccl"] * (n_gpus > 1)
+    assert [term.name for term in terms] == names
+    for term in terms:
+        assert 0 <= term.low <= term.bytes <= term.high, term
+        assert term.source
+    low, high = spread(tensors, terms, late)
+    assert low <= tensors + sum(term.bytes for term in terms) <= high - late
+    if waste is not None:
+        assert tensors + terms[0].bytes + terms[1].bytes == played.peak_reserved  # type: ignore[union-attr]
+        assert terms[0].high >= waste + 0.02 * (tensors + late)
+
+
+@given(st.integers(0, 200 * GIB), st.sampled_from(CAPABILITIES))
+def test_without_a_sequence_the_terms_are_the_rule_of_thumb(tensors: int, capability: str | None) -> None:
+    terms = overheads(tensors, capability)
+    assert device_bytes(tensors, capability) == tensors + sum(term.bytes for term in terms)
+    assert device_range(tensors, capability) == spread(tensors, terms)
+    assert on_card(tensors, 0, capability) == (device_bytes(tensors, capability), *device_range(tensors, capability))
+
+
+def test_an_estimate_for_one_card_is_carried_over_to_another() -> None:
+    """What the allocator wastes is the estimate's own; the context and the workspace are those of the card."""
+    terms = overheads(4 * GIB, "8.6", simulate([4 * GIB, 3 * GIB, ~1, GIB, 3 * GIB, cublas_workspace("8.6")]))
+    waste = terms[0].bytes
+    assert waste > 3 * GIB
+    expected, low, high = on_card(4 * GIB, GIB, "9.0", terms)
+    assert expected == 4 * GIB + waste + 32 * MIB + 650 * MIB
+    assert low < expected < high - GIB
+    assert on_card(4 * GIB, 0, "8.6", terms) == (
+        4 * GIB + sum(term.bytes for term in terms), *spread(4 * GIB, terms),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_tensors_and_overheads_are_what_an_estimate_says_of_the_card(attention: str) -> None:
+    workload = parse_workload(
+        {"task": "inference", "model": "gpt2-small", "library": "transformers", "batch_size": 4, "seq_len": 512,
+         "attention": attention}
+    )  # fmt: skip
+    made = estimate(workload)
+    assert made.peak.tensors + sum(term.bytes for term in made.overheads) == made.peak.device
+    assert made.peak.reserved == made.peak.tensors + made.overheads[0].bytes + made.overheads[1].bytes
+    assert (made.range.low, made.range.high) == spread(made.peak.tensors, made.overheads, made.late_bytes)
+    assert "simulation" in made.overheads[0].source
+    # The logits of gpt2 fit in nothing that the layers left behind: more than any share of the tensors would tell.
+    assert made.overheads[0].bytes > 0.12 * made.peak.tensors
+
+
+def _assembled(weights: int, standing: list[int], with_events: bool) -> Estimate:
+    """70 MiB are freed that no later tensor of 80 MiB fits in, beside the weights."""
+    tape = Tape()
+    tape.touch(70 * MIB)
+    tape.new(80 * MIB)
+    at_peak = Counter({"weights": weights, "temporaries": 80 * MIB})
+    return assemble(
+        {}, at_peak, at_peak, {}, "8.6", precision="exact", verified_on="", assumptions=[], warnings=[],
+        events=tape if with_events else None, standing=standing,
+    )  # fmt: skip
+
+
+def test_the_allocator_is_simulated_where_the_order_is_known() -> None:
+    weights = [100 * MIB, 40 * MIB]
+    simulated = _assembled(140 * MIB, weights, True)
+    assert simulated.peak.reserved == (140 + 20 + 70 + 80) * MIB, "20 are the workspace's segment"
+    assert simulated.peak.reserved == simulated.peak.tensors + sum(term.bytes for term in simulated.overheads[:2])
+    # A buffer that nobody listed counts as one tensor; a list that is too long is not believed.
+    assert _assembled(150 * MIB, weights, True).peak.reserved == simulated.peak.reserved + 10 * MIB
+    thumb = _assembled(140 * MIB, weights, False).peak
+    assert (
+        thumb.reserved == reserved_bytes(220 * MIB, "8.6") == _assembled(140 * MIB, [MIB, *weights], True).peak.reserved
+    )
 
 
 def test_the_cpu_process_figure_lies_in_the_range_of_a_real_import() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -20,11 +21,39 @@ CONFIG = {
     "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 96, "vocab_size": 100,
     "max_position_embeddings": 512,
 }  # fmt: skip
+HEADER = {
+    "__metadata__": {"format": "pt"},
+    "model.embed_tokens.weight": {"dtype": "BF16", "shape": [100, 64], "data_offsets": [0, 12800]},
+    "model.layers.0.self_attn.rotary_emb.inv_freq": {"dtype": "F32", "shape": [1, 8], "data_offsets": [12800, 12832]},
+}
+
+
+def safetensors(header: dict[str, Any]) -> bytes:
+    """A weights file as far as a reader of headers needs it."""
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text
+
+
 BODIES = {
     "lab/fine": json.dumps(CONFIG).encode(),
     "lab/broken": b'{"architectures": [',
+    "lab/weights": json.dumps(CONFIG).encode(),
+    "lab/moved": json.dumps(CONFIG).encode(),
+    "lab/truncated": json.dumps(CONFIG).encode(),
+    "lab/shards": json.dumps(CONFIG).encode(),
+    "lab/slowheaders": json.dumps(CONFIG).encode(),
     "lab/moe": json.dumps(CONFIG | {"num_experts": 60}).encode(),
     "lab/noconfig": b"",
+}
+FILES = {
+    ("lab/weights", "model.safetensors"): safetensors(HEADER),
+    ("lab/moved", "model.safetensors"): safetensors(HEADER),
+    ("lab/truncated", "model.safetensors"): safetensors(HEADER)[:40],
+    ("lab/shards", "model.safetensors.index.json"): json.dumps(
+        {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
+    ).encode(),
+    ("lab/shards", "one.safetensors"): safetensors(HEADER),
+    ("lab/shards", "two.safetensors"): safetensors({"b": {"dtype": "F16", "shape": [10], "data_offsets": [0, 20]}}),
 }
 # huggingface_hub reads the headers X-Error-Code that the real hub sends.
 REFUSALS = {
@@ -40,7 +69,11 @@ from compute_awareness.models.resolve import resolve
 begun = time.monotonic()
 try:
     spec = resolve(sys.argv[1])
-    answer = {"name": spec.name, "hf_id": spec.hf_id, "qkv_bias": spec.qkv_bias, "n_layers": spec.n_layers}
+    found = spec.checkpoint
+    answer = {
+        "name": spec.name, "hf_id": spec.hf_id, "qkv_bias": spec.qkv_bias, "n_layers": spec.n_layers,
+        "checkpoint": found and [found.stored_bytes, found.parameters, found.dtype],
+    }
 except InputError as error:
     answer = {"error": str(error)}
 print(json.dumps(answer | {"seconds": time.monotonic() - begun, "torch": "torch" in sys.modules}))
@@ -58,11 +91,27 @@ class _Hub(BaseHTTPRequestHandler):
             return
         status, code = REFUSALS.get(repo, (200, "") if repo in BODIES else (404, "RepoNotFound"))
         body = BODIES.get(repo, b"") if status == 200 else b"{}"
+        file = self.path.rsplit("/", 1)[-1]
+        if file.startswith("model.safetensors") or file.endswith(".safetensors"):
+            if repo == "lab/slowheaders":
+                time.sleep(30)
+                return
+            if repo == "lab/moved" and not self.path.startswith("/elsewhere"):
+                self.send_response(302)
+                self.send_header("Location", f"/elsewhere/{repo}/{file}")
+                self.send_header("X-Repo-Commit", "a" * 40)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            if self.path.startswith("/elsewhere"):
+                repo = "lab/moved"
+            found = FILES.get((repo, file))
+            status, code, body = (200, "", found) if found is not None else (404, "EntryNotFound", b"{}")
         self.send_response(status)
         if code:
             self.send_header("X-Error-Code", code)
         self.send_header("X-Repo-Commit", "a" * 40)
-        self.send_header("ETag", f'"{repo.replace("/", "-")}"')
+        self.send_header("ETag", f'"{repo.replace("/", "-")}-{file}"')
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "GET":
@@ -105,6 +154,8 @@ def test_fetched_once_then_read_from_the_cache(hub: str, tmp_path: Path) -> None
     }  # fmt: skip
     _Hub.asked.clear()
     assert ask("lab/fine", hub, tmp_path)["name"] == "fine"
+    assert not [path for path in _Hub.asked if path.endswith("config.json")]
+    _Hub.asked.clear()
     assert ask("lab/fine", hub, tmp_path, HF_HUB_OFFLINE="1")["name"] == "fine"
     assert _Hub.asked == []
 
@@ -125,6 +176,23 @@ def test_refusals_say_the_real_reason(hub: str, tmp_path: Path, repo: str, says:
     assert answer["error"].startswith(f"model '{repo}': ")
     assert says in answer["error"]
     assert "\n" not in answer["error"]
+
+
+@pytest.mark.parametrize("repo", ["lab/weights", "lab/moved"])
+def test_stored_bytes_come_from_the_headers(hub: str, tmp_path: Path, repo: str) -> None:
+    """The rotary table of an old file is downloaded, but no parameter of the model."""
+    assert ask(repo, hub, tmp_path)["checkpoint"] == [100 * 64 * 2 + 32, 100 * 64, "bfloat16"]
+
+
+def test_shards_are_added_up(hub: str, tmp_path: Path) -> None:
+    assert ask("lab/shards", hub, tmp_path)["checkpoint"] == [100 * 64 * 2 + 32 + 20, 100 * 64 + 10, "bfloat16"]
+
+
+@pytest.mark.parametrize("repo", ["lab/truncated", "lab/fine", "lab/slowheaders"])
+def test_without_readable_headers_the_config_is_enough(hub: str, tmp_path: Path, repo: str) -> None:
+    answer = ask(repo, hub, tmp_path)
+    assert answer["n_layers"] == 3 and answer["checkpoint"] is None
+    assert answer["seconds"] < 15
 
 
 def test_a_missing_fork_lists_the_nearest(hub: str, tmp_path: Path) -> None:

@@ -1,10 +1,15 @@
 """SAE training memory against real SAELens: real SAETrainer.fit(), real ActivationsStore, torch's allocator events.
 
 Adam's foreach is forced, because torch chooses it on CUDA but not on the CPU where these tests run. torch's CPU kernels
-take scratch that CUDA's do not: a product of a bool and a float tensor first casts the bool to a float copy
-(ATen/TensorIterator.h). In SAELens that is `(x > threshold) * grad` of JumpReLU, one [B, d_sae] at the peak of its
-backward pass. It is counted, so the figure agrees with the CPU and is above CUDA's by `cpu_casts_extra`; and
-`dead_neuron_mask.sum()` of the top-k family, 8 * d_sae bytes, never at the peak and not counted.
+take scratch that CUDA's do not; `cpu_kernels=True` adds exactly these, so that the test can be tight while the estimate
+(without them) is the CUDA figure:
+
+* operands of a mixed product are cast to the common dtype first (ATen/TensorIterator.cpp does so where
+  `common_device == kCPU`; CUDA casts inside the kernel): `(x > threshold) * grad` of JumpReLU, one [B, d_sae] at the
+  peak of its backward pass; bfloat16 products plus float32 biases under autocast; the error of a 16-bit SAE against
+  the float32 batch.
+* 16-bit numbers are scattered in a float32 copy.
+* sums of bools are cast to int64 first, 8 bytes each: the count of active features in the evaluation.
 """
 
 from __future__ import annotations
@@ -12,17 +17,26 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from builders import held_tensors
+from builders import held_tensors, hooked_transformer
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from judge import judge
 from meters import distinct_bytes, profiler_peak
 
+from compute_awareness.errors import InputError
+from compute_awareness.estimates.sae_training import hooked_model
 from compute_awareness.memory.activation_store import MIXING_FRACTION, check_store, refills
-from compute_awareness.memory.sae import LanguageModelPart, sae_params, training_memory
+from compute_awareness.memory.sae import LanguageModelPart, Shape, sae_params, training_memory
+from compute_awareness.memory.sae_evaluation import evaluation
+from compute_awareness.memory.sae_inference import Use
+from compute_awareness.memory.sae_step import FLOAT
+from compute_awareness.models.catalogue import find
+from compute_awareness.workload import DTYPE_BYTES, parse_workload
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -32,35 +46,58 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:All samples in the training dataset have been exhausted:UserWarning"),
 ]
 
-ARCHITECTURES = ("standard", "topk", "batchtopk", "jumprelu", "gated")
+NAMES = {
+    "standard": "Standard", "topk": "TopK", "abstopk": "AbsTopK", "batchtopk": "BatchTopK", "jumprelu": "JumpReLU",
+    "gated": "Gated", "matryoshka_batchtopk": "MatryoshkaBatchTopK",
+}  # fmt: skip
+TOP_K = [name for name in NAMES if "topk" in name]
 D_VOCAB, N_LAYERS, HOOK = 100, 3, "blocks.1.hook_resid_pre"
+DRAWN = settings(derandomize=True, deadline=None, max_examples=1, database=None)
 
 
-def build_sae(architecture: str, d_in: int, d_sae: int, k: int):
+def matryoshka(architecture: str, d_sae: int) -> tuple[int, ...]:
+    return (d_sae // 8, d_sae // 2, d_sae) if architecture.startswith("matryoshka") else ()
+
+
+def build_sae(architecture: str, d_in: int, d_sae: int, k: int, dtype: str = "float32"):
     import sae_lens
 
-    name = {"standard": "Standard", "topk": "TopK", "batchtopk": "BatchTopK", "jumprelu": "JumpReLU", "gated": "Gated"}
-    config = getattr(sae_lens, f"{name[architecture]}TrainingSAEConfig")
-    options = {"k": k} if "topk" in architecture else {}
-    sae = getattr(sae_lens, f"{name[architecture]}TrainingSAE")
-    return sae(config(d_in=d_in, d_sae=d_sae, device="cpu", **options))
+    config = getattr(sae_lens, f"{NAMES[architecture]}TrainingSAEConfig")
+    options: dict[str, object] = {"k": k} if architecture in TOP_K else {}
+    if widths := matryoshka(architecture, d_sae):
+        options["matryoshka_widths"] = list(widths)
+    sae = getattr(sae_lens, f"{NAMES[architecture]}TrainingSAE")
+    return sae(config(d_in=d_in, d_sae=d_sae, device="cpu", dtype=dtype, **options))
 
 
-def fit_peak(sae, batches, batch: int, steps: int, others: list[torch.Tensor], dead: bool = False) -> int:
-    """Peak of live bytes in SAETrainer.fit(): what is there before it, and the allocator's events during it."""
+def shape_of(architecture: str, d_in: int, d_sae: int, k: int, batch: int, **more) -> Shape:
+    widths = matryoshka(architecture, d_sae)
+    return Shape(architecture, d_in, d_sae, k, batch, matryoshka_widths=widths, cpu_kernels=True, **more)
+
+
+def trainer_of(sae, batches, batch: int, steps: int, *, dead: bool = False, autocast: bool = False, **more):
     from sae_lens.config import SAETrainerConfig
     from sae_lens.training.sae_trainer import SAETrainer
 
     trainer = SAETrainer(
         cfg=SAETrainerConfig(
-            total_training_samples=batch * steps, train_batch_size_samples=batch, autocast=False, device="cpu",
+            total_training_samples=batch * steps, train_batch_size_samples=batch, autocast=autocast, device="cpu",
             lr_end=3e-5, dead_feature_window=-1 if dead else 1000,
         ),
         sae=sae,
         data_provider=batches,
+        **more,
     )  # fmt: skip
     for group in trainer.optimizer.param_groups:
         group["foreach"] = True
+    return trainer
+
+
+def fit_peak(
+    sae, batches, batch: int, steps: int, others: list[torch.Tensor], *, dead: bool = False, autocast: bool = False
+) -> int:
+    """Peak of live bytes in SAETrainer.fit(): what is there before it, and the allocator's events during it."""
+    trainer = trainer_of(sae, batches, batch, steps, dead=dead, autocast=autocast)
     counters = [trainer.act_freq_scores, trainer.n_forward_passes_since_fired]
     before = distinct_bytes([*sae.parameters(), *sae.buffers(), *counters, *others])
 
@@ -76,54 +113,97 @@ def fresh_batches(batch: int, d_in: int) -> Iterator[torch.Tensor]:
         yield torch.randn(batch, d_in)
 
 
-def within(estimated: int, real: int) -> None:
-    """Closer than the promise (2 % above, 0.5 % below): 0.5 % either way; 1 KiB for single numbers in tiny runs."""
-    assert abs(estimated - real) <= max(0.005 * real, 1024), f"{estimated} is {estimated / real:.5f} of {real}"
+def agrees(architecture: str, variant: str, ours: int, real: int, tolerance: float = 0.0005) -> None:
+    """Not counted are single numbers, losses and coefficients, some 100 bytes in all."""
+    judge("sae_lens", "6.54.12", "sae_training", architecture, variant, ours, real, max(tolerance, 512 / real))
 
 
 sizes = {
-    "d_in": st.integers(4, 32).map(lambda n: 16 * n),
-    "d_sae": st.integers(4, 64).map(lambda n: 128 * n),
-    "batch": st.one_of(st.integers(1, 64), st.integers(1, 32).map(lambda n: 128 * n)),
-    "k": st.integers(1, 100),
+    "d_in": st.integers(4, 24).map(lambda n: 16 * n),
+    "d_sae": st.integers(4, 40).map(lambda n: 32 * n),
+    "batch": st.one_of(st.integers(1, 64), st.integers(1, 12).map(lambda n: 128 * n)),
+    "k": st.integers(1, 60),
 }
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@settings(derandomize=True, deadline=None, max_examples=3, database=None)
-@given(**sizes)
-@example(d_in=64, d_sae=1024, batch=4096, k=32)
-@example(d_in=512, d_sae=4096, batch=2, k=100)
-@example(d_in=256, d_sae=2048, batch=256, k=64)
-@example(d_in=512, d_sae=128, batch=2048, k=16)
-def test_fit_without_a_store(architecture: str, d_in: int, d_sae: int, batch: int, k: int) -> None:
-    assume(batch * d_in * d_sae <= 2**29)
+def compare(
+    architecture: str, d_in: int, d_sae: int, batch: int, k: int, dtype: str = "float32", autocast: bool = False,
+    dead: bool = False,
+) -> None:  # fmt: skip
     torch.manual_seed(0)
-    sae = build_sae(architecture, d_in, d_sae, k)
+    sae = build_sae(architecture, d_in, d_sae, k, dtype)
     assert sum(p.numel() for p in sae.parameters()) == sae_params(architecture, d_in, d_sae)
     # the second step has Adam's state and the first one's output
-    real = fit_peak(sae, fresh_batches(batch, d_in), batch, 2, [])
-    memory = training_memory(architecture, d_in, d_sae, k, batch, 128, 64, 8, None)
-    within(memory.peak, real)
+    real = fit_peak(sae, fresh_batches(batch, d_in), batch, 2, [], autocast=autocast, dead=dead)
+    width = torch.finfo(getattr(torch, dtype)).bits // 8
+    shape = shape_of(architecture, d_in, d_sae, k, batch, width=width, autocast=autocast)
+    memory = training_memory(shape, 128, 64, 8, None)
+    variant = f"{dtype}{' autocast' * autocast}{' dead' * dead}"
+    agrees(architecture, variant, memory.peak + dead * memory.dead_latents_extra, real)
 
 
-@pytest.mark.parametrize("architecture", ["topk", "batchtopk"])
-@pytest.mark.parametrize(
-    ("d_in", "d_sae", "batch", "k"), [(96, 1024, 512, 32), (256, 2048, 32, 8), (64, 640, 1024, 200)]
-)
+@pytest.mark.parametrize("architecture", NAMES)
+@DRAWN
+@given(**sizes)
+@example(d_in=64, d_sae=1024, batch=1024, k=32)
+@example(d_in=256, d_sae=1024, batch=2, k=60)
+@example(d_in=384, d_sae=128, batch=1024, k=16)
+def test_fit_without_a_store(architecture: str, d_in: int, d_sae: int, batch: int, k: int) -> None:
+    compare(architecture, d_in, d_sae, batch, k)
+
+
+@pytest.mark.parametrize("architecture", NAMES)
+@DRAWN
+@given(**sizes)
+@example(d_in=256, d_sae=128, batch=512, k=16)
+def test_autocast(architecture: str, d_in: int, d_sae: int, batch: int, k: int) -> None:
+    # oneDNN's bfloat16 products on the CPU take scratch of their own, up to 0.1 MB; it shows in tiny runs only
+    assume(batch * d_sae >= 2**16)
+    compare(architecture, d_in, d_sae, batch, k, autocast=True)
+
+
+@pytest.mark.parametrize("architecture", [name for name in NAMES if name != "gated"])
+@DRAWN
+@given(**sizes)
+@example(d_in=256, d_sae=128, batch=512, k=16)
+def test_sixteen_bit_saes(architecture: str, d_in: int, d_sae: int, batch: int, k: int) -> None:
+    compare(architecture, d_in, d_sae, batch, k, dtype="float16")
+
+
+def test_bfloat16_is_as_wide_as_float16() -> None:
+    compare("topk", 128, 1024, 1024, 16, dtype="bfloat16")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_saelens_cannot_train_a_gated_sae_in_16_bits(dtype: str) -> None:
+    with pytest.raises(RuntimeError, match="same dtype"):
+        fit_peak(build_sae("gated", 32, 64, 8, dtype), fresh_batches(16, 32), 16, 1, [])
+    with pytest.raises(InputError, match="cannot train a gated SAE"):
+        parse_workload({"task": "sae_training", "d_in": 32, "d_sae": 64, "architecture": "gated", "dtype": dtype})
+
+
+@pytest.mark.parametrize("architecture", TOP_K)
+@pytest.mark.parametrize(("d_in", "d_sae", "batch", "k"), [(256, 1024, 32, 8), (64, 640, 1024, 60)])
 def test_dead_latents(architecture: str, d_in: int, d_sae: int, batch: int, k: int) -> None:
-    torch.manual_seed(0)
-    real = fit_peak(build_sae(architecture, d_in, d_sae, k), fresh_batches(batch, d_in), batch, 2, [], dead=True)
-    memory = training_memory(architecture, d_in, d_sae, k, batch, 128, 64, 8, None)
-    within(memory.peak + memory.dead_latents_extra, real)
+    compare(architecture, d_in, d_sae, batch, k, dead=True)
 
 
 def test_the_cpu_casts_what_cuda_does_not() -> None:
     x = torch.randn(256, 1024)
     gate = x > 0
     assert profiler_peak(lambda: gate * x).bytes == 2 * x.nbytes
-    memory = training_memory("jumprelu", 64, 1024, 1, 256, 128, 64, 8, None)
-    assert 0 < memory.cpu_casts_extra <= x.nbytes
+    counted = training_memory(shape_of("jumprelu", 64, 1024, 1, 256), 128, 64, 8, None).peak
+    cuda = training_memory(replace(shape_of("jumprelu", 64, 1024, 1, 256), cpu_kernels=False), 128, 64, 8, None).peak
+    assert 0 < counted - cuda <= x.nbytes
+
+
+def test_what_saelens_registers_for_training_is_covered_or_refused_by_name() -> None:
+    from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
+
+    assert {*SAE_TRAINING_CLASS_REGISTRY} - {*NAMES} == {"matching_pursuit"}
+    for name in {*SAE_CLASS_REGISTRY, *SAE_TRAINING_CLASS_REGISTRY} - {*NAMES}:
+        with pytest.raises(InputError, match=f"'{name}' cannot be estimated for training"):
+            parse_workload({"task": "sae_training", "d_in": 32, "d_sae": 64, "architecture": name})
 
 
 def language_model(d_model: int, context: int):
@@ -137,11 +217,12 @@ def language_model(d_model: int, context: int):
     )  # fmt: skip
 
 
-def activations_store(model, d_in: int, context: int, n_batches: int, prompts: int, batch: int, hook: str = HOOK):
+def activations_store(model, d_in: int, context: int, n_batches: int, prompts: int, batch: int, hook: str = HOOK,
+                      vocabulary: int = D_VOCAB):  # fmt: skip
     from datasets import Dataset
     from sae_lens.training.activations_store import ActivationsStore
 
-    rows = np.random.default_rng(0).integers(0, D_VOCAB, (1024, context)).tolist()
+    rows = np.random.default_rng(0).integers(0, vocabulary, (1024, context)).tolist()
     return ActivationsStore(
         model=model, dataset=Dataset.from_dict({"input_ids": rows}), streaming=False, hook_name=hook,
         hook_head_index=None, context_size=context, d_in=d_in, n_batches_in_buffer=n_batches, total_training_tokens=10,
@@ -197,10 +278,73 @@ def test_fit_with_model_and_store(
     steps = 1 + sum(max(1, (refill.before - kept) // batch) for refill in every[: largest + 1])
     store = activations_store(model, d_in, context, n_batches, prompts, batch, hook)
     real = fit_peak(build_sae(architecture, d_in, d_sae, 8), store, batch, steps, held_tensors(model))
-    memory = training_memory(architecture, d_in, d_sae, 8, batch, context, n_batches, prompts, lm)
-    within(memory.peak, real)
+    memory = training_memory(shape_of(architecture, d_in, d_sae, 8, batch), context, n_batches, prompts, lm)
+    agrees(architecture, "with store", memory.peak, real, 0.005)
     assert memory.phase == phase
     assert sum(memory.at_peak.values()) == memory.peak
+
+
+# architecture, hook, d_vocab, d_sae, context, training prompts, evaluation prompts, dtype of the model
+EVALUATIONS = [
+    ("standard", "blocks.1.hook_resid_pre", 4000, 256, 32, 4, None, "float32"),
+    ("topk", "blocks.0.hook_mlp_out", 3000, 512, 24, 2, 8, "float32"),
+    ("matryoshka_batchtopk", "blocks.1.hook_resid_pre", 3000, 512, 24, 2, 8, "float16"),
+    ("jumprelu", "blocks.1.hook_resid_post", 100, 4096, 24, 4, 16, "float32"),
+    ("abstopk", "blocks.0.hook_resid_mid", 50, 4096, 32, 4, 16, "float32"),
+    ("gated", "blocks.1.hook_resid_pre", 3000, 256, 16, 4, 12, "float32"),
+]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "hook", "d_vocab", "d_sae", "context", "prompts", "eval_prompts", "dtype"), EVALUATIONS
+)
+def test_evaluation(
+    architecture: str, hook: str, d_vocab: int, d_sae: int, context: int, prompts: int, eval_prompts: int | None,
+    dtype: str, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """What LanguageModelSAETrainingRunner does with log_to_wandb: its evaluator, in the middle of fit()."""
+    import wandb
+    from sae_lens.config import LoggingConfig
+    from sae_lens.llm_sae_training_runner import LLMSaeEvaluator
+
+    monkeypatch.setattr(wandb, "log", lambda *args, **kwargs: None)
+    monkeypatch.setattr(wandb, "Histogram", lambda *args, **kwargs: None)
+    torch.manual_seed(0)
+    gpt2 = find("gpt2")
+    assert gpt2 is not None
+    spec = gpt2.model_copy(update={"n_layers": 2, "d_vocab": d_vocab, "d_model": 128, "n_heads": 4, "n_kv_heads": 4,
+                                   "d_head": 32, "d_mlp": 512, "name": "short"})  # fmt: skip
+    width, batch = DTYPE_BYTES[dtype], 64
+    model = hooked_transformer(spec, device="cpu", dtype=dtype, folded=False)
+    with torch.no_grad():  # large enough that the three losses differ in float16 too
+        for parameter in model.parameters():
+            parameter.mul_(8)
+    store = activations_store(model, 128, context, 8, prompts, batch, hook, vocabulary=d_vocab)
+    evaluator = LLMSaeEvaluator(model, store, eval_prompts, 2, {})
+    sae = build_sae(architecture, 128, d_sae, 8)
+    sae.cfg.metadata.hook_name = hook
+    trainer = trainer_of(sae, store, batch, 2, evaluator=evaluator)
+    trainer.cfg.logger = LoggingConfig(log_to_wandb=True, wandb_log_frequency=1, eval_every_n_wandb_logs=1)
+    held = [*sae.parameters(), *sae.buffers(), trainer.act_freq_scores, trainer.n_forward_passes_since_fired]
+    before = distinct_bytes([*held, *held_tensors(model)])
+
+    def fit() -> None:
+        with contextlib.redirect_stderr(io.StringIO()):
+            trainer.fit()
+
+    real = before + profiler_peak(fit).bytes
+    # and the whole of it, from the model's numbers alone
+    hooked = hooked_model(
+        spec.model_dump(exclude_defaults=True, exclude={"source"}), hook, prompts, context, width, None
+    )
+    run = replace(hooked.run, batch_size=eval_prompts or prompts, selects=None, stop_at_layer=None)
+    use = Use(architecture, 128, d_sae, 128, 8, run.batch_size * context, FLOAT, width, training=True)
+    memory = training_memory(
+        shape_of(architecture, 128, d_sae, 8, batch), context, 8, prompts, hooked.part,
+        evaluation=evaluation(run, hook, use, cpu_kernels=True),
+    )  # fmt: skip
+    assert memory.phase == "evaluation"
+    agrees(architecture, f"evaluation {dtype}", memory.peak, real, 0.002)
 
 
 @settings(derandomize=True, deadline=None, max_examples=60, database=None)

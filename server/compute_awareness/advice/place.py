@@ -7,7 +7,7 @@ from typing import Literal
 
 from ..hardware.compute import Compute
 from ..memory import device
-from ..memory.estimate import Estimate
+from ..memory.estimate import ROUGH_MARGIN, Estimate
 from ..units import gib
 from .answers import Verdict
 from .gpus import UNEVEN_SPLIT, Gpu, GpuRequest, all_gpus
@@ -81,19 +81,25 @@ UNKNOWN = Place(kind="unknown", name="the machine it will run on", free_bytes=No
 
 
 def needed(estimate: Estimate, place: Place) -> tuple[int, int, int]:
-    """(expected, low, high) bytes of the device's memory that the run takes there."""
-    tensors, most = estimate.peak.tensors, estimate.peak.tensors + estimate.late_bytes
-    if place.kind in ("cpu", "mps"):
+    """(expected, low, high) bytes of the device's memory that the run takes there, loading its weights included."""
+    tensors, late = estimate.peak.tensors, estimate.late_bytes
+    if estimate.precision == "rough":
+        late += int(ROUGH_MARGIN * tensors)
+    if place.kind == "mps":
+        expected = device.mps_process_bytes(tensors) + estimate.host_bytes
+        low, high = device.mps_process_range(tensors)[0], device.mps_process_range(tensors + late)[1]
+        return expected, low + estimate.host_bytes, high + estimate.host_bytes
+    if place.kind == "cpu":
         expected = device.cpu_process_bytes(tensors) + estimate.host_bytes
         low = device.cpu_process_range(tensors)[0] + estimate.host_bytes
-        high = device.cpu_process_range(most)[1] + estimate.host_bytes
-        if place.kind == "mps":
-            return expected, low, high
+        high = device.cpu_process_range(tensors + late)[1] + estimate.host_bytes
         loading = device.cpu_process_bytes(estimate.loading_host_bytes)
         return max(expected, loading), low, max(high, loading)
-    capability = place.compute_capability
-    low, high = device.device_range(tensors, capability)[0], device.device_range(most, capability)[1]
-    return device.device_bytes(tensors, capability), low, high
+    run = device.on_card(tensors, late, place.compute_capability, estimate.overheads)
+    if estimate.loading_device_bytes <= tensors:
+        return run
+    load = device.on_card(estimate.loading_device_bytes, 0, place.compute_capability)
+    return max(run[0], load[0]), max(run[1], load[1]), max(run[2], load[2])
 
 
 def verdict_at(estimate: Estimate, place: Place) -> Verdict:
@@ -102,6 +108,8 @@ def verdict_at(estimate: Estimate, place: Place) -> Verdict:
     if place.count > 1 and place.free_bytes is not None and high > place.free_bytes:
         return _over_several(expected, low, high, place)
     verdict = judge(expected, low, high, place.free_bytes, place.name)
+    if place.kind == "gpu" and estimate.loading_device_bytes > estimate.peak.tensors:
+        verdict.why += " Its worst moment is while the weights are loaded, not the run itself."
     if verdict.status == "fits" and place.kind != "cpu" and place.host_free_bytes is not None:
         ram = device.cpu_process_bytes(estimate.loading_host_bytes + estimate.host_bytes)
         if ram > place.host_free_bytes:

@@ -10,7 +10,7 @@ from typing import Literal
 from ..advice.answers import Verdict
 from ..hardware.compute import Compute
 from ..memory.estimate import Estimate
-from ..workload import ActivationCache, AnyWorkload, SaeTraining
+from ..workload import ActivationCache, AnyWorkload, Patching, SaeInference, SaeTraining
 from .policy import (
     CONDITIONS,
     FULL_CACHE_BLOCKS,
@@ -96,7 +96,7 @@ def cpu_hours(situation: Situation) -> float | None:
 
 
 def _pace(workload: AnyWorkload) -> float:
-    dtype = workload.model_dtype if isinstance(workload, SaeTraining) else workload.dtype
+    dtype = workload.model_dtype if isinstance(workload, SaeTraining | SaeInference) else workload.dtype
     return LAPTOP_FLOPS if dtype == "float32" else LAPTOP_HALF_FLOPS
 
 
@@ -152,15 +152,15 @@ def _sae_training(situation: Situation) -> bool:
 
 def _full_activation_cache(situation: Situation) -> bool:
     workload = situation.workload
-    if not isinstance(workload, ActivationCache) or workload.seq_len < FULL_CACHE_TOKENS:
+    if not isinstance(workload, ActivationCache | Patching) or workload.seq_len < FULL_CACHE_TOKENS:
         return False
     filtered = workload.names_filter is not None and "*" not in workload.names_filter
     return not filtered and workload.layers is None and _blocks_kept(workload, situation.n_layers) > FULL_CACHE_BLOCKS
 
 
-def _blocks_kept(workload: ActivationCache, n_layers: int | None) -> float:
+def _blocks_kept(workload: ActivationCache | Patching, n_layers: int | None) -> float:
     """Share of the blocks that run; 1 where the number of blocks is not known, so that doubt counts as full."""
-    if workload.stop_at_layer is None or not n_layers:
+    if isinstance(workload, Patching) or workload.stop_at_layer is None or not n_layers:
         return 1.0
     stop = workload.stop_at_layer + (n_layers if workload.stop_at_layer < 0 else 0)
     return min(max(stop, 0), n_layers) / n_layers

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .given import WorkloadCommand, compute_from, workload_from
+from .given import WithWorkloadCommand, WorkloadCommand, compute_from, read_text, workload_from
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -72,12 +72,13 @@ def detect(python: str | None, as_json: bool) -> int:
 
 
 @program.command(cls=WorkloadCommand)
+@_python
 @_json
-def estimate(source: str | None, as_json: bool, **flags: Any) -> int:
+def estimate(source: str | None, python: str | None, as_json: bool, **flags: Any) -> int:
     """Say what a workload takes. Bytes by component, the peak, the range; looks at no machine."""
     from ..estimator import estimate as estimate_workload
 
-    answer = estimate_workload(workload_from(source, flags))
+    answer = estimate_workload(workload_from(source, flags), python=python)
     if as_json:
         _print_json(answer)
     else:
@@ -135,6 +136,32 @@ def preflight(
     if verdict.status == "tight" and (verdict.headroom_bytes or 0) < 0:
         return EXIT_TOO_TIGHT
     return EXIT_OF_STATUS[verdict.status]
+
+
+@program.command(name="explain-oom", cls=WithWorkloadCommand)
+@click.argument("log", metavar="LOG.txt|-")
+@click.option("--workload", metavar="WORKLOAD.json", help="What was run; or give its fields as flags.")
+@_json
+def explain_oom(log: str, workload: str | None, as_json: bool, **flags: Any) -> int:
+    """Explain an out-of-memory message. What filled the memory, which tensor failed, what cures it."""
+    from ..errors import InputError
+    from ..oom.explain import explain_oom as explain
+
+    if log == "-" and workload == "-":
+        raise InputError("standard input cannot be both the log and the workload")
+    try:
+        text = read_text(log)
+    except InputError as error:
+        raise InputError(f"{'standard input' if log == '-' else log}: {error}") from None
+    given = workload is not None or any(value not in (None, ()) for value in flags.values())
+    answer = explain(text, workload_from(workload, flags) if given else None)
+    if as_json:
+        _print_json(answer)
+    else:
+        from .show_oom import show_oom
+
+        show_oom(answer)
+    return 0
 
 
 @program.command()

@@ -30,6 +30,13 @@ class WorkloadCommand(click.Command):
         return [*super().get_params(ctx), *_workload_params()]
 
 
+class WithWorkloadCommand(click.Command):
+    """A command about something else that may be told the workload too, by one flag per field."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        return [*super().get_params(ctx), *_workload_params()[1:]]
+
+
 @cache
 def _workload_params() -> tuple[click.Parameter, ...]:
     source = click.Argument(["source"], required=False, metavar="[WORKLOAD.json | -]")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from ..memory import device, weights
+from ..memory.allocator import simulate
 from ..memory.estimate import Component, ComponentName, Estimate, HookFamily, Peak, Precision, Range
 from ..memory.loading import Loading
 from ..memory.tape import Tape
@@ -32,6 +34,10 @@ def assemble(
     warnings: list[str],
     extra: list[Component] | None = None,
     late_bytes: int = 0,
+    moved_bytes: int = 0,
+    events: Tape | None = None,
+    standing: Sequence[int] = (),
+    n_gpus: int = 1,
 ) -> Estimate:
     """An Estimate from bytes by component.
 
@@ -44,6 +50,12 @@ def assemble(
         loading: the worst moment of loading the weights.
         extra: components in host memory.
         late_bytes: tensor bytes that may come on top late in the run; they widen the range.
+        moved_bytes: that cross the device's memory over the run; 0 = the peak once.
+        events: the tape whose order of allocations the caching allocator is simulated with; None = a rule of thumb.
+        standing: with `events`, bytes of each tensor that is on the card before the tape begins and stays
+            (`memory.parameters`). What they and the tape fall short of `at_peak` counts as one tensor more; where they
+            are more than that, the rule of thumb remains.
+        n_gpus: cards that torch.distributed spans.
     """
     components = [
         Component(
@@ -54,17 +66,23 @@ def assemble(
         if largest[name] or at_peak[name]
     ]  # fmt: skip
     tensors = sum(at_peak.values())
-    low = device.device_range(tensors, capability)[0]
-    high = device.device_range(tensors + late_bytes, capability)[1]
+    reserved = None
+    unlisted = tensors - sum(standing) - (events.peak if events is not None else 0)
+    if events is not None and unlisted >= 0:
+        reserved = simulate(events.requests([*standing, unlisted], device.cublas_workspace(capability)))
+    terms = device.overheads(tensors, capability, reserved, late_bytes, n_gpus)
+    low, high = device.spread(tensors, terms, late_bytes)
+    allocator = sum(term.bytes for term in terms if term.name in ("allocator_rounding", "cublas_workspace"))
     return Estimate(
         workload=filled,
         components=components + (extra or []),
         peak=Peak(
             tensors=tensors,
-            reserved=device.reserved_bytes(tensors, capability),
-            device=device.device_bytes(tensors, capability),
+            reserved=tensors + allocator,
+            device=tensors + sum(term.bytes for term in terms),
         ),
         range=Range(low=low, high=high),
+        overheads=terms,
         precision=precision,
         verified_on=verified_on,
         hooks=hooks or [],
@@ -74,6 +92,7 @@ def assemble(
         loading_device_bytes=loading.device_bytes if loading else 0,
         download_bytes=download_bytes,
         flops=flops,
+        moved_bytes=moved_bytes,
         assumptions=assumptions,
         warnings=warnings,
     )
@@ -99,7 +118,9 @@ def millions(count: int) -> str:
 
 
 def download_bytes(spec: ModelSpec) -> int | None:
-    """Bytes of the published weights in their published dtype; None where that is not known."""
+    """Bytes of the published weights: by their files' headers, else in their published dtype; None if not known."""
+    if spec.checkpoint is not None:
+        return spec.checkpoint.stored_bytes
     if spec.checkpoint_dtype is None or not spec.has_hf_model:
         return None
     return weights.hf_params(spec) * DTYPE_BYTES[spec.checkpoint_dtype]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from .. import hook_names
 from ..errors import InputError
-from ..memory import hooked_transformer, weights
+from ..memory import hooked_transformer, hooked_versions, parameters, weights
 from ..memory.estimate import Component, Estimate, HookFamily
 from ..memory.hooked_transformer import Forward, Run
 from ..memory.loading import loading
 from ..models.resolve import resolve
 from ..models.spec import ModelSpec
 from ..runtime.flops import forward_flops
-from ..versions import check, is_verified
+from ..versions import check, is_verified, parse, span_of
 from ..workload import DTYPE_BYTES, ActivationCache, Inference
 from .assemble import assemble, download_bytes, largest_and_peak, millions, repeatable
 
@@ -27,6 +27,10 @@ def hooked_pass(workload: ActivationCache | Inference, capability: str | None) -
     host_bytes = 0
     folded = not workload.no_processing
     run = _run(workload, spec, width)
+    if not run.release.newest:
+        assumptions.append(
+            f"unlike transformer_lens 3.9: {span_of(workload.library, workload.library_version).differs}"
+        )
     played = hooked_transformer.forward(run)
     tape = played.tape
     filled = workload.model_dump()
@@ -48,7 +52,10 @@ def hooked_pass(workload: ActivationCache | Inference, capability: str | None) -
         )
     at_peak, largest = largest_and_peak(
         tape,
-        {"weights": weights.tl_params(spec, folded) * width, "buffers": weights.tl_buffer_bytes(spec, width)},
+        {
+            "weights": weights.tl_params(spec, folded) * width,
+            "buffers": hooked_versions.buffer_bytes(spec, width, run.release),
+        },
     )
     details = {
         "weights": _tl_params_detail(spec, folded, workload.dtype),
@@ -85,6 +92,8 @@ def hooked_pass(workload: ActivationCache | Inference, capability: str | None) -
         assumptions=assumptions,
         warnings=warnings,
         extra=extra,
+        events=tape,
+        standing=parameters.tl_tensors(spec, width, folded),
     )
 
 
@@ -96,6 +105,7 @@ def _run(workload: ActivationCache | Inference, spec: ModelSpec, width: int) -> 
         "seq_len": workload.seq_len,
         "width": width,
         "folded": not workload.no_processing,
+        "release": _release(workload, spec),
     }
     if isinstance(workload, Inference):
         return Run(**base)
@@ -119,6 +129,27 @@ def _run(workload: ActivationCache | Inference, spec: ModelSpec, width: int) -> 
         use_hook_mlp_in=workload.use_hook_mlp_in,
         use_attn_in=workload.use_attn_in,
     )
+
+
+def _release(workload: ActivationCache | Inference, spec: ModelSpec) -> hooked_versions.Release:
+    """What the workload's TransformerLens does otherwise than the newest.
+
+    Raises:
+        InputError: what was not looked at in that release.
+    """
+    version = workload.library_version
+    release = hooked_versions.release(parse(version) if version else None)
+    if release.newest:
+        return release
+    asked = f"with transformer-lens {version}"
+    if release.stored_masks and isinstance(workload, ActivationCache) and workload.with_gradients:
+        raise InputError(f"with_gradients: not covered yet {asked}; covered from 3.5 on")
+    if release.stored_masks and workload.seq_len > spec.context_tl:
+        raise InputError(f"seq_len: {workload.seq_len} is beyond the context of {spec.context_tl}: not covered {asked}")
+    missing = hooked_versions.missing(spec, version or "")
+    if missing:
+        raise InputError(f"model: {spec.name} is not covered {asked}: {missing}")
+    return release
 
 
 def _families(played: Forward) -> list[HookFamily]:

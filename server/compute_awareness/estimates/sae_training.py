@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Any
 
 from .. import hook_names
 from ..errors import InputError
-from ..memory import activation_store, hooked_transformer, sae, weights
+from ..memory import activation_store, hooked_transformer, sae, sae_evaluation, weights
 from ..memory.estimate import Estimate
 from ..memory.hooked_transformer import Run
 from ..memory.loading import loading
+from ..memory.sae_inference import Use
+from ..memory.tape import Tape
 from ..models.resolve import resolve
+from ..models.spec import ModelSpec
 from ..runtime.flops import forward_flops
 from ..units import gib
 from ..versions import check
@@ -18,61 +23,114 @@ from ..workload import DTYPE_BYTES, SaeTraining
 from .assemble import assemble, download_bytes, millions, repeatable
 
 
+@dataclass(frozen=True)
+class HookedModel:
+    """The language model of an SAE task: the call that reaches the hook, what it takes, the hook's width."""
+
+    spec: ModelSpec
+    run: Run
+    played: hooked_transformer.Forward
+    width_of_hook: int
+
+    @property
+    def part(self) -> sae.LanguageModelPart:
+        """Weights, buffers and the call, as the activation store sees them. Bytes."""
+        return sae.LanguageModelPart(
+            weights=weights.tl_params(self.spec, False) * self.run.width,
+            buffers=weights.tl_buffer_bytes(self.spec, self.run.width),
+            forward_peak=self.played.tape.peak,
+            retained=self.played.tape.by_component["activation_cache"],
+        )
+
+
+def hooked_model(
+    model: str | dict[str, Any], hook_name: str, batch_size: int, seq_len: int, width: int, d_in: int | None
+) -> HookedModel:
+    """The model run up to the block of `hook_name`, which is cached, loaded with from_pretrained_no_processing.
+
+    Raises:
+        InputError: unknown model or hook, a hook that is no vector per token, a d_in that is not its width.
+    """
+    spec = resolve(model)
+    layer = hook_names.layer_of(hook_name)
+    run = Run(
+        spec, batch_size, seq_len, width, folded=False,
+        selects=lambda name: name == hook_name,
+        stop_at_layer=None if layer is None else layer + 1,
+    )  # fmt: skip
+    if layer is not None and layer >= spec.n_layers:
+        raise InputError(f"hook_name: block {layer} is outside the {spec.n_layers} blocks of {spec.name}")
+    played = hooked_transformer.forward(run)
+    if not played.hook_counts:
+        raise InputError(hook_names.no_such_hook(hook_name, run))
+    width_of_hook = hook_names.hook_width(spec, hook_name)
+    if width_of_hook is None:
+        raise InputError(f"hook_name: {hook_name} is not an activation an SAE can be trained on")
+    if d_in is not None and d_in != width_of_hook:
+        raise InputError(f"d_in: {d_in} given, but {hook_name} of {spec.name} is {width_of_hook} wide")
+    return HookedModel(spec, run, played, width_of_hook)
+
+
+def features(d_sae: int | None, expansion_factor: float | None, d_in: int, warnings: list[str]) -> int:
+    """d_sae, from itself or the expansion factor; adds a warning where it looks mistaken.
+
+    Raises:
+        InputError: no feature at all, or the two given do not agree.
+    """
+    size = d_sae or round((expansion_factor or 0) * d_in)
+    if size < 1:
+        raise InputError(f"expansion_factor {expansion_factor} of d_in {d_in} makes no feature")
+    if d_sae and expansion_factor and d_sae != round(expansion_factor * d_in):
+        raise InputError(f"d_sae {d_sae} and expansion_factor {expansion_factor} x d_in {d_in} differ")
+    if size > 256 * d_in:
+        warnings.append(f"d_sae is {size / d_in:.0f} times d_in; was expansion_factor given the hidden size?")
+    return size
+
+
+def _widths(workload: SaeTraining, d_sae: int) -> tuple[int, ...]:
+    """matryoshka_widths as SAELens completes them (_validate_matryoshka_config)."""
+    if not workload.matryoshka_widths:
+        return ()
+    widths = list(workload.matryoshka_widths)
+    if widths[-1] != d_sae:
+        widths.append(d_sae)
+    if sorted(set(widths)) != widths:
+        raise InputError(f"matryoshka_widths: {workload.matryoshka_widths} must rise strictly and end at d_sae {d_sae}")
+    return tuple(widths)
+
+
 def sae_training(workload: SaeTraining, capability: str | None) -> Estimate:
     verified, warnings = check("sae_lens", workload.library_version)
-    lm = None
-    spec = None
+    model = lm = spec = None
     d_in = workload.d_in
+    width = DTYPE_BYTES[workload.dtype]
     lm_flops = 0
     if workload.model is not None:
         assert workload.hook_name is not None
-        spec = resolve(workload.model)
-        width = DTYPE_BYTES[workload.model_dtype]
-        layer = hook_names.layer_of(workload.hook_name)
-        run = Run(
-            spec, workload.store_batch_size_prompts, workload.context_size, width, folded=False,
-            selects=lambda name: name == workload.hook_name,
-            stop_at_layer=None if layer is None else layer + 1,
+        model = hooked_model(
+            workload.model, workload.hook_name, workload.store_batch_size_prompts, workload.context_size,
+            DTYPE_BYTES[workload.model_dtype], d_in,
         )  # fmt: skip
-        if layer is not None and layer >= spec.n_layers:
-            raise InputError(f"hook_name: block {layer} is outside the {spec.n_layers} blocks of {spec.name}")
-        played = hooked_transformer.forward(run)
-        if not played.hook_counts:
-            raise InputError(hook_names.no_such_hook(workload.hook_name, run))
-        width_of_hook = hook_names.hook_width(spec, workload.hook_name)
-        if width_of_hook is None:
-            raise InputError(f"hook_name: {workload.hook_name} is not an activation an SAE can be trained on")
-        if d_in is not None and d_in != width_of_hook:
-            raise InputError(f"d_in: {d_in} given, but {workload.hook_name} of {spec.name} is {width_of_hook} wide")
-        d_in = width_of_hook
+        spec, run, lm, d_in = model.spec, model.run, model.part, model.width_of_hook
         tokens = workload.store_batch_size_prompts * workload.context_size
-        lm = sae.LanguageModelPart(
-            weights=weights.tl_params(spec, False) * width,
-            buffers=weights.tl_buffer_bytes(spec, width),
-            forward_peak=played.tape.peak,
-            retained=played.tape.by_component["activation_cache"],
-        )
         lm_flops = (
             forward_flops(spec, workload.store_batch_size_prompts, workload.context_size, layers=run.stop_at_layer,
                           logits=run.stop_at_layer is None)
             * -(-workload.training_tokens // tokens)
         )  # fmt: skip
     assert d_in is not None
-    d_sae = workload.d_sae or round((workload.expansion_factor or 0) * d_in)
-    if d_sae < 1:
-        raise InputError(f"expansion_factor {workload.expansion_factor} of d_in {d_in} makes no feature")
-    if workload.d_sae and workload.expansion_factor and workload.d_sae != round(workload.expansion_factor * d_in):
-        raise InputError(
-            f"d_sae {workload.d_sae} and expansion_factor {workload.expansion_factor} x d_in {d_in} differ"
-        )
-    if workload.k > d_sae and workload.architecture in ("topk", "batchtopk"):
+    d_sae = features(workload.d_sae, workload.expansion_factor, d_in, warnings)
+    if workload.k > d_sae and workload.architecture in sae.TOP_K_FAMILY:
         raise InputError(f"k {workload.k} is more than the {d_sae} features")
-    if d_sae > 256 * d_in:
-        warnings.append(f"d_sae is {d_sae / d_in:.0f} times d_in; was expansion_factor given the hidden size?")
+    shape = sae.Shape(
+        workload.architecture, d_in, d_sae, workload.k, workload.train_batch_size_tokens, width=width,
+        autocast=workload.autocast, matryoshka_widths=_widths(workload, d_sae),
+    )  # fmt: skip
+    assumptions: list[str] = []
+    evaluation = _evaluation(workload, model, shape, assumptions)
     memory = sae.training_memory(
-        workload.architecture, d_in, d_sae, workload.k, workload.train_batch_size_tokens, workload.context_size,
-        workload.n_batches_in_buffer, workload.store_batch_size_prompts, lm,
-        store_on_host=workload.act_store_device == "cpu",
+        shape, workload.context_size, workload.n_batches_in_buffer, workload.store_batch_size_prompts, lm,
+        store_on_host=workload.act_store_device == "cpu", evaluation=evaluation,
     )  # fmt: skip
     if lm is not None:
         complaint = activation_store.check_store(
@@ -81,9 +139,16 @@ def sae_training(workload: SaeTraining, capability: str | None) -> Estimate:
         )  # fmt: skip
         if complaint:
             warnings.append(complaint)
+    if memory.phase == "evaluation":
+        warnings.append(
+            f"the worst moment is SAELens' evaluation, after step {workload.eval_every_n_steps}, well into the "
+            "run: three times full-vocabulary logits; eval_batch_size_prompts makes it smaller"
+        )
+    if workload.autocast:
+        assumptions.append("autocast rounds the matrix products to bfloat16; it does not lower the peak")
     params = sae.sae_params(workload.architecture, d_in, d_sae)
     details = {
-        "sae_weights": f"{millions(params)} parameters, d_in {d_in} x d_sae {d_sae}, float32",
+        "sae_weights": f"{millions(params)} parameters, d_in {d_in} x d_sae {d_sae}, {workload.dtype}",
         "optimizer_state": "Adam's two moments",
         "gradients": "of the SAE's parameters",
         "sae_activations": "pre-activations, features and reconstruction, with those of the step before",
@@ -92,12 +157,14 @@ def sae_training(workload: SaeTraining, capability: str | None) -> Estimate:
         "temporaries": "scratch of the step: gradients of activations, Adam's foreach lists",
         "activation_store": f"buffer of {workload.n_batches_in_buffer} x {workload.context_size} tokens in float32",
         "weights": f"{spec.name} in {workload.model_dtype}" if spec else "",
+        "logits": "of SAELens' evaluation",
     }
     filled = workload.model_dump() | {"d_in": d_in, "d_sae": d_sae, "model": repeatable(workload.model, spec)}
     filled["expansion_factor"] = d_sae / d_in
     assumptions = [
         f"worst moment: {memory.phase}; {verified}",
-        "Adam with foreach, as torch chooses on CUDA; checkpoints and evaluation are not counted",
+        "Adam with foreach, as torch chooses on CUDA; checkpoints are not counted",
+        *assumptions,
     ]
     if memory.dead_latents_extra:
         assumptions.append(
@@ -121,3 +188,29 @@ def sae_training(workload: SaeTraining, capability: str | None) -> Estimate:
         warnings=warnings,
         late_bytes=memory.dead_latents_extra,
     )
+
+
+def _evaluation(
+    workload: SaeTraining, model: HookedModel | None, shape: sae.Shape, assumptions: list[str]
+) -> Tape | None:
+    """One evaluation, if the run is long enough to reach the first; says in `assumptions` what was taken."""
+    if model is None:
+        return None
+    if not workload.evaluation:
+        assumptions.append("no evaluation (log_to_wandb false, or no evaluator)")
+        return None
+    step = sae_evaluation.first_evaluation(
+        workload.training_tokens, workload.train_batch_size_tokens, workload.eval_every_n_steps
+    )
+    if step is None:
+        assumptions.append(f"the run is shorter than {workload.eval_every_n_steps} steps, so SAELens never evaluates")
+        return None
+    prompts = workload.eval_batch_size_prompts or workload.store_batch_size_prompts
+    assumptions.append(f"evaluation at {prompts} prompts counted, as with log_to_wandb; first after step {step}")
+    run = replace(model.run, batch_size=prompts, selects=None, stop_at_layer=None)
+    assert workload.hook_name is not None
+    use = Use(
+        shape.architecture, shape.d_in, shape.d_sae, shape.d_in, shape.k, prompts * workload.context_size,
+        width=shape.width, input_width=run.width, training=True,
+    )  # fmt: skip
+    return sae_evaluation.evaluation(run, workload.hook_name, use)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..memory import transformers_forward, weights
+from ..memory import parameters, transformers_forward, weights
 from ..memory.estimate import Estimate
 from ..memory.loading import loading
 from ..models.resolve import resolve
@@ -64,4 +64,6 @@ def transformers_pass(workload: Inference | ActivationCache, capability: str | N
         flops=forward_flops(spec, workload.batch_size, workload.seq_len, layers=None, logits=True),
         assumptions=assumptions,
         warnings=warnings,
+        events=tape,
+        standing=parameters.hf_tensors(spec, width),
     )

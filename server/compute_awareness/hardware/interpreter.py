@@ -73,7 +73,7 @@ def probe_python(
         InputError: a Python that the caller named is none.
     """
     report = Interpreter(path=str(choice.path), source=choice.source)
-    env = _child_environment(environ)
+    env = child_environment(environ)
     try:
         with tempfile.TemporaryDirectory(prefix="compute-awareness-", ignore_cleanup_errors=True) as clean:
             # First the version alone: to a program that is no Python, a script as argument could mean anything.
@@ -210,7 +210,7 @@ def _is_own(path: Path) -> bool:
         return False
 
 
-def _child_environment(environ: Mapping[str, str]) -> dict[str, str]:
+def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
     env = {name: value for name, value in environ.items() if name not in _DROPPED}
     ours = Path(__file__).resolve().parents[2]
     if "PYTHONPATH" in env:

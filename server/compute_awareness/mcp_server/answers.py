@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..asking.question import Question
     from ..hardware.compute import Compute
     from ..memory.estimate import Estimate
+    from ..oom.explain import OomReport
     from ..preflight import Preflight, Recommendation
 
 _HOOKS_KEPT = 4
@@ -21,6 +22,7 @@ _CHANGES_KEPT = 3
 _GPUS_KEPT = 2
 _PLATFORMS_KEPT = 3
 _CARDS_KEPT = 2
+_MATCHES_KEPT = 2
 
 
 def answer(result: BaseModel, detail: str) -> CallToolResult:
@@ -53,7 +55,12 @@ def concise_estimate(estimate: Estimate) -> Estimate:
         kept.append(
             rest[0].model_copy(update={"hook": f"{len(rest)} other kinds of hook", "count": count, "bytes": size})
         )
-    update = {"components": components, "hooks": kept, "workload": _said(estimate.workload)}
+    update = {
+        "components": components,
+        "hooks": kept,
+        "overheads": [term.model_copy(update={"source": ""}) for term in estimate.overheads],
+        "workload": _said(estimate.workload),
+    }
     return estimate.model_copy(update=update)
 
 
@@ -82,6 +89,17 @@ def concise_preflight(result: Preflight) -> Preflight:
     return result.model_copy(update=update)
 
 
+def concise_oom(report: OomReport) -> OomReport:
+    """The figures, the causes, the likeliest tensors, and code for the first change only."""
+    from ..advice.answers import Advice
+
+    changes = _shorter(Advice(changes=report.changes), 0).changes
+    message = report.message.model_copy(update={"library_frame": None})
+    return report.model_copy(
+        update={"workload": None, "message": message, "matches": report.matches[:_MATCHES_KEPT], "changes": changes}
+    )
+
+
 def _said(workload: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in workload.items() if value is not None and value is not False}
 
@@ -96,10 +114,12 @@ def _headline(estimate: Estimate) -> Estimate:
         "time": long,
         "workload": {},
         "hooks": [],
+        "overheads": [],
         "summary": "",
         "verified_on": "",
         "flops": 0,
         "loading_host_bytes": 0,
+        "loading_device_bytes": 0,
     }
     return estimate.model_copy(update={**left_out, "components": components})
 

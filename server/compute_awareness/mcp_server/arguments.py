@@ -14,14 +14,15 @@ from ..workload import TASKS, AnyWorkload, explain, parse_workload
 if TYPE_CHECKING:
     from ..hardware.compute import Compute
 
-# How a field's description says which tasks have it; the description of `task` explains the marks.
-_MARKS = {
-    ("inference",): "inference",
-    ("activation_cache",): "cache",
-    ("sae_training",): "SAE",
-    ("inference", "activation_cache"): "not SAE",
-}
-_TASK_DESCRIPTION = "activation_cache = run_with_cache. Fields marked inference, cache or SAE are for that task only"
+# The fields that most calls give; the others are accepted too, by their own name or in `options`. Listing all of them
+# in every tool would cost a session several thousand tokens.
+SHOWN = (
+    "task", "model", "library", "library_version", "batch_size", "seq_len", "dtype", "names_filter", "layers",
+    "new_tokens", "method", "architecture", "hook_name", "d_in", "expansion_factor",
+    "train_batch_size_tokens",
+)  # fmt: skip
+# How a field's description says which tasks have it.
+_SHORT = {"activation_cache": "cache", "sae_training": "SAE training", "sae_inference": "SAE inference"}
 _COSTLY = ("title", "default", "anyOf", "maximum", "minimum", "exclusiveMinimum", "additionalProperties")
 _PARENTHESIS = re.compile(r" \([^()]*\)")
 
@@ -51,14 +52,19 @@ ComputeReport = Annotated[
 ]
 
 
-def workload_parameters() -> list[inspect.Parameter]:
-    """One keyword parameter per field of the workload union, `task` first, with its JSON schema.
+def workload_parameters(*, all_options: bool) -> list[inspect.Parameter]:
+    """One keyword parameter per field of the workload union, `task` first, with its JSON schema, and `options`.
+
+    `hidden_parameters` are accepted but not published; `all_options` names them in the description of `options`, which
+    one tool may do for all.
 
     Values are not checked here: `as_workload` gives them to the parser that the command line uses too, so that
     both give the same one-line errors.
     """
     schemas = _field_schemas()
-    names = ["task", *(name for name in schemas if name != "task")]
+    described = _options_description() if all_options else "Further fields, as in preflight_experiment"
+    schemas["options"] = {"type": "object", "description": described}
+    names = [*(name for name in SHOWN if name in schemas), *(name for name in schemas if name not in SHOWN)]
     return [
         inspect.Parameter(
             name,
@@ -70,9 +76,34 @@ def workload_parameters() -> list[inspect.Parameter]:
     ]
 
 
+def hidden_parameters() -> frozenset[str]:
+    """The fields that the published schema leaves to `options`."""
+    return frozenset(name for kind in TASKS.values() for name in kind.model_fields if name not in SHOWN)
+
+
 def as_workload(fields: dict[str, Any]) -> AnyWorkload:
     """The workload of a call; null means the task's default. Raises InputError."""
-    return parse_workload({name: value for name, value in fields.items() if value is not None})
+    given = {name: value for name, value in fields.items() if value is not None}
+    options = given.pop("options", {})
+    if not isinstance(options, dict):
+        raise InputError(f"options: an object of further fields, not {type(options).__name__}")
+    for name, value in options.items():
+        if name in given and given[name] != value:
+            raise InputError(f"{name}: {given[name]!r} given beside options, which has {value!r}")
+    return parse_workload(given | {name: value for name, value in options.items() if value is not None})
+
+
+def _options_description() -> str:
+    """Names the fields that are not listed, by task; compute://tasks/{task} describes them."""
+    hidden, by_task = hidden_parameters(), []
+    everywhere = [
+        name for name in TASKS["inference"].model_fields if all(name in k.model_fields for k in TASKS.values())
+    ]
+    for task, kind in TASKS.items():
+        names = [name for name in kind.model_fields if name in hidden and name not in everywhere]
+        if names:
+            by_task.append(f"{task}: {', '.join(names)}")
+    return f"Further fields of the task, described in compute://tasks/{{task}}. {'; '.join(by_task)}"
 
 
 def as_compute_report(data: dict[str, Any] | None) -> Compute | None:
@@ -97,10 +128,18 @@ def _field_schemas() -> dict[str, dict[str, Any]]:
             seen[name] = _either(seen[name], _lean(schema)) if name in seen else _lean(schema)
     for name, schema in seen.items():
         if name == "task":
-            schema["description"] = _TASK_DESCRIPTION
+            schema["description"] = "activation_cache = run_with_cache; inference = one forward pass"
         elif len(owners[name]) < len(TASKS):
-            schema["description"] = f"{_MARKS[tuple(owners[name])]}: {schema.get('description', '')}".rstrip(": ")
+            schema["description"] = f"{_mark(owners[name])}: {schema.get('description', '')}".rstrip(": ")
     return seen
+
+
+def _mark(owners: list[str]) -> str:
+    """`cache`, `training, patching`, or `not SAE training`: whichever is shorter."""
+    others = [task for task in TASKS if task not in owners]
+    names = others if len(others) < len(owners) else owners
+    listed = ", ".join(_SHORT.get(task, task) for task in names)
+    return f"not {listed}" if names is others else listed
 
 
 def _lean(schema: dict[str, Any]) -> dict[str, Any]:

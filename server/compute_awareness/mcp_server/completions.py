@@ -16,7 +16,7 @@ async def complete(
 ) -> Completion | None:
     """Known values that begin with what was typed, then those that contain it; None where there is no list."""
     if isinstance(ref, ResourceTemplateReference):
-        kind = {"compute://models/{name}": "model", "compute://platforms/{name}": "platform"}.get(ref.uri, "")
+        kind = _TEMPLATES.get(ref.uri, "")
     else:
         kind = argument.name
     values_of = _VALUES.get(kind)
@@ -60,6 +60,11 @@ def _dtypes() -> list[str]:
     return list(DTYPE_BYTES)
 
 
+_TEMPLATES = {
+    "compute://models/{name}": "model",
+    "compute://platforms/{name}": "platform",
+    "compute://tasks/{task}": "task",
+}
 _VALUES: dict[str, Callable[[], list[str]]] = {
     "model": _models,
     "gpu": _gpus,

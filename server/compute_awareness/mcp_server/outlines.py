@@ -1,7 +1,8 @@
 """What the output schemas say: the main fields of each result.
 
-The results are whole instances of the core's models (`Compute`, `Estimate`, `Recommendation`, `Preflight`). Their
-full schemas would cost every session several thousand tokens, and importing them would delay every start.
+The results are whole instances of the core's models (`Compute`, `Estimate`, `Recommendation`, `Preflight`,
+`OomReport`). Their full schemas would cost every session several thousand tokens, and importing them would delay
+every start.
 """
 
 from __future__ import annotations
@@ -50,3 +51,13 @@ class PreflightOutline(BaseModel):
     verdict: dict[str, Any]
     advice: dict[str, Any]
     asking: dict[str, Any]
+
+
+class OomOutline(BaseModel):
+    """Of `oom.explain.OomReport`."""
+
+    summary: str
+    message: dict[str, Any]
+    findings: list[dict[str, Any]]
+    matches: list[dict[str, Any]] = []
+    changes: list[dict[str, Any]] = []

@@ -14,11 +14,12 @@ JSON = "application/json"
 
 
 def add_resources(server: MCPServer[Any]) -> None:
-    """Registers compute://policy, models, models/{name}, gpus, platforms/{name} and strategies."""
+    """Registers compute://policy, models, models/{name}, tasks/{task}, gpus, platforms/{name} and strategies."""
     add = server.resource
     add("compute://policy", title="When to ask about compute", mime_type="text/markdown")(policy)
     add("compute://models", title="Model catalogue", mime_type=JSON)(models)
     add("compute://models/{name}", title="One model's architecture", mime_type=JSON)(model)
+    add("compute://tasks/{task}", title="Fields of one task", mime_type=JSON)(task_fields)
     add("compute://gpus", title="GPU table", mime_type=JSON)(gpus)
     add("compute://platforms/{name}", title="One place to run", mime_type=JSON)(platform)
     add("compute://strategies", title="Ways to need less memory", mime_type=JSON)(strategies)
@@ -50,6 +51,19 @@ def model(name: str) -> str:
         hint = f"nearest: {', '.join(close)}" if close else "compute://models lists them"
         raise ResourceNotFoundError(f"unknown model {name[:80]!r}; {hint}")
     return _json(spec)
+
+
+def task_fields(task: str) -> str:
+    """Every field of one kind of workload: type, default, limits and what it means."""
+    from ..errors import nearest
+    from ..workload import TASKS
+
+    kind = TASKS.get(task)
+    if kind is None:
+        close = nearest(task[:80], TASKS, 1)
+        hint = f" (nearest: {close[0]})" if close else ""
+        raise ResourceNotFoundError(f"unknown task {task[:80]!r}{hint}; one of: {', '.join(TASKS)}")
+    return _json(kind.model_json_schema())
 
 
 def gpus() -> str:

@@ -10,13 +10,14 @@ from mcp.server import CacheHint, MCPServer
 from mcp.server.mcpserver.tools import Tool
 
 from ..errors import InputError
-from .arguments import workload_parameters
+from .arguments import hidden_parameters, workload_parameters
 from .completions import complete
 from .prompts import prompts
 from .resources import add_resources
 from .strict import known_names, make_tool
 from .tools.detect_compute import detect_compute
 from .tools.estimate_memory import estimate_memory
+from .tools.explain_oom import explain_oom
 from .tools.preflight_experiment import preflight_experiment
 from .tools.recommend_compute import recommend_compute
 
@@ -27,7 +28,7 @@ memory from what TransformerLens, transformers and SAELens really allocate, and 
 
 Which tool: preflight_experiment first, with the task, the model and the sizes you are about to write. \
 detect_compute: what this machine has. estimate_memory: bytes of a setting, no hardware involved. \
-recommend_compute: which GPU to get, or how to need less.
+recommend_compute: which GPU to get, or how to need less. explain_oom: after a run died of out-of-memory.
 
 Then follow asking.decision:
 - ask: put asking.text to the user in one message, before writing the code, and wait for the answer. Call again \
@@ -90,16 +91,15 @@ def serve(transport: str = "stdio") -> None:
 
 def tools() -> list[Tool]:
     """The tools in the order in which they are listed; a fixed order keeps hosts' prompt caches warm."""
-    workload = workload_parameters()
+    hidden = hidden_parameters()
+    brief: dict[str, Any] = {"extra_parameters": workload_parameters(all_options=False), "hidden": hidden}
+    whole: dict[str, Any] = {"extra_parameters": workload_parameters(all_options=True), "hidden": hidden}
     return [
         make_tool(detect_compute, title="Detect compute", opens_network=False, meta=_ALWAYS_LOADED),
-        make_tool(estimate_memory, title="Estimate memory", opens_network=True, extra_parameters=workload),
-        make_tool(recommend_compute, title="Recommend compute", opens_network=True, extra_parameters=workload),
+        make_tool(estimate_memory, title="Estimate memory", opens_network=True, **brief),
+        make_tool(recommend_compute, title="Recommend compute", opens_network=True, **brief),
         make_tool(
-            preflight_experiment,
-            title="Preflight an experiment",
-            opens_network=True,
-            extra_parameters=workload,
-            meta=_ALWAYS_LOADED,
+            preflight_experiment, title="Preflight an experiment", opens_network=True, meta=_ALWAYS_LOADED, **whole
         ),
+        make_tool(explain_oom, title="Explain an out-of-memory error", opens_network=True),
     ]

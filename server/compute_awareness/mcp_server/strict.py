@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
 from typing import Any
 
 from mcp import MCPError
@@ -49,12 +49,13 @@ def make_tool(
     title: str,
     opens_network: bool,
     extra_parameters: Iterable[inspect.Parameter] = (),
+    hidden: Container[str] = (),
     meta: dict[str, Any] | None = None,
 ) -> Tool:
     """A read-only tool from an async function; its docstring is the description.
 
-    `extra_parameters` replace the function's own `**fields` in the published signature. Unknown arguments are
-    refused.
+    `extra_parameters` replace the function's own `**fields` in the published signature; those in `hidden` are
+    accepted, but not listed. Unknown arguments are refused.
     """
     signature = inspect.signature(fn, eval_str=True)
     own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
@@ -80,7 +81,7 @@ def make_tool(
     properties = tool.parameters.get("properties", {})
     tool.parameters = {
         "type": "object",
-        "properties": {name: _published(prop) for name, prop in properties.items()},
+        "properties": {name: _published(prop) for name, prop in properties.items() if name not in hidden},
         **({"required": tool.parameters["required"]} if tool.parameters.get("required") else {}),
         "additionalProperties": False,
     }

@@ -10,7 +10,10 @@ ComponentName = Literal[
     "weights", "buffers", "activation_cache", "activations", "logits", "gradients", "optimizer_state", "kv_cache",
     "sae_weights", "sae_activations", "activation_store", "temporaries",
 ]  # fmt: skip
+OverheadName = Literal["allocator_rounding", "cublas_workspace", "cuda_context", "nccl"]
 Precision = Literal["exact", "close", "rough"]
+ROUGH_MARGIN = 0.15
+"""A rough figure may be low by this share of the tensors; the upper end of its range has it on top."""
 
 
 class _Answer(BaseModel):
@@ -48,6 +51,16 @@ class Peak(_Answer):
     device: int = Field(description="With CUDA context and workspaces: what nvidia-smi shows for the process")
 
 
+class Overhead(_Answer):
+    """Bytes on the card beside the tensors: one kind of them, with where the figure comes from."""
+
+    name: OverheadName
+    bytes: int = Field(description="Expected; over all overheads and peak.tensors these add up to peak.device")
+    low: int
+    high: int
+    source: str = Field(description="Where the figures come from")
+
+
 class Range(_Answer):
     """Bytes on the device: the true figure is expected between these."""
 
@@ -70,6 +83,9 @@ class Estimate(_Answer):
     components: list[Component]
     peak: Peak
     range: Range
+    overheads: list[Overhead] = Field(
+        default_factory=list, description="On the card beside the tensors: allocator, libraries, CUDA context"
+    )
     precision: Precision = Field(
         description="exact: to the byte in tensors; close: within 2 %; rough: an order of magnitude"
     )
@@ -93,7 +109,15 @@ class Estimate(_Answer):
         default=None, description="Size of the published weights to download; null if not known"
     )
     flops: int = Field(default=0, description="Floating-point operations of the whole workload")
+    moved_bytes: int = Field(
+        default=0, description="Bytes that must cross the device's memory over the run; 0 = what is alive at the peak, once"
+    )
     time: Time | None = Field(default=None, description="How long it takes; a wide range, not calibrated on any run")
     assumptions: list[str] = Field(default_factory=list)
     warnings: list[str] = Field(default_factory=list)
     summary: str = Field(default="", description="One sentence a person can read")
+
+    @property
+    def traffic(self) -> int:
+        """Bytes that cross the device's memory at the least."""
+        return self.moved_bytes or self.peak.tensors

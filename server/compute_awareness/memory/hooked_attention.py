@@ -14,6 +14,8 @@ from .weights import tl_rotary_table_bytes
 def causal_mask(p: Pass, local: bool) -> Tensor:
     """_make_causal_mask: [query, key] of bool, combined with the window of a local layer."""
     s = p.run.seq_len
+    if p.run.release.stored_masks:
+        return p.new(0, 1)  # a view of the block's buffer
     mask = p.new(s * s, 1)
     if local:
         inside = p.new(s * s, 1)
@@ -58,7 +60,7 @@ def attention(p: Pass, inputs: tuple[Tensor, Tensor, Tensor], local: bool, group
         q, k, v = clamped
     if spec.positional == "rotary":
         fresh = tl_rotary_table_bytes(spec, run.width)
-        grows = tl_rotary_table_bytes(spec, run.width, s) > fresh
+        grows = tl_rotary_table_bytes(spec, run.width, s) > fresh and not run.release.whole_rotary_tables
         table = t.adopt(fresh, "buffers") if grows else None
         rotated = p.hook("attn.hook_rot_q", rotary(p, q, heads, table))
         t.drop(q)
@@ -67,37 +69,51 @@ def attention(p: Pass, inputs: tuple[Tensor, Tensor, Tensor], local: bool, group
         t.drop(k)
         k = rotated
 
+    score_width = run.width
+    if run.release.float32_scores and run.width < 4:
+        score_width = 4
+        upcast = p.new(q_elements, 4)
+        t.drop(q)
+        q = upcast
+        upcast = p.new(kv_elements, 4)
+        t.drop(k)
+        k = upcast
+
     # calculate_attention_scores: matmul flattens batch and heads, which copies q and k unless the batch is 1.
-    k_all = p.new(q_elements) if grouped else t.hold(k)
-    flat_q = p.new(q_elements) if split_heads else t.hold(q)
-    flat_k = p.new(q_elements) if split_heads else t.hold(k_all)
-    scores = p.new(square)
+    k_all = p.new(q_elements, score_width) if grouped else t.hold(k)
+    flat_q = p.new(q_elements, score_width) if split_heads else t.hold(q)
+    flat_k = p.new(q_elements, score_width) if split_heads else t.hold(k_all)
+    scores = p.new(square, score_width)
     p.save(flat_q, flat_k)
     t.drop(flat_q, flat_k)
-    divided = p.new(square)
+    divided = p.new(square, score_width)
     t.drop(scores)
     scores = divided
     if spec.attn_softcap:
-        scores = softcap(p, scores, square)
+        scores = softcap(p, scores, square, score_width)
     t.drop(k_all)
     if spec.positional == "alibi":
         slope = p.new(s * s, 4)
         t.new(4 * heads * s * s, "buffers")  # built at the first forward, kept by the module ever after
         t.drop(slope)
     mask = causal_mask(p, local)
-    masked = p.new(square)
+    masked = p.new(square, score_width)
     p.save(mask)
     t.drop(scores, mask)
     scores = p.hook("attn.hook_attn_scores", masked)
 
-    softmax = p.new(square)
+    softmax = p.new(square, score_width)
     p.save(softmax)
     is_nan = p.new(square, 1)
-    zeros = p.new(square)
-    pattern = p.new(square)
+    zeros = p.new(square, score_width)
+    pattern = p.new(square, score_width)
     p.save(is_nan)
     t.drop(softmax, is_nan, zeros)
     p.hook("attn.hook_pattern", pattern)
+    if score_width != run.width:
+        cast = p.new(square)
+        t.drop(pattern)
+        pattern = cast
 
     v_all = p.new(q_elements) if grouped else t.hold(v)
     flat_v = p.new(q_elements) if split_heads else t.hold(v_all)
@@ -117,13 +133,14 @@ def attention(p: Pass, inputs: tuple[Tensor, Tensor, Tensor], local: bool, group
         out = p.new(p.tokens * spec.d_model)
         t.drop(summed, per_head_out)
     else:
-        weight = p.new(spec.q_width * spec.d_model)
+        weight = p.new(0 if run.release.plain_products else spec.q_width * spec.d_model)
+        kept_z = t.hold(z) if run.release.keeps_z else p.new(0)
         if heads > 1 and s > 1:
             flat_z = p.new(q_elements)
             t.drop(z)
             z = flat_z
         out = p.new(p.tokens * spec.d_model)
         p.save(z, weight)
-        t.drop(weight)
+        t.drop(weight, kept_z)
     t.drop(z, pattern, scores, q, k, v)
     return out

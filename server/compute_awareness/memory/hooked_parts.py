@@ -39,6 +39,8 @@ def norm(p: Pass, name: str, x: Tensor, rows: int, length: int, *, pre: bool, rm
     p.save(scale)
     p.hook(f"{name}.hook_scale", scale)
     normalized = p.new(rows * length, 4)
+    if p.run.release.norm_hook_on_output and not pre and not rms:
+        return _layer_norm_2(p, name, normalized, [scale, inner] if owned else [scale])
     p.hook(f"{name}.hook_normalized", normalized)
     out = normalized
     if half:
@@ -62,6 +64,24 @@ def norm(p: Pass, name: str, x: Tensor, rows: int, length: int, *, pre: bool, rm
     return out
 
 
+def _layer_norm_2(p: Pass, name: str, x: Tensor, held: list[Tensor]) -> Tensor:
+    """The end of LayerNorm.forward in 2.x, in float32: hook_normalized(x * w + b).to(dtype). `x` takes the place of
+    the centred input, the last of `held`."""
+    t = p.tape
+    elements = x.bytes // 4
+    t.drop(*held[1:])
+    scaled = p.new(elements, 4)
+    shifted = p.new(elements, 4)
+    t.drop(scaled)
+    p.hook(f"{name}.hook_normalized", shifted)
+    out = shifted
+    if p.run.width < 4:
+        out = p.new(elements)
+        t.drop(shifted)
+    t.drop(x, held[0])
+    return out
+
+
 def block_norm(p: Pass, name: str, x: Tensor, heads: int = 1, *, foldable: bool = True) -> Tensor:
     """ln1, ln2, ln1_post or ln2_post. Gives back an owned tensor (x itself, held once more, without norms)."""
     spec = p.run.spec
@@ -75,7 +95,11 @@ def project(p: Pass, x: Tensor, heads: int, per_head: bool) -> Tensor:
     """utilities/attention.py: q, k or v of `heads` heads from the normed input."""
     t, spec = p.tape, p.run.spec
     if per_head:  # complex_attn_linear: einsum, then + bias
-        product = p.new(p.tokens * heads * spec.d_head)
+        product = p.new(p.tokens * heads * spec.d_head * (spec.d_model if p.run.release.multiplied_heads else 1))
+        if p.run.release.multiplied_heads:
+            summed = p.new(p.tokens * heads * spec.d_head)
+            t.drop(product)
+            product = summed
         p.save(x)
         out = p.new(p.tokens * heads * spec.d_head)
         t.drop(product)
@@ -109,14 +133,14 @@ def rotary(p: Pass, x: Tensor, heads: int, table: Tensor | None) -> Tensor:
     return out
 
 
-def softcap(p: Pass, x: Tensor, elements: int) -> Tensor:
+def softcap(p: Pass, x: Tensor, elements: int, width: int | None = None) -> Tensor:
     """cap * tanh(x / cap). Takes over `x`."""
     t = p.tape
-    divided = p.new(elements)
-    squashed = p.new(elements)
+    divided = p.new(elements, width)
+    squashed = p.new(elements, width)
     p.save(squashed)
     t.drop(divided)
-    out = p.new(elements)
+    out = p.new(elements, width)
     t.drop(squashed, x)
     return out
 
@@ -184,7 +208,8 @@ def _activation(p: Pass, x: Tensor, elements: int) -> Tensor:
 def mlp(p: Pass, x: Tensor) -> Tensor:
     """MLP.forward or GatedMLP.forward. The caller keeps `x`."""
     t, run, spec = p.tape, p.run, p.run.spec
-    wide, matrix = p.tokens * spec.d_mlp, spec.d_model * spec.d_mlp
+    wide = p.tokens * spec.d_mlp
+    matrix = 0 if run.release.plain_products else spec.d_model * spec.d_mlp
     if spec.gated_mlp:
         weight = p.new(matrix)
         pre = p.new(wide)

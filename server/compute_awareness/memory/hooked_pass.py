@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..models.spec import ModelSpec
+from .hooked_versions import NEWEST, Release
 from .tape import Tape, Tensor
 
 
@@ -24,12 +25,16 @@ class Run:
     """Which hooks the cache keeps, by full name; None = not run with a cache."""
     cache_on_host: bool = False
     gradients: bool = False
+    trainable: bool = True
+    """Whether parameters require gradients (read where `gradients` is; see hooked_backward)."""
     stop_at_layer: int | None = None
     """Number of blocks to run, 0..n_layers; None = the whole model with logits."""
     use_attn_result: bool = False
     use_split_qkv_input: bool = False
     use_hook_mlp_in: bool = False
     use_attn_in: bool = False
+    release: Release = NEWEST
+    """What an older TransformerLens does otherwise."""
 
 
 class Pass:

@@ -21,6 +21,9 @@ from .tape import Tape, Tensor
 
 __all__ = ["Forward", "Run", "family", "forward"]
 
+TOP_HOOKS = ["embed.ln.hook_scale", "embed.ln.hook_normalized", "hook_embed", "hook_pos_embed"]
+END_HOOKS = ["ln_final.hook_scale", "ln_final.hook_normalized", "unembed.hook_in", "unembed.hook_out"]
+
 
 @dataclass
 class Forward:
@@ -170,13 +173,16 @@ def _unembed(p: Pass, residual: Tensor) -> Tensor:
         normed = norm(p, "ln_final", residual, p.tokens, spec.d_model, pre=pre, rms=spec.norm == "rmsnorm")
         t.drop(residual)
         residual = normed
-    p.hook("unembed.hook_in", residual)
-    weight = p.new(spec.d_model * spec.d_vocab)
-    in_cache = p.selected is not None and "unembed.hook_out" in p.selected and not run.cache_on_host
+    hooked = not run.release.plain_products
+    if hooked:
+        p.hook("unembed.hook_in", residual)
+    weight = p.new(spec.d_model * spec.d_vocab if hooked else 0)
+    in_cache = hooked and p.selected is not None and "unembed.hook_out" in p.selected and not run.cache_on_host
     logits = t.new(p.tokens * spec.d_vocab * run.width, "activation_cache" if in_cache else "logits")
     p.save(residual, weight)
     t.drop(weight)
-    p.hook("unembed.hook_out", logits)
+    if hooked:
+        p.hook("unembed.hook_out", logits)
     if spec.logit_softcap:
         capped = softcap(p, logits, p.tokens * spec.d_vocab)
         logits = t.hold(capped, "logits")
@@ -206,12 +212,12 @@ def forward(run: Run) -> Forward:
             return None
         return frozenset(name for name in names if run.selects(prefix + name))
 
-    top = Pass(run, chosen("", ["embed.ln.hook_scale", "embed.ln.hook_normalized", "hook_embed", "hook_pos_embed"]))
+    top = Pass(run, chosen("", TOP_HOOKS))
     residual, positions = _embed(top)
     result.add("", top, _kept(top, None))
 
     blocks = spec.n_layers if run.stop_at_layer is None else run.stop_at_layer
-    block_names = _block_hook_names(run)
+    block_names = block_hook_names(run)
     played: dict[tuple[bool, frozenset[str] | None, str, bool], tuple[Pass, Counter[str], Tensor]] = {}
     for layer in range(blocks):
         prefix = f"blocks.{layer}."
@@ -226,8 +232,7 @@ def forward(run: Run) -> Forward:
         result.add(prefix, section, kept)
 
     if run.stop_at_layer is None:
-        names = ["ln_final.hook_scale", "ln_final.hook_normalized", "unembed.hook_in", "unembed.hook_out"]
-        end = Pass(run, chosen("", names))
+        end = Pass(run, chosen("", END_HOOKS))
         incoming = end.receive(residual)
         before = incoming.component
         result.returned = _unembed(end, incoming)
@@ -239,7 +244,7 @@ def forward(run: Run) -> Forward:
     return result
 
 
-def _block_hook_names(run: Run) -> list[str]:
+def block_hook_names(run: Run) -> list[str]:
     """Names of the hooks that fire in a block, without the blocks.i. prefix, in order."""
     section = Pass(run, None)
     resid = section.tape.adopt(0, "temporaries")

@@ -5,17 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..models.spec import ModelSpec
+from ..units import gib
+from ..versions import parse
 from ..workload import DTYPE_BYTES
-from . import weights
-
-# RAM at the worst moment of loading, as a multiple of the library's own weights, the Hugging Face copy included.
-# Measured on transformer_lens 3.9.0 with gpt2, pythia-160m and qwen2.5-0.5b: processing works on float32 copies.
-_FACTORS = {
-    ("transformer_lens", False, 4): 4.8,
-    ("transformer_lens", False, 2): 9.3,
-    ("transformer_lens", True, 4): 2.0,
-    ("transformer_lens", True, 2): 3.2,
-}
+from . import hooked_versions, loading_hooked, weights
+from .bridge_weights import boot_peak
 
 
 @dataclass(frozen=True)
@@ -39,6 +33,7 @@ def loading(
     no_processing: bool = False,
     compatibility_mode: bool = False,
     quantization: str | None = None,
+    keeps_hf_model: bool = False,
 ) -> Loading:
     """The worst moment of loading `spec` with `library` at `version` (None = the newest verified one).
 
@@ -47,11 +42,48 @@ def loading(
         no_processing: TransformerLens: from_pretrained_no_processing; Bridge: enable_compatibility_mode(no_processing).
         compatibility_mode: Bridge: enable_compatibility_mode() was called.
         quantization: transformers: how the linear layers are quantised.
+        keeps_hf_model: TransformerLens: `hf_model=` was passed (on the CPU) and lives on.
     """
     width = DTYPE_BYTES[dtype]
     if library == "transformer_lens":
-        ours = weights.tl_params(spec, not no_processing) * width
-        factor = _FACTORS["transformer_lens", no_processing, width]
-        return Loading(int(factor * ours), ours + weights.tl_buffer_bytes(spec, width))
-    ours = weights.hf_params(spec) * width
-    return Loading(ours, ours + weights.hf_buffer_bytes(spec, width))
+        release = hooked_versions.release(parse(version) if version else None)
+        return _hooked(spec, width, no_processing, keeps_hf_model, release)
+    if library == "transformer_bridge":
+        return _bridge(spec, dtype, width, compatibility_mode, no_processing)
+    return _transformers(spec, dtype, width)
+
+
+def _hooked(
+    spec: ModelSpec, width: int, no_processing: bool, keeps_hf_model: bool, release: hooked_versions.Release
+) -> Loading:
+    """HookedTransformer converts and processes on the CPU and moves the finished model, parameter by parameter."""
+    tape = loading_hooked.play(spec, width, no_processing=no_processing, keeps_hf_model=keeps_hf_model, release=release)
+    finished = width * weights.tl_params(spec, not no_processing)
+    finished += hooked_versions.buffer_bytes(spec, width, release)
+    parts = [f"the new model {gib(tape.at_peak['weights'])}"]
+    if tape.at_peak["hugging_face"]:
+        parts.append(f"Hugging Face's {gib(tape.at_peak['hugging_face'])}")
+    if tape.at_peak["temporaries"]:
+        parts.append(f"state dicts and copies of the conversion {gib(tape.at_peak['temporaries'])}")
+    early = loading_hooked.early_on_device(spec, no_processing, release)
+    return Loading(tape.peak, finished + early, "RAM: " + ", ".join(parts))
+
+
+def _transformers(spec: ModelSpec, dtype: str, width: int) -> Loading:
+    """transformers 5.23.0 (modeling_utils.py, core_model_loading.py): the model is built on meta and filled tensor by
+    tensor from the memory-mapped checkpoint, so there is never a second copy."""
+    ours = weights.hf_params(spec) * width + weights.hf_buffer_bytes(spec, width)
+    if spec.checkpoint_dtype == dtype:
+        detail = "RAM: the weights, pages of the checkpoint file mapped into memory; none with device_map"
+    else:
+        detail = "RAM: the weights, converted tensor by tensor; none with device_map"
+    return Loading(ours, ours, detail)
+
+
+def _bridge(spec: ModelSpec, dtype: str, width: int, compatibility_mode: bool, no_processing: bool) -> Loading:
+    """TransformerBridge wraps the Hugging Face model where it is, so what it copies is on the device."""
+    host, device = boot_peak(spec, width, compatibility_mode, no_processing)
+    detail = _transformers(spec, dtype, width).detail
+    if compatibility_mode and not no_processing:
+        detail += "; on the device: float32 copies of all weights made by enable_compatibility_mode"
+    return Loading(host, device, detail)

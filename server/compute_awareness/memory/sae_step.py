@@ -1,9 +1,9 @@
-"""What the operators of an SAE's training step allocate, forward and backward; `sae_architectures` plays them.
+"""What every SAELens training step has in common: its shape, its parameters, the ledger, the loss.
 
-Read off sae_lens 6.54.12 (saes/sae.py, saes/topk_sae.py); what torch 2.13's backward of each operator allocates and
-lets go of, and when, is what its profiler shows. float32, dense activations, no autocast.
+Read off sae_lens 6.54.12: `process_sae_in`, `decode` and `training_forward_pass` of saes/sae.py. `sae_architectures`
+plays what is particular to each architecture, `sae_autograd` the backward pass.
 
-Symbols: B tokens per step, d d_in, f d_sae; w = 4*d*f, bf = 4*B*f, bd = 4*B*d bytes. Left out: vectors of B numbers.
+Symbols: B tokens per step, d d_in, f d_sae.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from .sae_autograd import Graph, Var
 from .tape import Tape, Tensor
 
 FLOAT, INDEX = 4, 8
 # Vectors of d_sae numbers beside W_enc, W_dec and b_dec: b_enc; b_enc, threshold; b_gate, b_mag, r_mag.
-VECTORS = {"standard": 1, "topk": 1, "batchtopk": 1, "jumprelu": 2, "gated": 3}
+VECTORS = {
+    "standard": 1, "topk": 1, "abstopk": 1, "batchtopk": 1, "matryoshka_batchtopk": 1, "jumprelu": 2, "gated": 3,
+}  # fmt: skip
 
 
 def sae_params(architecture: str, d_in: int, d_sae: int) -> int:
@@ -24,6 +27,12 @@ def sae_params(architecture: str, d_in: int, d_sae: int) -> int:
     Source: `initialize_weights` of sae_lens 6.54.12. KeyError for an architecture not in `VECTORS`.
     """
     return 2 * d_in * d_sae + d_in + VECTORS[architecture] * d_sae
+
+
+def sae_bytes(architecture: str, d_in: int, d_sae: int, width: int) -> int:
+    """Bytes of those parameters at `width` bytes each; JumpReLU's threshold is float32 whatever the SAE's dtype."""
+    extra = (FLOAT - width) * d_sae if architecture == "jumprelu" else 0
+    return width * sae_params(architecture, d_in, d_sae) + extra
 
 
 class Ledger(Tape):
@@ -43,118 +52,98 @@ class Ledger(Tape):
             self.worst_phase = self.phase
         return tensor
 
+    def book(self, tensor: Tensor, component: str) -> None:
+        super().book(tensor, component)
+        self.largest[component] = max(self.largest[component], self.by_component[component])
+
+    def append(self, section: Tape, times: int = 1) -> None:
+        before = self.peak
+        for name, size in section.at_peak.items():
+            self.largest[name] = max(self.largest[name], self.by_component[name] + size)
+        super().append(section, times)
+        if self.peak > before:
+            self.worst_phase = self.phase
+
 
 @dataclass(frozen=True)
 class Shape:
-    """What a step is of. `dead`: the top-k family's auxiliary loss runs. `cpu_casts`: torch's CPU kernels, which
-    cast the bool of a mixed product to float first; CUDA casts inside the kernel (ATen/TensorIterator.h)."""
+    """What a step is of. `width`: bytes per number of the SAE. `dead`: the top-k family's auxiliary loss runs.
+    `cpu_kernels`: count what only torch's CPU kernels take (see `sae_autograd.Graph`)."""
 
     architecture: str
     d_in: int
     d_sae: int
     k: int
     batch: int
+    width: int = FLOAT
+    autocast: bool = False
+    matryoshka_widths: tuple[int, ...] = ()
     dead: bool = False
-    cpu_casts: bool = True
+    cpu_kernels: bool = False
+
+    @property
+    def param_bytes(self) -> int:
+        return sae_bytes(self.architecture, self.d_in, self.d_sae, self.width)
 
 
-class Operations:
-    """What the operators of a step allocate on `tape` and what their backward lets go of."""
+class Step:
+    """One training step on a tape: the graph, the SAE's parameters, the batch."""
 
-    def __init__(self, tape: Ledger, shape: Shape) -> None:
+    def __init__(self, tape: Tape, shape: Shape, batch: Tensor) -> None:
         self.tape, self.shape = tape, shape
-        self.w = FLOAT * shape.d_in * shape.d_sae
-        self.bf = FLOAT * shape.batch * shape.d_sae
-        self.bd = FLOAT * shape.batch * shape.d_in
-        self.f = FLOAT * shape.d_sae
-        self.mask = shape.batch * shape.d_sae  # bools [B, f]
-        self.grads: list[Tensor] = []
+        self.graph = graph = Graph(tape, cpu_kernels=shape.cpu_kernels, autocast=shape.autocast)
+        self.rows, self.d_in, self.d_sae, self.width = shape.batch, shape.d_in, shape.d_sae, shape.width
+        self.bd, self.bf = shape.batch * shape.d_in, shape.batch * shape.d_sae
+        self.batch = Var(batch, self.bd, FLOAT)
+        self.W_enc = graph.parameter(shape.d_in * shape.d_sae, shape.width)
+        self.W_dec = graph.parameter(shape.d_in * shape.d_sae, shape.width)
+        self.b_dec = graph.parameter(shape.d_in, shape.width)
+        self.dead_mask: Var | None = None
 
-    def keep(self, nbytes: int) -> Tensor:
-        return self.tape.new(nbytes, "sae_activations")
+    def vector(self, width: int | None = None) -> Var:
+        """A parameter of d_sae numbers."""
+        return self.graph.parameter(self.d_sae, self.width if width is None else width)
 
-    def gradient(self, nbytes: int) -> None:
-        self.grads.append(self.tape.new(nbytes, "gradients"))
+    # -- pieces of the forward pass that architectures share
 
-    # -- pieces of the forward pass
+    def centred(self) -> Var:
+        """process_sae_in: the batch in the SAE's dtype, minus b_dec."""
+        graph = self.graph
+        x = graph.cast(self.batch, self.width)
+        bias = graph.scale(self.b_dec)
+        out = graph.add(x, bias, minus=True)
+        graph.drop(x, bias)
+        return out
 
-    def linear(self, nbytes: int) -> Tensor:
-        """x @ W + b: the product is let go once the bias is added."""
-        product = self.tape.new(nbytes)
-        result = self.keep(nbytes)
-        self.tape.drop(product)
-        return result
+    def encode(self, x: Var, bias: Var) -> Var:
+        return self.graph.linear(x, self.W_enc, bias, self.rows, self.d_sae)
 
-    def reconstruct(self) -> tuple[Tensor, Tensor]:
-        """sae_out and the element-wise squared error, which a frame holds until the losses are added up."""
-        return self.linear(self.bd), self.tape.new(self.bd)
+    def decode(self, acts: Var) -> Var:
+        return self.graph.linear(acts, self.W_dec, self.b_dec, self.rows, self.d_in)
 
-    def by_decoder_norm(self) -> list[Tensor]:
-        """acts * (1 / W_dec.norm()): norm, reciprocal and their product are saved, and so is the scaled result."""
-        return [*(self.keep(self.f) for _ in range(3)), self.keep(self.bf)]
+    def decoder_norm(self) -> Var:
+        return self.graph.norm(self.W_dec, self.d_sae)
 
-    # -- pieces of the backward pass
+    def over_decoder_norm(self, acts: Var) -> Var:
+        """acts * (1 / W_dec.norm(dim=-1))"""
+        norm = self.decoder_norm()
+        inverse = self.graph.reciprocal(norm)
+        self.graph.drop(norm)
+        out = self.graph.mul(acts, inverse)
+        self.graph.drop(inverse)
+        return out
 
-    def product_backward(self) -> Tensor:
-        """Gradient of x in x * v with v [f] broadcast over the batch: v's gradient is whole before it is summed."""
-        grad_x, whole = self.tape.new(self.bf), self.tape.new(self.bf)
-        self.tape.touch(self.f)
-        self.tape.drop(whole)
-        return grad_x
+    def loss(self, per_item: Var) -> Var:
+        """per_item.sum(dim=-1).mean()"""
+        rows = self.graph.sum_rows(per_item, self.rows)
+        out = self.graph.mean(rows)
+        self.graph.drop(rows)
+        return out
 
-    def norm_backward(self, *saved: Tensor, first: bool) -> None:
-        """Through W_dec.norm(dim=-1). `first`: nothing has reached W_dec's gradient yet, so this one stays."""
-        tape = self.tape
-        grad_norm = tape.new(self.f)
-        unit = tape.new(self.w)
-        if first:
-            self.gradient(self.w)
-        else:
-            tape.touch(self.w + self.shape.d_sae)
-        tape.drop(unit, grad_norm, *saved)
-
-    def reciprocal_backward(self, scale: list[Tensor]) -> Tensor:
-        """Through 1 / norm; returns the saved norm, which is needed once more."""
-        norm, reciprocal, product = scale
-        self.tape.drop(product)
-        self.tape.touch(3 * self.f)
-        self.tape.drop(reciprocal)
-        return norm
-
-    def decoder_backward(self, grad_out: Tensor, first: bool) -> Tensor:
-        """Through acts @ W_dec: the gradient of acts. Adds to W_dec's gradient unless it is the first."""
-        tape = self.tape
-        extra = None
-        if first:
-            self.gradient(self.w)
-        else:
-            extra = tape.new(self.w)
-        grad_acts = tape.new(self.bf)
-        tape.drop(grad_out)
-        if extra is not None:
-            tape.drop(extra)
-        return grad_acts
-
-    def encoder_backward(self, grad_pre: Tensor, centred: Tensor, first: bool = True) -> None:
-        """Through (x - b_dec) @ W_enc + b: gradients of b and W_enc, and of x, which only b_dec needs."""
-        tape = self.tape
-        self.gradient(self.f)
-        extra = None
-        if first:
-            self.gradient(self.w)
-        else:
-            extra = tape.new(self.w)
-        grad_in = tape.new(self.bd)
-        tape.drop(grad_pre, centred)
-        if extra is not None:
-            tape.drop(extra)
-        tape.touch(self.bd)
-        tape.drop(grad_in)
-
-    def square_backward(self, difference: Tensor) -> Tensor:
-        """Through (a - b).pow(2): the power, the scaled power and the gradient at once."""
-        tape = self.tape
-        scratch = [tape.new(self.bd), tape.new(self.bd)]
-        grad = tape.new(self.bd)
-        tape.drop(*scratch, difference)
-        return grad
+    def plus(self, total: Var, *losses: Var) -> Var:
+        """The total with more losses added. Takes over all of them."""
+        for loss in losses:
+            summed = self.graph.add(total, loss)
+            self.graph.drop(total, loss)
+            total = summed
+        return total

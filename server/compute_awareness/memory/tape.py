@@ -4,22 +4,35 @@ The estimators do not guess a peak with a formula. They write down, in the order
 tensors it makes and when the last reference to each goes away; the tape adds up. So the peak, what was alive at the
 peak, and the bytes that a cache keeps all come from one description, and a storage that two hooks share is counted
 once because it is one `Tensor` here too.
+
+The tape keeps the order as well: `Tape.requests` plays it back as the requests a caching allocator gets to see.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
 
 
 class Tensor:
     """One storage on the tape. `bytes` is its size; `refs` how many holders it has."""
 
-    __slots__ = ("bytes", "component", "refs")
+    __slots__ = ("bytes", "component", "home", "number", "origin", "refs")
 
-    def __init__(self, nbytes: int, component: str) -> None:
+    def __init__(
+        self, nbytes: int, component: str, home: Tape | None = None, number: int = -1, origin: Tensor | None = None
+    ) -> None:
         self.bytes = nbytes
         self.component = component
         self.refs = 1
+        self.home = home
+        """The tape that allocated it; None where it was adopted."""
+        self.number = number
+        """How many tensors its tape had allocated before."""
+        self.origin = origin
+        """The tensor of another tape that an adopted one stands for, where that is known."""
 
 
 class Tape:
@@ -30,10 +43,16 @@ class Tape:
         self.by_component: Counter[str] = Counter()
         self.peak = 0
         self.at_peak: Counter[str] = Counter()
+        # In order: bytes (allocated), ~number (a tensor of this tape freed), a Tensor (one from elsewhere freed),
+        # (section, times). Kept as it comes in; what it means is worked out only where it is asked for.
+        self._log: list[int | Tensor | tuple[Tape, int]] = []
+        self._made = 0
 
     def new(self, nbytes: int, component: str = "temporaries") -> Tensor:
         """Allocate a tensor; the caller holds the one reference to it."""
-        tensor = Tensor(nbytes, component)
+        tensor = Tensor(nbytes, component, self, self._made)
+        self._made += 1
+        self._log.append(nbytes)
         self.live += nbytes
         self.by_component[component] += nbytes
         if self.live > self.peak:
@@ -41,10 +60,10 @@ class Tape:
             self.at_peak = self.by_component.copy()
         return tensor
 
-    def adopt(self, nbytes: int, component: str) -> Tensor:
+    def adopt(self, nbytes: int, component: str, origin: Tensor | None = None) -> Tensor:
         """Take over a tensor that is already counted elsewhere (before this section): nothing is allocated, but
-        letting it go frees its bytes here."""
-        return Tensor(nbytes, component)
+        letting it go frees its bytes here. `origin` says which one it is; see `requests` where it is not given."""
+        return Tensor(nbytes, component, origin=origin)
 
     def hold(self, tensor: Tensor, component: str | None = None) -> Tensor:
         """One more reference. With `component`, the bytes are booked there from now on (a cache keeps it)."""
@@ -64,6 +83,7 @@ class Tape:
         for tensor in tensors:
             tensor.refs -= 1
             if tensor.refs == 0:
+                self._log.append(~tensor.number if tensor.home is self else tensor)
                 self.live -= tensor.bytes
                 self.by_component[tensor.component] -= tensor.bytes
 
@@ -71,11 +91,137 @@ class Tape:
         """Allocate and free at once: scratch that nothing else is allocated beside."""
         self.drop(self.new(nbytes, component))
 
-    def append(self, section: Tape) -> None:
-        """Play a section that was recorded on a tape of its own after what is live here."""
-        if self.live + section.peak > self.peak:
-            self.peak = self.live + section.peak
+    def append(self, section: Tape, times: int = 1) -> None:
+        """Play a section that was recorded on a tape of its own after what is live here, `times` times over."""
+        if times < 1:
+            return
+        self._log.append((section, times))
+        # Each time leaves `section.live` behind, so the first or the last time stands highest.
+        before = times - 1 if section.live > 0 else 0
+        if self.live + before * section.live + section.peak > self.peak:
+            self.peak = self.live + before * section.live + section.peak
             self.at_peak = self.by_component.copy()
             self.at_peak.update(section.at_peak)
-        self.live += section.live
-        self.by_component.update(section.by_component)
+            if before:
+                self.at_peak.update({name: before * nbytes for name, nbytes in section.by_component.items()})
+        self.live += times * section.live
+        if times == 1:
+            self.by_component.update(section.by_component)
+        else:
+            self.by_component.update({name: times * nbytes for name, nbytes in section.by_component.items()})
+
+    def requests(self, standing: Sequence[int] = (), workspace: int = 0) -> list[int]:
+        """What an allocator is asked for, in order: n >= 0 allocates n bytes, ~i frees what the i-th of these made.
+
+        `standing` (bytes of each tensor, such as the weights) come first and stay. `workspace` bytes are taken before
+        the first section, or first of all on a tape without sections, and stay: the first matrix product is there.
+
+        A section played again makes its tensors anew, and frees the ones it adopted. Which those are is known where
+        `adopt` was given an `origin` that is still alive; else it is the youngest live tensor of the same size that
+        the section did not make, as a layer's input is the last thing the layer before it made. What no such tensor
+        is found for stays.
+        """
+        return _Playback(self, standing, workspace).requests
+
+
+class _Playback:
+    """The tape played back section by section; tensors are known by their number among all of them."""
+
+    def __init__(self, tape: Tape, standing: Sequence[int], workspace: int) -> None:
+        self.requests: list[int] = list(standing)
+        self.made = len(self.requests)
+        self.workspace = workspace
+        self.foreign_sizes = _foreign_sizes(tape, set())
+        self.freed: set[int] = set()
+        # Live tensors of the sizes that some section adopts, youngest last; those freed meanwhile are skipped.
+        self.youngest: dict[int, list[int]] = {size: [] for size in self.foreign_sizes}
+        self.latest: dict[Tape, list[int]] = {}
+        for number, nbytes in enumerate(self.requests):
+            if nbytes in self.foreign_sizes:
+                self.youngest[nbytes].append(number)
+        if not any(isinstance(entry, tuple) for entry in tape._log):
+            self._take_workspace()
+        self._play(tape)
+
+    def _take_workspace(self) -> None:
+        if self.workspace:
+            self.requests.append(self.workspace)
+            self.made += 1
+            self.workspace = 0
+
+    def _play(self, tape: Tape) -> None:
+        numbers: list[int] = []
+        self.latest[tape] = numbers
+        out, adopted_sizes = self.requests, self.foreign_sizes
+        for entry in tape._log:
+            if isinstance(entry, int):
+                if entry >= 0:
+                    if entry in adopted_sizes:
+                        self.youngest[entry].append(self.made)
+                    numbers.append(self.made)
+                    self.made += 1
+                    out.append(entry)
+                else:
+                    number = numbers[~entry]
+                    if number in self.freed:  # taken for another of its size, which is the one that goes now
+                        self._free_one(self._youngest_live(self._size_of(number), []))
+                    else:
+                        self.freed.add(number)
+                        out.append(~number)
+            elif isinstance(entry, tuple):
+                self._take_workspace()
+                section, times = entry
+                for _ in range(times):
+                    self._play(section)
+            else:
+                self._free(entry, numbers)
+
+    def _free(self, tensor: Tensor, own: list[int]) -> None:
+        """A tensor from elsewhere is freed by the section that made the tensors `own`."""
+        found = None
+        known = tensor if tensor.home is not None else tensor.origin
+        if known is not None and known.home in self.latest and known.number < len(self.latest[known.home]):
+            found = self.latest[known.home][known.number]
+        if found is None or found in self.freed:
+            found = self._youngest_live(tensor.bytes, own)
+        self._free_one(found)
+
+    def _free_one(self, number: int | None) -> None:
+        if number is not None:
+            self.freed.add(number)
+            self.requests.append(~number)
+
+    def _size_of(self, number: int) -> int:
+        """Bytes of a tensor; looked for among all requests, which is rarely needed."""
+        return next(islice((request for request in self.requests if request >= 0), number, None))
+
+    def _youngest_live(self, nbytes: int, own: list[int]) -> int | None:
+        """The youngest live tensor of `nbytes` that is not one of `own`."""
+        candidates = self.youngest[nbytes]
+        at = len(candidates) - 1
+        while at >= 0:
+            number = candidates[at]
+            if number in self.freed:
+                del candidates[at]
+            elif not _holds(own, number):
+                del candidates[at]
+                return number
+            at -= 1
+        return None
+
+
+def _holds(numbers: list[int], number: int) -> bool:
+    at = bisect_left(numbers, number)
+    return at < len(numbers) and numbers[at] == number
+
+
+def _foreign_sizes(tape: Tape, seen: set[Tape]) -> set[int]:
+    """Sizes of the tensors that sections free without having made them."""
+    seen.add(tape)
+    sizes: set[int] = set()
+    for entry in tape._log:
+        if isinstance(entry, Tensor):
+            sizes.add(entry.bytes)
+        elif isinstance(entry, tuple) and entry[0] not in seen:
+            sizes |= _foreign_sizes(entry[0], seen)
+    return sizes

@@ -44,6 +44,14 @@ def rotary_width(p: Pass) -> int:
 
 def attend(p: Pass) -> Attended:
     """The attention module of the model's layer; its input is held by the caller."""
+    attended = _attend(p)
+    p.gives("attn", attended.out)
+    if attended.weights is not None:
+        p.gives("weights", attended.weights)
+    return attended
+
+
+def _attend(p: Pass) -> Attended:
     match p.spec.architecture:
         case "GPT2LMHeadModel":
             return _gpt2(p)
@@ -85,8 +93,14 @@ def _core(p: Pass, q: Layout, k: Layout, v: Layout) -> Attended:
     return Attended(_project(p, mixed), weights)
 
 
+def _projections(p: Pass) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k and v, each of a linear layer of its own."""
+    q, k, v = (p.gives(role, p.tape.new(n, "activations")) for role, n in (("q", p.Q), ("k", p.K), ("v", p.K)))
+    return q, k, v
+
+
 def _project(p: Pass, mixed: Tensor) -> Tensor:
-    out = p.tape.new(p.X, "activations")
+    out = p.gives("o", p.tape.new(p.X, "activations"))
     p.tape.drop(mixed)
     return out
 
@@ -109,22 +123,22 @@ def _llama(p: Pass) -> Attended:
     """LlamaAttention and its copies: Mistral, Qwen 2 and 3, Gemma 1 to 3, OLMo 1 to 3."""
     tape, spec = p.tape, p.spec
 
-    def normed(raw: Tensor) -> Tensor:
+    def normed(raw: Tensor, role: str) -> Tensor:
         rows = p.tokens if spec.qk_norm == "full" else raw.bytes // (p.w * spec.d_head)
-        out = norm(p, raw.bytes, rows)
+        out = p.gives(role, norm(p, raw.bytes, rows))
         tape.drop(raw)
         return out
 
     late = spec.architecture == "Gemma3ForCausalLM"
-    q = tape.new(p.Q, "activations")
+    q = p.gives("q", tape.new(p.Q, "activations"))
     if spec.qk_norm and not late:
-        q = normed(q)
-    k = tape.new(p.K, "activations")
+        q = normed(q, "q_norm")
+    k = p.gives("k", tape.new(p.K, "activations"))
     if spec.qk_norm and not late:
-        k = normed(k)
-    v = tape.new(p.K, "activations")
+        k = normed(k, "k_norm")
+    v = p.gives("v", tape.new(p.K, "activations"))
     if spec.qk_norm and late:
-        q, k = normed(q), normed(k)
+        q, k = normed(q, "q_norm"), normed(k, "k_norm")
     q_rotated, k_rotated = _rotate(p, p.Q), _rotate(p, p.K)
     if rotary_width(p) != p.w:
         q_wide, k_wide = q_rotated, k_rotated
@@ -142,7 +156,7 @@ def _llama(p: Pass) -> Attended:
 def _fused_rotary(p: Pass) -> Attended:
     """GPTNeoXAttention and Phi3Attention: one projection for q, k and v; rotated and unrotated parts concatenated."""
     tape, spec = p.tape, p.spec
-    qkv = tape.new(p.Q + 2 * p.K, "activations")
+    qkv = p.gives("qkv", tape.new(p.Q + 2 * p.K, "activations"))
     q_part, k_part = (n * (spec.rotary_dim or spec.d_head) // spec.d_head for n in (p.Q, p.K))
     if spec.architecture == "Phi3ForCausalLM":
         q = rebind(p, _rotate(p, q_part), p.Q)
@@ -163,7 +177,7 @@ def _fused_rotary(p: Pass) -> Attended:
 def _phi(p: Pass) -> Attended:
     """PhiAttention: the names of the rotated and the unrotated parts live to the end, and with them q and k."""
     tape, spec = p.tape, p.spec
-    q, k, v = (tape.new(n, "activations") for n in (p.Q, p.K, p.K))
+    q, k, v = _projections(p)
     q_part, k_part = (n * (spec.rotary_dim or spec.d_head) // spec.d_head for n in (p.Q, p.K))
     q_rotated, k_rotated = _rotate(p, q_part), _rotate(p, k_part)
     q_whole, k_whole = tape.new(p.Q, "activations"), tape.new(p.K, "activations")
@@ -177,7 +191,7 @@ def _phi(p: Pass) -> Attended:
 
 def _gpt2(p: Pass) -> Attended:
     """GPT2Attention: q, k and v are slices of one projection."""
-    qkv = p.tape.new(3 * p.X, "activations")
+    qkv = p.gives("qkv", p.tape.new(3 * p.X, "activations"))
     kept = _cache(p)
     result = _core(p, "fused", kept or "fused", kept or "fused")
     p.tape.drop(qkv)
@@ -187,8 +201,8 @@ def _gpt2(p: Pass) -> Attended:
 def _opt(p: Pass) -> Attended:
     """OPTAttention: the queries are scaled beforehand, in a second tensor."""
     tape = p.tape
-    q = rebind(p, tape.new(p.Q, "activations"), p.Q)
-    k, v = tape.new(p.K, "activations"), tape.new(p.K, "activations")
+    q = rebind(p, p.gives("q", tape.new(p.Q, "activations")), p.Q)
+    k, v = p.gives("k", tape.new(p.K, "activations")), p.gives("v", tape.new(p.K, "activations"))
     kept = _cache(p, k, v)
     result = _core(p, "tokens", kept or "tokens", kept or "tokens")
     tape.drop(q)
@@ -200,7 +214,7 @@ def _opt(p: Pass) -> Attended:
 def _gpt_neo(p: Pass) -> Attended:
     """GPTNeoSelfAttention."""
     tape = p.tape
-    q, k, v = (tape.new(p.X, "activations") for _ in range(3))
+    q, k, v = _projections(p)
     kept = _cache(p, k, v)
     result = _float32_scores(p, kept or "tokens")
     tape.drop(q)
@@ -213,7 +227,7 @@ def _gptj(p: Pass) -> Attended:
     """GPTJAttention: every layer copies the whole position table, and keeps each stage of q and k to the end."""
     tape, spec = p.tape, p.spec
     rotary = spec.rotary_dim or spec.d_head
-    q, k, v = (tape.new(p.X, "activations") for _ in range(3))
+    q, k, v = _projections(p)
     table = tape.new(FLOAT32 * spec.n_ctx * rotary)
     indices = tape.new(8 * p.s * rotary)
     sincos = tape.new(FLOAT32 * p.s * rotary)
@@ -256,14 +270,14 @@ def _float32_scores(p: Pass, kv: Layout) -> Attended:
 def _bloom(p: Pass) -> Attended:
     """BloomAttention: scores before and after the mask keep their names beside the weights; adds the residual."""
     tape = p.tape
-    qkv = tape.new(3 * p.X, "activations")
+    qkv = p.gives("qkv", tape.new(3 * p.X, "activations"))
     kept = _cache(p)
     merged = [tape.new(p.X) for layout in ("tokens", kept or "tokens", kept or "tokens") if merging_copies(p, layout)]
     raw = tape.new(p.S, "activations")
     scores = tape.hold(tape.new(p.S, "activations"))
     weights = softmax(p, scores, upcast=True)
     mixed = heads_to_tokens(p, tape.new(p.X, "activations"))
-    out = tape.new(p.X, "activations")
+    out = p.gives("o", tape.new(p.X, "activations"))
     added = tape.new(p.X, "activations")
     tape.drop(out, mixed, raw, scores, qkv, *merged)
     return Attended(added, weights)

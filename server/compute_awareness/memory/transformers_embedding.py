@@ -40,7 +40,7 @@ def embed(p: Pass) -> tuple[list[Tensor], Tensor | None]:
         scaled = tape.new(p.X, "activations")
         tape.drop(embedded)
         embedded = scaled
-    held = [embedded]
+    held = [p.gives("embed", embedded)]
     x = None
     if spec.architecture == "OPTForCausalLM":
         held += [tape.new(FLOAT32 * p.tokens), tape.new(INT64 * p.tokens)]
@@ -48,11 +48,12 @@ def embed(p: Pass) -> tuple[list[Tensor], Tensor | None]:
         held.append(tape.new(INT64 * p.s))
     if spec.architecture in ("GPT2LMHeadModel", "GPTNeoForCausalLM", "OPTForCausalLM"):
         rows = p.tokens if spec.architecture == "OPTForCausalLM" else p.s
-        held.append(tape.new(p.w * rows * spec.d_model, "activations"))
+        held.append(p.gives("positions", tape.new(p.w * rows * spec.d_model, "activations")))
         x = tape.new(p.X, "activations")
     if spec.architecture == "BloomForCausalLM":
         x = norm(p, p.X, p.tokens)
         held += _alibi(p)
+    p.gives("input", x or embedded)
     held += _masks(p)
     if spec.positional == "rotary" and spec.architecture != "GPTJForCausalLM":
         held += _rotary_tables(p)

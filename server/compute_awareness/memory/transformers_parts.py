@@ -32,6 +32,17 @@ FLOAT32 = 4
 INT64 = 8
 
 
+@dataclass
+class Keep:
+    """What is kept of a section's module outputs, by the module's role ("layer", "attn", "mlp", "q", ...)."""
+
+    roles: frozenset[str]
+    on_host: bool = False
+    """Each is copied to host memory instead, and nothing is held."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Bytes of each of the roles that came by."""
+
+
 @dataclass(frozen=True)
 class Pass:
     """One forward pass: the model, the input's shape, the bytes of an element, and the tape it is written on.
@@ -51,6 +62,15 @@ class Pass:
     """sdpa only: this layer gets a mask (without one the kernel is told that it is causal)."""
     math_kernel: bool = False
     """sdpa only: grouped heads without a mask run in torch's unfused kernel."""
+    keep: Keep | None = None
+
+    def gives(self, role: str, tensor: Tensor) -> Tensor:
+        """`tensor` is what the module `role` returns, and somebody may keep it."""
+        if self.keep is not None and role in self.keep.roles:
+            self.keep.sizes[role] = tensor.bytes
+            if not self.keep.on_host:
+                self.tape.hold(tensor, "activation_cache")
+        return tensor
 
     @property
     def tokens(self) -> int:
@@ -166,21 +186,26 @@ def _mean_square(p: Pass, full: int, rows: int) -> None:
 
 def mlp(p: Pass) -> Tensor:
     """The MLP; its input is held by the caller. Returns the output [b, s, d_model]."""
-    if p.spec.architecture == "Phi3ForCausalLM":
-        return _fused_gated_mlp(p)
+    out = _fused_gated_mlp(p) if p.spec.architecture == "Phi3ForCausalLM" else _mlp(p)
+    if p.spec.architecture != "BloomForCausalLM":  # whose MLP adds the residual, and returns the layer's output
+        p.gives("mlp", out)
+    return out
+
+
+def _mlp(p: Pass) -> Tensor:
     tape = p.tape
     if p.spec.gated_mlp:
-        gate = tape.new(p.M, "activations")
-        activated = tape.new(p.M, "activations")
+        gate = p.gives("gate", tape.new(p.M, "activations"))
+        activated = p.gives("act", tape.new(p.M, "activations"))
         tape.drop(gate)
-        up = tape.new(p.M, "activations")
+        up = p.gives("up", tape.new(p.M, "activations"))
         hidden = tape.new(p.M, "activations")
         tape.drop(activated, up)
     else:
-        pre = tape.new(p.M, "activations")
-        hidden = _activation(p)
+        pre = p.gives("up", tape.new(p.M, "activations"))
+        hidden = p.gives("act", _activation(p))
         tape.drop(pre)
-    out = tape.new(p.X, "activations")
+    out = p.gives("down", tape.new(p.X, "activations"))
     tape.drop(hidden)
     return out
 
@@ -188,11 +213,11 @@ def mlp(p: Pass) -> Tensor:
 def _fused_gated_mlp(p: Pass) -> Tensor:
     """Phi3MLP: gate and up in one projection, whose storage the `gate` view keeps to the end."""
     tape = p.tape
-    gate_up = tape.new(2 * p.M, "activations")
-    activated = tape.new(p.M, "activations")
+    gate_up = p.gives("gate_up", tape.new(2 * p.M, "activations"))
+    activated = p.gives("act", tape.new(p.M, "activations"))
     hidden = tape.new(p.M, "activations")
     tape.drop(activated)
-    out = tape.new(p.X, "activations")
+    out = p.gives("down", tape.new(p.X, "activations"))
     tape.drop(hidden, gate_up)
     return out
 

@@ -92,8 +92,17 @@ def _fraction(value: Any, key: str) -> float:
     return float(value)
 
 
-def _not_covered(what: str) -> InputError:
-    return InputError(f"recognised but not covered yet: {what}")
+class Uncovered(InputError):
+    """A model config that no closed form covers; a trace may. `config` is the whole of it."""
+
+    def __init__(self, message: str, config: dict[str, Any] | None = None, name: str = "") -> None:
+        super().__init__(message)
+        self.config = config or {}
+        self.name = name
+
+
+def _not_covered(what: str) -> Uncovered:
+    return Uncovered(f"recognised but not covered yet: {what}")
 
 
 def _architecture(config: dict[str, Any]) -> str:
@@ -118,15 +127,33 @@ def _architecture(config: dict[str, Any]) -> str:
         raise _not_covered(f"encoder ({label})")
     if any(s in both for s in ("mamba", "rwkv", "jamba", "recurrent")):
         raise _not_covered(f"state-space or recurrent model ({label})")
-    if config.get("quantization_config"):
-        raise _not_covered(f"quantised weights ({label})")
+    _quantization(config)
     # A base class without a head ("GPT2Model") is loaded as its causal model; a classifier is another model.
     base_only = not named or named.endswith("Model")
     architecture = named if named in FAMILIES else _BY_MODEL_TYPE.get(model_type) if base_only else None
     if architecture is None or architecture == TOY:
         covered = ", ".join(sorted(a for a in FAMILIES if a != TOY))
-        raise InputError(f"{label} is not covered; covered: {covered}")
+        raise Uncovered(f"{label} is not covered; covered: {covered}")
     return architecture
+
+
+def _quantization(config: dict[str, Any]) -> str | None:
+    """How the stored weights are quantised. Raises Uncovered for a way that is not covered."""
+    said = config.get("quantization_config")
+    if not said:
+        return None
+    method = str(said.get("quant_method", "")) if isinstance(said, dict) else ""
+    bits = said.get("bits") if isinstance(said, dict) else None
+    if method in ("gptq", "awq") and bits == 4:
+        return f"{method}_4bit"
+    if method == "fp8":
+        return "fp8"
+    if method == "bitsandbytes" and isinstance(said, dict):
+        if said.get("load_in_4bit"):
+            return "bitsandbytes_4bit"
+        if said.get("load_in_8bit"):
+            return "bitsandbytes_8bit"
+    raise _not_covered(f"weights quantised by {method[:40] or 'an unnamed method'}")
 
 
 def _local_layers(pattern: list[bool]) -> str:
@@ -201,10 +228,18 @@ def spec_from_config(config: Any, name: str, hf_id: str | None = None, source: s
     The context that TransformerLens configures (`n_ctx_tl`) is set only where its converter caps the whole family.
 
     Raises:
-        InputError: not a model config, a value out of range, or an architecture that is not covered.
+        InputError: not a model config, or a value out of range.
+        Uncovered: an architecture or a variant of one that no closed form covers.
     """
     if not isinstance(config, dict):
         raise InputError(f"not a model config: a JSON object is needed, not {shown(config)}")
+    try:
+        return _covered_spec(config, name, hf_id, source)
+    except Uncovered as error:
+        raise Uncovered(str(error), config, name) from None
+
+
+def _covered_spec(config: dict[str, Any], name: str, hf_id: str | None, source: str) -> ModelSpec:
     architecture = _architecture(config)
     rules = FAMILIES[architecture]
     n_layers, d_model, n_heads = _needed(config, _N_LAYERS), _needed(config, _D_MODEL), _needed(config, _N_HEADS)
@@ -241,6 +276,7 @@ def spec_from_config(config: Any, name: str, hf_id: str | None = None, source: s
         "n_ctx": n_ctx,
         "tied_embeddings": _flag(config, "tie_word_embeddings", rules.get("tied_embeddings", False)),
         "checkpoint_dtype": dtype if isinstance(dtype, str) and dtype in _DTYPES else None,
+        "quantization": _quantization(config),
         "source": source,
         **_windows(config, architecture, n_layers),
         **_rotary_dim(config, architecture, d_head),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import threading
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,12 @@ from pydantic import ValidationError
 
 from ..errors import InputError, nearest
 from ..workload import explain
-from . import catalogue
+from . import catalogue, checkpoint, hub
 from .families import FAMILIES, with_family
 from .spec import TOY, ModelSpec
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _MAX_CONFIG_BYTES = 4 * 1024**2
-# A preflight must not hang on a slow network: headers within the first, everything within the second (seconds).
-_HUB_HEADER_TIMEOUT, _HUB_TOTAL_TIMEOUT = 5.0, 12.0
 
 
 def resolve(ref: str | dict[str, Any]) -> ModelSpec:
@@ -48,18 +46,13 @@ def resolve(ref: str | dict[str, Any]) -> ModelSpec:
     if _HUB_ID.fullmatch(name):
         return _from_hub(name)
     raise InputError(
-        f"unknown model {_quoted(name)}{_hint(name)}; give a catalogue name, a Hugging Face id (organisation/name), "
+        f"unknown model {_quoted(name)}{hub.hint(name)}; give a catalogue name, a Hugging Face id (organisation/name), "
         "a path of a config.json or an object of numbers"
     )
 
 
 def _quoted(name: str) -> str:
     return repr(name if len(name) <= 80 else name[:77] + "...")
-
-
-def _hint(name: str) -> str:
-    close = catalogue.near(name[:200])
-    return f"; nearest: {', '.join(close)}" if close else ""
 
 
 def _is_path(name: str) -> bool:
@@ -85,12 +78,14 @@ def _from_path(name: str) -> ModelSpec:
     except (OSError, RuntimeError, UnicodeDecodeError) as error:
         reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error
         raise InputError(f"model: cannot read {_quoted(name)}: {reason}") from None
-    folder = path.resolve().parent.name if path.name == "config.json" else path.stem
-    return _from_text(text, folder or "local", None, f"local file {path.name}", f"model {_quoted(name)}")
+    folder = path.resolve().parent if path.name == "config.json" else None
+    label = folder.name if folder else path.stem
+    spec = _from_text(text, label or "local", None, f"local file {path.name}", f"model {_quoted(name)}")
+    return _with_checkpoint(spec, checkpoint.from_folder(folder) if folder else None)
 
 
 def _from_text(text: str, name: str, hf_id: str | None, source: str, where: str) -> ModelSpec:
-    from .hf_config import spec_from_config
+    from .hf_config import Uncovered, spec_from_config
 
     try:
         config = json.loads(text)
@@ -99,81 +94,39 @@ def _from_text(text: str, name: str, hf_id: str | None, source: str, where: str)
         raise InputError(f"{where}: not valid JSON{at}") from None
     try:
         return spec_from_config(config, name, hf_id, source)
+    except Uncovered as error:
+        raise Uncovered(f"{where}: {error}", error.config, name) from None
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 
 
 def _from_hub(repo: str) -> ModelSpec:
     where = f"model {_quoted(repo)}"
-    path = _fetch_config(repo, where)
+    path = hub.config_file(repo, where)
     try:
         if path.stat().st_size > _MAX_CONFIG_BYTES:
             raise InputError(f"{where}: its config.json is too large for a config")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         raise InputError(f"{where}: its config.json cannot be read") from None
-    return _from_text(text, repo.split("/")[-1].lower(), repo, "config.json of the repository", where)
+    spec = _from_text(text, repo.split("/")[-1].lower(), repo, "config.json of the repository", where)
+    return _with_checkpoint(spec, _stored(repo))
 
 
-def _fetch_config(repo: str, where: str) -> Path:
-    """The repository's config.json on this disk: from the Hugging Face cache, else downloaded into it."""
-    from huggingface_hub import (
-        constants,
-        get_hf_file_metadata,
-        hf_hub_download,
-        hf_hub_url,
-        try_to_load_from_cache,
-    )
-
-    cached = try_to_load_from_cache(repo, "config.json")
-    if isinstance(cached, str):
-        return Path(cached)
-    if constants.HF_HUB_OFFLINE:
-        raise InputError(f"{where}: not in the catalogue or the local cache, and HF_HUB_OFFLINE is set{_hint(repo)}")
-    outcome: list[str | BaseException] = []
-
-    def download() -> None:
-        try:
-            # Asked once first: the download retries for a long time and then hides the reason.
-            get_hf_file_metadata(hf_hub_url(repo, "config.json"), timeout=_HUB_HEADER_TIMEOUT)
-            outcome.append(hf_hub_download(repo, "config.json", etag_timeout=_HUB_HEADER_TIMEOUT))
-        except BaseException as error:
-            outcome.append(error)
-
-    # huggingface_hub bounds each read, not the whole, so only a thread does.
-    worker = threading.Thread(target=download, name="hub-config", daemon=True)
-    worker.start()
-    worker.join(_HUB_TOTAL_TIMEOUT)
-    if not outcome:
-        raise InputError(f"{where}: {_host()} did not answer within {_HUB_TOTAL_TIMEOUT:.0f} s{_hint(repo)}")
-    result = outcome[0]
-    if isinstance(result, str):
-        return Path(result)
-    raise InputError(f"{where}: {_why_not(result)}{_hint(repo)}") from None
+@cache
+def _stored(repo: str) -> checkpoint.Checkpoint | None:
+    """Asked once per process: a preflight resolves its model many times."""
+    return hub.stored(repo)
 
 
-def _host() -> str:
-    from huggingface_hub import constants
-
-    return constants.ENDPOINT.split("//")[-1].rstrip("/")
-
-
-def _why_not(error: BaseException) -> str:
-    """The reason a download failed, for a person."""
-    from huggingface_hub import errors
-
-    if isinstance(error, errors.GatedRepoError):
-        return "a gated repository: accept its licence on its page and log in (hf auth login or HF_TOKEN)"
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return f"no such repository on {_host()}, or it is private and HF_TOKEN does not open it"
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        return f"not in the catalogue or the local cache, and {_host()} cannot be reached"
-    if isinstance(error, errors.EntryNotFoundError):
-        return "the repository has no config.json, so it is not a transformers model"
-    response = error.response if isinstance(error, errors.HfHubHTTPError) else None
-    if response is not None:
-        return f"{_host()} answered {response.status_code}"
-    return f"{_host()} cannot be reached ({type(error).__name__})"
+def _with_checkpoint(spec: ModelSpec, found: checkpoint.Checkpoint | None) -> ModelSpec:
+    """The spec with what its files really hold."""
+    if found is None:
+        return spec
+    update: dict[str, Any] = {"checkpoint": found}
+    if spec.checkpoint_dtype is None and found.dtype is not None:
+        update["checkpoint_dtype"] = found.dtype
+    return spec.model_copy(update=update)
 
 
 # Which architecture plain numbers mean, by what they say; the first that holds. Others are Llama-like.
@@ -190,7 +143,8 @@ _TELLS: tuple[tuple[dict[str, Any], str], ...] = (
     ({"gated_mlp": False}, "GPT2LMHeadModel"),
     ({"norm": "layernorm"}, "GPT2LMHeadModel"),
 )
-_INLINE_FIELDS = [name for name in ModelSpec.model_fields if name != "source"]
+_NOT_GIVEN = ("source", "checkpoint")
+_INLINE_FIELDS = [name for name in ModelSpec.model_fields if name not in _NOT_GIVEN]
 
 
 def _from_object(given: dict[str, Any]) -> ModelSpec:
@@ -198,6 +152,7 @@ def _from_object(given: dict[str, Any]) -> ModelSpec:
 
     if "model_type" in given or "architectures" in given:
         return spec_from_config(given, "inline", source="given by the caller")
+    given = {key: value for key, value in given.items() if not (key in _NOT_GIVEN and value is None)}
     for key in given:
         if key not in _INLINE_FIELDS:
             close = nearest(str(key)[:80], _INLINE_FIELDS, 1)

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from .checkpoint import Checkpoint
+
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Norm = Literal["layernorm", "rmsnorm", "none"]
 Positional = Literal["learned", "rotary", "alibi", "shortformer"]
@@ -96,6 +98,12 @@ class ModelSpec(BaseModel):
         default=None, description="Dtype of the published weights, what dtype='auto' loads; null if not known"
     )
     gated_repo: bool = Field(default=False, description="The Hugging Face repository asks for a licence to be accepted")
+    quantization: Literal["bitsandbytes_8bit", "bitsandbytes_4bit", "gptq_4bit", "awq_4bit", "fp8"] | None = Field(
+        default=None, description="How the published weights are quantised; null = not quantised"
+    )
+    checkpoint: Checkpoint | None = Field(
+        default=None, description="What the headers of the published weights say; null if they were not read"
+    )
     source: str = Field(default="", description="Where the numbers come from")
 
     @model_validator(mode="after")

@@ -56,10 +56,20 @@ Quantization = Annotated[
 ]
 
 
+Method = Annotated[
+    Literal["auto", "closed_form", "trace"],
+    Field(
+        description="How it is estimated: closed_form = arithmetic; trace = the experiment's own library is run "
+        "without weights, in seconds; auto = closed_form, and trace for models that none covers"
+    ),
+]
+
+
 class Task(BaseModel):
     """The base of every workload."""
 
     model_config = ConfigDict(extra="forbid", defer_build=True)
+    method: Method = "auto"
 
 
 class ModelTask(Task):

@@ -34,13 +34,13 @@ class Inference(ModelTask):
 
     @model_validator(mode="after")
     def _fits_library(self) -> Inference:
-        if self.library == "transformer_lens":
-            if self.attention == "sdpa":
-                raise ValueError("attention 'sdpa' is of transformers; HookedTransformer always computes the scores")
-            if self.kv_cache:
-                raise ValueError("kv_cache is of transformers here; HookedTransformer keeps none in a plain forward")
-        elif self.no_processing:
-            raise ValueError("no_processing is of transformer_lens")
+        _check_library(self, self.library, self.attention, self.compatibility_mode)
+        if self.library == "transformer_lens" and self.kv_cache:
+            raise ValueError("kv_cache is of transformers here; HookedTransformer keeps none in a plain forward")
+        if self.library != "transformers":
+            for name in ("output_hidden_states", "output_attentions", "quantization"):
+                if getattr(self, name):
+                    raise ValueError(f"{name} is of transformers")
         return self
 
 
@@ -73,3 +73,19 @@ class ActivationCache(ModelTask):
     use_split_qkv_input: bool = Field(default=False, description="cfg.use_split_qkv_input: inputs per head")
     use_hook_mlp_in: bool = Field(default=False, description="cfg.use_hook_mlp_in")
     use_attn_in: bool = Field(default=False, description="cfg.use_attn_in: attention input per head")
+
+    @model_validator(mode="after")
+    def _fits_library(self) -> ActivationCache:
+        _check_library(self, self.library, self.attention, self.compatibility_mode)
+        return self
+
+
+def _check_library(workload: ModelTask, library: str, attention: str | None, compatibility_mode: bool) -> None:
+    """Switches that only one library has."""
+    if attention == "sdpa" and library.startswith("transformer_"):
+        always = "HookedTransformer" if library == "transformer_lens" else "TransformerBridge"
+        raise ValueError(f"attention 'sdpa' is of transformers; {always} always computes the scores")
+    if compatibility_mode and library != "transformer_bridge":
+        raise ValueError("compatibility_mode is of transformer_bridge")
+    if workload.no_processing and not library.startswith("transformer_"):
+        raise ValueError("no_processing is of transformer_lens")

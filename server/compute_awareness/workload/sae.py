@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from .fields import BatchSize, DtypeField, LibraryVersion, ModelRef, SeqLen, Task, Tokens, Width
 
-SaeArchitecture = Literal["standard", "topk", "batchtopk", "jumprelu", "gated"]
+SaeArchitecture = Literal["standard", "topk", "abstopk", "batchtopk", "matryoshka_batchtopk", "jumprelu", "gated"]
+_INFERENCE_ONLY = "SAELens 6.54 registers it for inference only (no training class); see sae_inference"
+_NOT_TRAINED = {
+    "transcoder": _INFERENCE_ONLY,
+    "skip_transcoder": _INFERENCE_ONLY,
+    "jumprelu_transcoder": _INFERENCE_ONLY,
+    "jumprelu_skip_transcoder": _INFERENCE_ONLY,
+    "temporal": "SAELens 6.54 registers it for inference only (no training class)",
+    "matching_pursuit": "not covered yet: its memory grows with every iteration of the encoder, and the data decide "
+    "how many there are (up to d_in)",
+}
+
+
+def _trainable(value: Any) -> Any:
+    """Names that SAELens knows but does not train get their reason."""
+    if isinstance(value, str) and value in _NOT_TRAINED:
+        raise ValueError(f"{value!r} cannot be estimated for training: {_NOT_TRAINED[value]}")
+    return value
 
 
 class SaeTraining(Task):
@@ -17,7 +34,9 @@ class SaeTraining(Task):
     task: Literal["sae_training"] = "sae_training"
     library: Literal["sae_lens"] = "sae_lens"
     library_version: LibraryVersion = None
-    architecture: SaeArchitecture = Field(default="standard", description="SAE architecture")
+    architecture: Annotated[SaeArchitecture, BeforeValidator(_trainable)] = Field(
+        default="standard", description="SAE architecture"
+    )
     model: ModelRef | None = Field(
         default=None, description="Language model the activations come from; null = cached activations, d_in is needed"
     )
@@ -30,7 +49,10 @@ class SaeTraining(Task):
         default=None, description="d_sae / d_in; used where d_sae is null"
     )
     k: Annotated[int, Field(ge=1, le=10**6)] = Field(
-        default=100, description="Active features per token (topk, batchtopk)"
+        default=100, description="Active features per token (top-k family)"
+    )
+    matryoshka_widths: Annotated[list[Width], Field(max_length=64)] | None = Field(
+        default=None, description="matryoshka_batchtopk: nested widths, rising; d_sae is added at the end"
     )
     train_batch_size_tokens: Tokens = Field(default=4096, description="Tokens per SAE step")
     context_size: SeqLen = Field(default=128, description="Tokens per prompt of the activation store")
@@ -41,20 +63,45 @@ class SaeTraining(Task):
         default=32, description="Prompts per language-model forward of the store"
     )
     training_tokens: Tokens = Field(default=2_000_000, description="Tokens of the whole run (for time, not memory)")
-    dtype: Literal["float32"] = Field(default="float32", description="Dtype of the SAE")
+    dtype: DtypeField = Field(default="float32", description="Dtype of the SAE; its activations are stored in float32")
     model_dtype: DtypeField = Field(
         default="float32", description="Dtype of the language model (SAELens default: float32)"
     )
     act_store_device: Literal["cpu"] | None = Field(
         default=None, description="'cpu' keeps the activation store in host memory; null = with the SAE"
     )
-    autocast: bool = Field(default=False, description="Mixed precision of the SAE step")
+    autocast: bool = Field(default=False, description="bfloat16 autocast of the SAE step; it hardly lowers the peak")
+    autocast_lm: bool = Field(default=False, description="bfloat16 autocast of the language model; not covered yet")
+    evaluation: bool = Field(
+        default=True,
+        description="Count SAELens' evaluation: LanguageModelSAETrainingRunner does it while logging to wandb (its "
+        "default); false = log_to_wandb false, or SAETrainer without an evaluator",
+    )
+    eval_batch_size_prompts: BatchSize | None = Field(
+        default=None, description="Prompts per evaluation batch; null = store_batch_size_prompts"
+    )
+    eval_every_n_steps: Annotated[int, Field(ge=1, le=10**9)] = Field(
+        default=1000, description="wandb_log_frequency * eval_every_n_wandb_logs (SAELens: 10 * 100)"
+    )
     optimizer: Literal["adam"] = Field(default="adam", description="SAELens trains with Adam")
 
     @model_validator(mode="after")
     def _whole(self) -> SaeTraining:
-        if self.autocast:
-            raise ValueError("autocast of SAE training is not covered yet; give autocast false")
+        if self.autocast_lm:
+            raise ValueError(
+                "autocast_lm is not covered yet; model_dtype bfloat16 halves the weights, autocast_lm does not"
+            )
+        if self.dtype != "float32" and self.autocast:
+            raise ValueError(f"autocast of a {self.dtype} SAE is not covered yet; give dtype float32")
+        if self.dtype != "float32" and self.architecture == "gated":
+            raise ValueError(
+                f"SAELens cannot train a gated SAE in {self.dtype}: its auxiliary loss multiplies the float32 "
+                "activations by weights of another dtype; give dtype float32"
+            )
+        if self.matryoshka_widths is not None and self.architecture != "matryoshka_batchtopk":
+            raise ValueError(f"matryoshka_widths is for matryoshka_batchtopk, not {self.architecture}")
+        if self.architecture == "matryoshka_batchtopk" and not self.matryoshka_widths:
+            raise ValueError("matryoshka_batchtopk needs matryoshka_widths, e.g. [512, 2048, 8192]")
         if self.model is None and self.d_in is None:
             raise ValueError("give d_in, or model and hook_name")
         if self.model is not None and self.hook_name is None:

@@ -9,11 +9,13 @@ import anyio.to_thread
 from mcp.types import CallToolResult
 
 from ..answers import answer, concise_estimate
-from ..arguments import Detail, as_workload
+from ..arguments import Detail, Python, as_workload
 from ..outlines import EstimateOutline
 
 
-async def estimate_memory(detail: Detail = "concise", **fields: Any) -> Annotated[CallToolResult, EstimateOutline]:
+async def estimate_memory(
+    python: Python = None, detail: Detail = "concise", **fields: Any
+) -> Annotated[CallToolResult, EstimateOutline]:
     """Estimate the memory of one experiment in bytes, by component (weights, activation cache, optimizer state...),
     with peak, range and how exact it is. For comparing settings when the hardware does not matter; to learn whether
     it fits use preflight_experiment, for which GPU to get recommend_compute. Looks at no hardware; fetches a model's
@@ -21,5 +23,5 @@ async def estimate_memory(detail: Detail = "concise", **fields: Any) -> Annotate
     from ...estimator import estimate
 
     workload = as_workload(fields)
-    result = await anyio.to_thread.run_sync(partial(estimate, workload), abandon_on_cancel=True)
+    result = await anyio.to_thread.run_sync(partial(estimate, workload, python=python), abandon_on_cancel=True)
     return answer(result if detail == "full" else concise_estimate(result), detail)

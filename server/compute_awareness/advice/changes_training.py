@@ -1,0 +1,141 @@
+"""Changes that make training, patching and generation need less."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..models.resolve import resolve
+from ..workload import DTYPE_BYTES, Generation, Patching, Training
+from .answers import Change
+from .attempt import HALF_DETAIL, Attempt, half
+
+
+def for_training(attempt: Attempt, workload: Training) -> list[Change]:
+    return [
+        attempt.no("selective_caching", "nothing is cached in training"),
+        _accumulate(attempt, workload),
+        _small_optimizer(attempt, workload),
+        _half_weights(attempt, workload),
+        _checkpointing(attempt, workload),
+    ]
+
+
+def for_patching(attempt: Attempt, workload: Patching) -> list[Change]:
+    needs_graph = workload.method != "activation_patching"
+    return [
+        _cache_less(attempt, workload),
+        _smaller_batch(attempt, workload, "the effects of prompts are averaged anyway"),
+        attempt.no("offloading", "the clean cache is read in every patched pass"),
+        _half_model(attempt, workload),
+        attempt.no("gradient_checkpointing", "HookedTransformer has no checkpointing")
+        if needs_graph
+        else attempt.no("gradient_checkpointing", "no gradients are kept (torch.no_grad)"),
+    ]
+
+
+def for_generation(attempt: Attempt, workload: Generation) -> list[Change]:
+    return [
+        attempt.no("selective_caching", "nothing is cached but keys and values"),
+        _smaller_batch(attempt, workload, "sequences do not see each other"),
+        attempt.no("offloading", "the weights are read for every token: moving them would dominate"),
+        _half_model(attempt, workload),
+        attempt.no("gradient_checkpointing", "no gradients are kept in generation"),
+    ]
+
+
+def _accumulate(attempt: Attempt, workload: Training) -> Change:
+    batch = attempt.largest("batch_size", workload.batch_size)
+    if batch is None:
+        return attempt.no("smaller_batch", "the batch is 1 already; a shorter seq_len would change the experiment")
+    steps = -(-workload.batch_size // batch)
+    patch = {"batch_size": batch, "gradient_accumulation": workload.gradient_accumulation * steps}
+    return attempt.change(
+        "smaller_batch", f"batch {batch} with gradients of {steps} passes added up", patch, "equivalent",
+        detail="the same gradient up to rounding, where the loss is averaged over equal numbers of tokens",
+        cost=f"{steps} passes per step",
+        code=f"for micro in torch.split(batch, {batch}):\n"
+        f"    (model(**inputs(micro)).loss / {steps}).backward()\noptimizer.step(); optimizer.zero_grad()",
+    )  # fmt: skip
+
+
+def _small_optimizer(attempt: Attempt, workload: Training) -> Change:
+    if workload.optimizer not in ("adam", "adamw"):
+        return attempt.no("offloading", f"the state of {workload.optimizer} is small already")
+    return attempt.change(
+        "offloading", "8-bit optimizer state (bitsandbytes)", {"optimizer": "adamw_8bit"}, "numerically_different",
+        detail="Adam's moments are kept in 8 bits with a scale per 256 values",
+        cost="little",
+        code="import bitsandbytes as bnb\noptimizer = bnb.optim.AdamW8bit(model.parameters(), lr=lr)",
+    )  # fmt: skip
+
+
+def _half_weights(attempt: Attempt, workload: Training) -> Change:
+    if DTYPE_BYTES[workload.dtype] < 4:
+        return attempt.no("mixed_precision", f"it trains in {workload.dtype} already")
+    if not attempt.place.has_bfloat16:
+        return attempt.no("mixed_precision", "the card has no bfloat16, and float16 weights do not train stably")
+    return attempt.change(
+        "mixed_precision", "bfloat16 weights, gradients and moments", {"dtype": "bfloat16"}, "numerically_different",
+        detail="updates smaller than about 1/256 of a weight are lost; autocast keeps float32 weights but saves less",
+        cost="none, usually faster",
+        code=f"model = {_loader(workload)}, dtype=torch.bfloat16)",
+    )  # fmt: skip
+
+
+def _checkpointing(attempt: Attempt, workload: Training) -> Change:
+    if workload.library != "transformers":
+        return attempt.no("gradient_checkpointing", "HookedTransformer has no checkpointing; transformers has")
+    if workload.gradient_checkpointing:
+        return attempt.no("gradient_checkpointing", "activations are recomputed already")
+    return attempt.change(
+        "gradient_checkpointing", "recompute activations in the backward pass", {"gradient_checkpointing": True},
+        "equivalent",
+        detail="the same gradients",
+        cost="about a third more time",
+        code="model.gradient_checkpointing_enable()",
+    )  # fmt: skip
+
+
+def _cache_less(attempt: Attempt, workload: Patching) -> Change:
+    if workload.names_filter is not None:
+        return attempt.no("selective_caching", "the cache is filtered already")
+    if workload.method not in ("activation_patching", "attribution_patching"):
+        return attempt.no("selective_caching", "edge attribution reads the input of every edge")
+    return attempt.change(
+        "selective_caching", "cache only the residual stream, if that is all you patch (names_filter)",
+        {"names_filter": ["*hook_resid_pre"]}, "equivalent",
+        detail="what is kept is the same to the bit; name the hooks that you patch",
+        cost="none",
+        code='_, clean_cache = model.run_with_cache(clean, names_filter=lambda n: n.endswith("hook_resid_pre"))',
+    )  # fmt: skip
+
+
+def _smaller_batch(attempt: Attempt, workload: Generation | Patching, why: str) -> Change:
+    batch = attempt.largest("batch_size", workload.batch_size)
+    if batch is None:
+        return attempt.no("smaller_batch", "the batch is 1 already")
+    return attempt.change(
+        "smaller_batch", f"batch {batch} instead of {workload.batch_size}", {"batch_size": batch}, "equivalent",
+        detail=why,
+        cost=f"{-(-workload.batch_size // batch)} runs instead of one",
+        code=f"for batch in torch.split(tokens, {batch}):\n    ...",
+    )  # fmt: skip
+
+
+def _half_model(attempt: Attempt, workload: Generation | Patching) -> Change:
+    if DTYPE_BYTES[workload.dtype] < 4:
+        return attempt.no("mixed_precision", f"it runs in {workload.dtype} already")
+    dtype = half(attempt.place)
+    patch: dict[str, Any] = {"dtype": dtype}
+    return attempt.change(
+        "mixed_precision", f"{dtype} weights and activations", patch, "numerically_different",
+        detail=HALF_DETAIL, cost="none, usually faster on a GPU",
+        code=f"model = {_loader(workload)}, dtype=torch.{dtype})",
+    )  # fmt: skip
+
+
+def _loader(workload: Training | Generation | Patching) -> str:
+    spec = resolve(workload.model)
+    if workload.library == "transformers":
+        return f'AutoModelForCausalLM.from_pretrained("{spec.hf_id or spec.name}"'
+    return f'HookedTransformer.from_pretrained("{spec.tl_name or spec.name}"'

@@ -1,0 +1,143 @@
+"""The estimate of text generation: a prompt, then new tokens one by one."""
+
+from __future__ import annotations
+
+from ..errors import InputError
+from ..memory import hooked_generate, hooked_versions, transformers_forward, transformers_generate, weights
+from ..memory.estimate import Estimate
+from ..memory.loading import loading
+from ..memory.tape import Tape
+from ..models.resolve import resolve
+from ..models.spec import ModelSpec
+from ..runtime.flops import forward_flops
+from ..versions import check, is_verified, parse
+from ..workload import DTYPE_BYTES
+from ..workload.generation import Generation
+from .assemble import assemble, download_bytes, largest_and_peak, millions, repeatable
+
+
+def _check_hooked(workload: Generation, spec: ModelSpec) -> None:
+    """What generation with HookedTransformer was not compared for."""
+    if spec.positional in ("alibi", "shortformer"):
+        raise InputError(f"generation with HookedTransformer is not covered yet for {spec.positional} positions")
+    version = workload.library_version
+    if version is not None and not hooked_versions.release(parse(version)).newest:
+        raise InputError(f"library_version: generation is not covered yet with transformer-lens {version}, from 3.5.1 on")
+
+
+def generation(workload: Generation, capability: str | None) -> Estimate:
+    """What `generate` takes from the prompt to the last new token.
+
+    Raises:
+        InputError: unknown model, versions not covered, a model without sdpa, quantised weights (not covered yet).
+    """
+    if workload.quantization is not None:
+        raise InputError(f"quantization: {workload.quantization!r} is not covered yet for generation")
+    spec = resolve(workload.model)
+    verified, warnings = check(workload.library, workload.library_version)
+    same_source = is_verified(workload.library, workload.library_version)
+    width = DTYPE_BYTES[workload.dtype]
+    assumptions = [f"one call of generate on one device, every new token is made; {verified}"]
+    if not same_source:
+        assumptions.append(f"measured on {verified} only; {workload.library_version} is taken to allocate the same")
+    lens = workload.library == "transformer_lens"
+    if lens:
+        _check_hooked(workload, spec)
+    play = _hooked if lens else _transformers
+    tape, attention, parameters, buffers, context, said = play(workload, spec, width, capability)
+    assumptions += said
+    if workload.kv_cache:
+        assumptions.append("every new token reads all weights and the cache once: decoding is bound by bandwidth")
+    total = workload.seq_len + workload.new_tokens
+    if total - 1 > context:  # the last new token is never read
+        ends = spec.positional != "alibi" if lens else spec.positional in ("learned", "shortformer")
+        fails = ": its positions end there, the run fails" if ends else ""
+        warnings.append(
+            f"seq_len {workload.seq_len} + new_tokens {workload.new_tokens} is beyond {workload.library}'s context "
+            f"of {context} tokens{fails}"
+        )
+    at_peak, largest = largest_and_peak(tape, {"weights": parameters * width, "buffers": buffers})
+    details = {
+        "weights": f"{millions(parameters)} parameters in {workload.dtype}",
+        "kv_cache": f"keys and values of {total - 1} tokens for each of {workload.batch_size} sequences",
+        "logits": "of the next token" + (", and of every position of the prompt" if lens else ""),
+        "activations": "the residual stream and what the running layer works on",
+        "temporaries": "alive at the peak besides all that: intermediate results, copies of weights",
+        "buffers": "rotary tables, masks and the like",
+    }
+    return assemble(
+        workload.model_dump() | {"attention": attention, "model": repeatable(workload.model, spec)},
+        at_peak,
+        largest,
+        details,
+        capability,
+        # CUDA's fused attention kernels are not the ones that were measured.
+        precision="exact" if same_source and attention != "sdpa" else "close",
+        verified_on=f"{verified}, torch 2.13 (CPU; no GPU measurement)",
+        loading=loading(
+            workload.library, workload.library_version, spec, workload.dtype, no_processing=workload.no_processing
+        ),
+        download_bytes=download_bytes(spec),
+        flops=generation_flops(workload, spec),
+        # Every token after the first reads all weights, and the cache as it stands: half of its last size on average.
+        moved_bytes=tape.peak + (workload.new_tokens - 1) * (at_peak["weights"] + largest["kv_cache"] // 2),
+        assumptions=assumptions,
+        warnings=warnings,
+    )
+
+
+def _transformers(
+    workload: Generation, spec: ModelSpec, width: int, capability: str | None
+) -> tuple[Tape, str, int, int, int, list[str]]:
+    """(tape, attention, parameters, bytes of buffers, context, assumptions) of `model.generate`."""
+    attention = workload.attention or transformers_forward.default_attention(spec)
+    old_card = capability is not None and float(capability) < 8.0 and spec.n_kv_heads != spec.n_heads
+    unfused = attention == "sdpa" and (transformers_forward.needs_math_kernel(spec, width) or old_card)
+    run = transformers_generate.Generate(
+        spec, workload.batch_size, workload.seq_len, workload.new_tokens, width, attention, workload.kv_cache, unfused
+    )
+    said = [f"attention implementation: {attention}; model in eval mode, do_sample=False, prompts without padding"]
+    if unfused:
+        said.append("sdpa with grouped heads runs unfused on this card or dtype: the scores are counted")
+    if "dtype" not in workload.model_fields_set and spec.checkpoint_dtype not in (None, workload.dtype):
+        said.append(
+            f"dtype float32, as none was given; transformers 5 loads {spec.checkpoint_dtype} unless told otherwise"
+        )
+    buffers = weights.hf_buffer_bytes(spec, width)
+    return transformers_generate.generate(run), attention, weights.hf_params(spec), buffers, spec.n_ctx, said
+
+
+def _hooked(
+    workload: Generation, spec: ModelSpec, width: int, capability: str | None
+) -> tuple[Tape, str, int, int, int, list[str]]:
+    """(tape, attention, parameters, bytes of buffers, context, assumptions) of `HookedTransformer.generate`."""
+    folded = not workload.no_processing
+    run = hooked_generate.Generate(
+        spec, workload.batch_size, workload.seq_len, workload.new_tokens, width, folded, workload.kv_cache
+    )
+    said = ["HookedTransformer.generate with its default sampling (do_sample, temperature 1), a tokenizer is attached"]
+    buffers = weights.tl_buffer_bytes(spec, width)
+    return hooked_generate.generate(run), "eager", weights.tl_params(spec, folded), buffers, spec.context_tl, said
+
+
+def generation_flops(workload: Generation, spec: ModelSpec) -> int:
+    """Operations of the whole call: the prompt's pass, then one token at a time over a growing context.
+
+    Without a cache every step runs the whole sequence again. Sums over the steps are closed forms. transformers
+    unembeds the last position only, TransformerLens every position it is given.
+    """
+    b, s, n = workload.batch_size, workload.seq_len, workload.new_tokens
+    lens = workload.library == "transformer_lens"
+    unembed = 2 * b * spec.d_model * spec.d_vocab
+    last = s + n - 1
+    if workload.kv_cache:
+        prefill = forward_flops(spec, b, s, logits=False) + unembed * (s if lens else 1)
+        scores = 4 * b * spec.n_layers * spec.q_width
+        one = forward_flops(spec, b, 1, logits=False) - scores
+        context = (last * (last + 1) - s * (s + 1)) // 2  # keys seen by the new tokens, s + 1 .. last
+        return prefill + (n - 1) * (one + unembed) + scores * context
+    tokens = (last * (last + 1) - (s - 1) * s) // 2
+    squares = (last * (last + 1) * (2 * last + 1) - (s - 1) * s * (2 * s - 1)) // 6
+    scores = 4 * b * spec.n_layers * spec.q_width
+    per_token = forward_flops(spec, b, 1, logits=False) - scores
+    return per_token * tokens + scores * squares + unembed * (tokens if lens else n)

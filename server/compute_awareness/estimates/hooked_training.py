@@ -1,0 +1,113 @@
+"""The estimate of training a HookedTransformer: one optimizer step, all parameters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from ..memory import hooked_training as memory
+from ..memory import hooked_versions, optimizer, weights
+from ..memory.estimate import Estimate
+from ..memory.hooked_pass import Run
+from ..memory.loading import loading
+from ..models.resolve import resolve
+from ..models.spec import ModelSpec
+from ..runtime.flops import forward_flops
+from ..versions import check, is_verified, parse
+from ..workload import DTYPE_BYTES
+from .assemble import assemble, download_bytes, largest_and_peak, millions, repeatable
+
+if TYPE_CHECKING:
+    from ..workload.training import Training
+
+
+def hooked_training(workload: Training, capability: str | None) -> Estimate:
+    """What a training step of a HookedTransformer takes: forward to the loss, backward, optimizer.
+
+    Raises:
+        InputError: unknown model; what HookedTransformer cannot do; what is not covered.
+    """
+    spec = resolve(workload.model)
+    verified, warnings = check("transformer_lens", workload.library_version)
+    refuse_uncovered(spec, workload.library_version, workload.seq_len, "training")
+    if workload.gradient_checkpointing:
+        raise InputError("gradient_checkpointing: HookedTransformer has none; use library transformers")
+    if workload.trainable != "all":
+        raise InputError("trainable: only 'all' is covered with transformer_lens; for LoRA use library transformers")
+    if workload.autocast:
+        raise InputError("autocast: not covered yet with transformer_lens")
+    if workload.optimizer == "adamw_8bit" and capability is None:
+        warnings.append("adamw_8bit needs bitsandbytes and an NVIDIA GPU")
+    width, folded = DTYPE_BYTES[workload.dtype], not workload.no_processing
+    batches = workload.gradient_accumulation or 1
+    params = weights.tl_params(spec, folded)
+    run = Run(spec, workload.batch_size, workload.seq_len, width, folded=folded, gradients=True)
+    step = memory.step(run, workload.optimizer, batches)
+    at_peak, largest = largest_and_peak(
+        step.tape,
+        {
+            "weights": params * width,
+            "buffers": standing_buffers(spec, run),
+            "optimizer_state": optimizer.state_bytes(workload.optimizer, step.trained),
+        },
+    )
+    assumptions = [
+        f"{verified}; loss = model(tokens, return_type='loss'), no output kept, zero_grad(set_to_none=True)",
+        "every parameter is trained; the optimizer is torch's foreach variant, as torch chooses on CUDA",
+    ]
+    if folded:
+        warnings.append(
+            "norm weights are folded away by from_pretrained, so they are not trained; to fine-tune use "
+            "from_pretrained_no_processing (no_processing)"
+        )
+    if width < 4:
+        assumptions.append(f"parameters, gradients and optimizer state are {workload.dtype}, as the model is")
+    details = {
+        "weights": f"{millions(params)} parameters in {workload.dtype} as HookedTransformer",
+        "gradients": "of every parameter",
+        "optimizer_state": workload.optimizer,
+        "activations": "kept by autograd for the backward pass, copies of the weight matrices among them",
+        "logits": f"[{workload.batch_size}, {workload.seq_len}, {spec.d_vocab}]",
+        "temporaries": "alive at the peak besides all that: gradients of activations, the optimizer's lists",
+        "buffers": "rotary tables, masks and the like",
+    }
+    per_batch = 3 * forward_flops(spec, workload.batch_size, workload.seq_len)
+    passes = batches
+    if workload.training_tokens:
+        passes = -(-workload.training_tokens // (workload.batch_size * workload.seq_len))
+    return assemble(
+        workload.model_dump() | {"model": repeatable(workload.model, spec)},
+        at_peak,
+        largest,
+        details,
+        capability,
+        precision="exact" if is_verified("transformer_lens", workload.library_version) else "close",
+        verified_on=f"{verified}, torch 2.13 (CPU; no GPU measurement)",
+        loading=loading(
+            "transformer_lens", workload.library_version, spec, workload.dtype, no_processing=workload.no_processing
+        ),
+        download_bytes=download_bytes(spec),
+        flops=per_batch * passes,
+        assumptions=assumptions,
+        warnings=warnings,
+    )
+
+
+def refuse_uncovered(spec: ModelSpec, version: str | None, seq_len: int, what: str) -> None:
+    """InputError for models, releases and lengths whose backward pass was not transcribed."""
+    if spec.positional == "shortformer":
+        raise InputError(f"model: {what} of {spec.name} (shortformer positions) is not covered yet")
+    if not hooked_versions.release(parse(version) if version else None).newest:
+        raise InputError(f"library_version: {what} is covered from transformer-lens 3.5.1 on, not {version}")
+    if spec.positional != "alibi" and seq_len > spec.context_tl:
+        raise InputError(
+            f"seq_len: {seq_len} is beyond transformer_lens's context of {spec.context_tl} tokens; the run fails"
+        )
+
+
+def standing_buffers(spec: ModelSpec, run: Run) -> int:
+    """Bytes of the buffers once a first pass has run: grown rotary tables, ALiBi's biases."""
+    total = weights.tl_buffer_bytes(spec, run.width, run.seq_len)
+    if spec.positional == "alibi":
+        total += spec.n_layers * 4 * spec.n_heads * run.seq_len**2
+    return total

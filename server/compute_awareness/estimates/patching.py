@@ -1,0 +1,130 @@
+"""The estimate of activation patching and attribution patching with a HookedTransformer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from fnmatch import translate
+from typing import TYPE_CHECKING
+
+from .. import hook_names
+from ..errors import InputError
+from ..memory import hooked_patching as memory
+from ..memory import weights
+from ..memory.estimate import Estimate
+from ..memory.hooked_pass import Run
+from ..memory.hooked_transformer import family
+from ..memory.loading import loading
+from ..models.resolve import resolve
+from ..models.spec import ModelSpec
+from ..runtime.flops import forward_flops
+from ..versions import check, is_verified
+from ..workload import DTYPE_BYTES, ActivationCache
+from .assemble import assemble, download_bytes, largest_and_peak, millions, repeatable
+from .hooked_training import refuse_uncovered, standing_buffers
+
+if TYPE_CHECKING:
+    from ..workload.patching import Patching
+
+_PER_HEAD = ("attn.hook_q", "attn.hook_k", "attn.hook_v", "attn.hook_z", "attn.hook_result", "attn.hook_pattern")
+
+
+def patching(workload: Patching, capability: str | None) -> Estimate:
+    """What a patching experiment takes: the clean cache, and the patched runs or the run with gradients.
+
+    Raises:
+        InputError: unknown model, hooks that match nothing, layers outside the model, what is not covered.
+    """
+    if workload.method in ("eap", "eap_ig"):
+        raise InputError(f"method: {workload.method!r} is not covered yet; covered: {', '.join(_COVERED)}")
+    spec = resolve(workload.model)
+    verified, warnings = check("transformer_lens", workload.library_version)
+    refuse_uncovered(spec, workload.library_version, workload.seq_len, "patching")
+    if workload.use_hook_mlp_in and not spec.d_mlp:
+        raise InputError(f"use_hook_mlp_in: {spec.name} has attention only")
+    width, folded = DTYPE_BYTES[workload.dtype], not workload.no_processing
+    cached = _as_cache(workload)
+    run = Run(
+        spec, workload.batch_size, workload.seq_len, width, folded=folded,
+        selects=hook_names.selector(cached, spec), trainable=workload.parameter_gradients,
+        use_attn_result=workload.use_attn_result, use_split_qkv_input=workload.use_split_qkv_input,
+        use_hook_mlp_in=workload.use_hook_mlp_in,
+    )  # fmt: skip
+    assumptions = [f"{verified}; the clean cache is made under torch.no_grad(), its logits are kept"]
+    one = forward_flops(spec, workload.batch_size, workload.seq_len)
+    if workload.method == "activation_patching":
+        patches = _patches(workload, spec, run.selects)
+        tape, clean = memory.activation_patching(run, patches)
+        flops = one * (1 + patches)
+        assumptions.append(f"{patches} patched forward passes per batch of prompts, one after the other, no gradients")
+        warnings.append("transformer_lens.patching does not switch gradients off; run it under torch.no_grad()")
+    else:
+        tape, clean = memory.attribution_patching(run)
+        flops = 4 * one
+        assumptions.append(
+            "activations and gradients of the corrupted run are cached by hooks, model(tokens) goes straight into a "
+            "metric of one logit per prompt, then backward()"
+        )
+        assumptions.append(
+            "backward allocates the gradients of all parameters, though nobody reads them (parameter_gradients)"
+            if workload.parameter_gradients
+            else "parameters do not require gradients; those of activations begin at hook_embed"
+        )
+    if not sum(clean.hook_counts.values()):
+        raise InputError(hook_names.no_hook(cached, spec, run))
+    at_peak, largest = largest_and_peak(
+        tape, {"weights": weights.tl_params(spec, folded) * width, "buffers": standing_buffers(spec, run)}
+    )
+    details = {
+        "weights": f"{millions(weights.tl_params(spec, folded))} parameters in {workload.dtype} as HookedTransformer",
+        "activation_cache": "the clean cache"
+        if workload.method == "activation_patching"
+        else "clean activations, corrupted activations and their gradients",
+        "gradients": "of every parameter: allocated by backward, not used"
+        if workload.parameter_gradients
+        else "of hook_embed",
+        "activations": "kept by autograd for the backward pass",
+        "logits": f"[{workload.batch_size}, {workload.seq_len}, {spec.d_vocab}], clean and of a patched run",
+        "temporaries": "alive at the peak besides all that: intermediate results, copies of weights",
+        "buffers": "rotary tables, masks and the like",
+    }
+    return assemble(
+        workload.model_dump() | {"model": repeatable(workload.model, spec)},
+        at_peak,
+        largest,
+        details,
+        capability,
+        precision="exact" if is_verified("transformer_lens", workload.library_version) else "close",
+        verified_on=f"{verified}, torch 2.13 (CPU; no GPU measurement)",
+        loading=loading(
+            "transformer_lens", workload.library_version, spec, workload.dtype, no_processing=workload.no_processing
+        ),
+        download_bytes=download_bytes(spec),
+        flops=flops * -(-(workload.n_prompts or workload.batch_size) // workload.batch_size),
+        assumptions=assumptions,
+        warnings=warnings,
+    )
+
+
+_COVERED = ("activation_patching", "attribution_patching")
+
+
+def _as_cache(workload: Patching) -> ActivationCache:
+    """The clean run_with_cache as a workload of its own."""
+    return ActivationCache(
+        model=workload.model, batch_size=workload.batch_size, seq_len=workload.seq_len, dtype=workload.dtype,
+        no_processing=workload.no_processing, names_filter=workload.names_filter, layers=workload.layers,
+        use_attn_result=workload.use_attn_result, use_split_qkv_input=workload.use_split_qkv_input,
+        use_hook_mlp_in=workload.use_hook_mlp_in,
+    )  # fmt: skip
+
+
+def _patches(workload: Patching, spec: ModelSpec, selects: Callable[[str], bool] | None) -> int:
+    """Forward passes of the sweep: layers x positions, x heads where the filter names an activation per head."""
+    assert selects is not None
+    layers = len({layer % spec.n_layers for layer in workload.layers}) if workload.layers else spec.n_layers
+    positions = workload.positions or workload.seq_len
+    patterns = [re.compile(translate(pattern)) for pattern in workload.names_filter or ()]
+    per_head = any(p.match(f"blocks.0.{hook}") for p in patterns for hook in _PER_HEAD)
+    residual = any(p.match(f"blocks.0.{family(hook)}") for p in patterns for hook in ("hook_resid_pre",))
+    return layers * positions * (spec.n_heads if per_head and not residual else 1)

@@ -1,0 +1,137 @@
+"""The estimate of using an SAE: features of a batch of activations, or its reconstruction in the model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from ..errors import InputError
+from ..memory import hooked_transformer
+from ..memory import sae_inference as sae
+from ..memory.estimate import Estimate
+from ..memory.loading import loading
+from ..memory.sae_inference import Use
+from ..memory.sae_splice import spliced_forward
+from ..memory.sae_step import Ledger
+from ..memory.tape import Tape, Tensor
+from ..runtime.flops import forward_flops
+from ..versions import check
+from ..workload import DTYPE_BYTES
+from ..workload.sae_inference import SaeInference
+from .assemble import assemble, download_bytes, millions, repeatable
+from .sae_training import HookedModel, features, hooked_model
+
+
+def sae_inference(workload: SaeInference, capability: str | None) -> Estimate:
+    """What it takes, under torch.no_grad(). Bytes as integers.
+
+    Raises:
+        InputError: unknown model or hook, sizes that do not agree, more than d_sae active features.
+    """
+    verified, warnings = check("sae_lens", workload.library_version)
+    model = None
+    d_in = workload.d_in
+    model_width = DTYPE_BYTES[workload.model_dtype]
+    if workload.model is not None:
+        assert workload.hook_name is not None
+        model = hooked_model(
+            workload.model, workload.hook_name, workload.batch_size, workload.seq_len, model_width, d_in
+        )
+        d_in = model.width_of_hook
+    assert d_in is not None
+    d_sae = features(workload.d_sae, workload.expansion_factor, d_in, warnings)
+    architecture = "jumprelu" if workload.architecture in sae.SAVED_AS_JUMPRELU else workload.architecture
+    if workload.k > d_sae and "topk" in architecture:
+        raise InputError(f"k {workload.k} is more than the {d_sae} features")
+    tokens = workload.batch_size * workload.seq_len
+    use = Use(
+        architecture, d_in, d_sae, workload.d_out or d_in, workload.k, tokens, DTYPE_BYTES[workload.dtype], model_width
+    )
+    tape = Ledger()
+    tape.new(workload.n_saes * use.params * use.width, "sae_weights")
+    flops = workload.n_saes * 2 * d_in * d_sae * tokens
+    if model is not None:
+        part = model.part
+        tape.new(part.weights, "weights")
+        tape.new(part.buffers, "buffers")
+    if workload.splice:
+        assert model is not None
+        _splice(tape, workload, model, use)
+        flops *= 4 if workload.use_error_term else 2
+    else:
+        _encode(tape, workload, model, use)
+    spec = model.spec if model else None
+    if spec is not None:
+        layers = model.run.stop_at_layer if model and workload.stop_at_layer and not workload.splice else None
+        flops += forward_flops(spec, workload.batch_size, workload.seq_len, layers=layers, logits=layers is None)
+    assumptions = [f"under torch.no_grad(), one batch at a time; {verified}"]
+    if workload.architecture != architecture:
+        assumptions.append(f"a {workload.architecture} SAE is saved and loaded as {architecture}")
+    if workload.splice:
+        assumptions.append("HookedSAETransformer; only the features are cached, not the model's other hooks")
+    elif model is not None:
+        assumptions.append("run_with_cache of that hook alone; logits and cache are still held while the SAE encodes")
+    return assemble(
+        workload.model_dump()
+        | {"d_in": d_in, "d_sae": d_sae, "expansion_factor": d_sae / d_in, "model": repeatable(workload.model, spec)},
+        tape.at_peak,
+        tape.largest,
+        {
+            "sae_weights": f"{workload.n_saes} x {millions(use.params)} parameters, d_in {d_in} x d_sae {d_sae}, "
+            f"{workload.dtype}",
+            "sae_activations": "feature activations that are kept",
+            "weights": f"{spec.name} in {workload.model_dtype}" if spec else "",
+            "activation_cache": "what the cache holds",
+            "temporaries": "intermediate results of the SAE and the model",
+            "buffers": "rotary tables, masks and the like",
+            "activations": "the activations to encode",
+        },
+        capability,
+        precision="close",
+        verified_on=f"{verified}, torch 2.13 (CPU; no GPU measurement)",
+        loading=loading("transformer_lens", None, spec, workload.model_dtype, no_processing=True) if spec else None,
+        download_bytes=download_bytes(spec) if spec else None,
+        flops=flops,
+        assumptions=assumptions,
+        warnings=warnings,
+    )
+
+
+def _encode(tape: Ledger, workload: SaeInference, model: HookedModel | None, use: Use) -> None:
+    """run_with_cache of the hook, then each SAE encodes it; features are kept."""
+    tape.phase = "language model"
+    if model is None:
+        source = tape.new(use.rows * use.d_in * use.input_width, "activations")
+    else:
+        call = model.played if workload.stop_at_layer else hooked_transformer.forward(
+            replace(model.run, stop_at_layer=None)
+        )  # fmt: skip
+        tape.append(call.tape)
+        source = tape.new(0)
+    tape.phase = "SAE"
+    for _ in range(min(workload.n_saes, 2)):
+        acts = sae.encode(tape, use, source)
+        tape.book(acts, "sae_activations")
+        if workload.n_saes > 2:  # all but the last are alike: they leave their features behind
+            tape.new((workload.n_saes - 2) * acts.bytes, "sae_activations")
+            workload = workload.model_copy(update={"n_saes": 2})
+
+
+def _splice(tape: Ledger, workload: SaeInference, model: HookedModel, use: Use) -> None:
+    """run_with_saes or run_with_cache_with_saes: the SAE's output goes on through the model."""
+    assert workload.hook_name is not None
+
+    def with_sae(section: Tape, source: Tensor) -> Tensor:
+        acts, out = sae.forward(section, use, source, error_term=workload.use_error_term)
+        if workload.keep_features:
+            section.book(acts, "activation_cache")
+        else:
+            section.drop(acts)
+        return out
+
+    run = replace(model.run, selects=None, stop_at_layer=None)
+    played = spliced_forward(run, workload.hook_name, with_sae)
+    tape.phase = "spliced forward"
+    tape.append(played)
+    for name, size in Counter(played.by_component).items():
+        tape.largest[name] = max(tape.largest[name], size)

@@ -1,0 +1,149 @@
+"""The estimate of training a transformers model: one optimizer step, all parameters or LoRA adapters."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from ..memory import optimizer, transformers_forward, weights
+from ..memory.estimate import Estimate, Precision
+from ..memory.loading import loading
+from ..memory.transformers_training import ARCHITECTURES, Step, default_dropout, optimizer_step, play
+from ..memory.transformers_training_lora import lora
+from ..memory.transformers_training_parts import Lora
+from ..models.resolve import resolve
+from ..models.spec import ModelSpec
+from ..runtime.flops import forward_flops
+from ..units import gib
+from ..versions import check, is_verified
+from ..workload import DTYPE_BYTES
+from .assemble import assemble, download_bytes, largest_and_peak, millions, repeatable
+
+if TYPE_CHECKING:
+    from ..workload.training import Training
+
+
+def transformers_training(workload: Training, capability: str | None) -> Estimate:
+    """What a training step of a Hugging Face model takes: forward with labels, backward, optimizer.
+
+    Raises:
+        InputError: unknown model; attention or LoRA targets it does not have; what is not covered.
+    """
+    spec = resolve(workload.model)
+    verified, warnings = check("transformers", workload.library_version)
+    if workload.autocast:
+        raise InputError("autocast: not covered yet; dtype bfloat16 without autocast is")
+    width = DTYPE_BYTES[workload.dtype]
+    attention = workload.attention or transformers_forward.default_attention(spec)
+    _check(spec, attention)
+    dropout, attention_dropout = default_dropout(spec)
+    step = Step(
+        spec, workload.batch_size, workload.seq_len, width, attention, dropout, attention_dropout,
+        gradient_checkpointing=workload.gradient_checkpointing, accumulation=min(workload.gradient_accumulation, 2),
+        math_kernel=_unfused(spec, attention, width, capability),
+    )  # fmt: skip
+    if workload.trainable == "lora":
+        step = replace(step, lora=_lora(workload, step))
+    played = play(step)
+    optimizer_step(played, workload.optimizer)
+    params = weights.hf_params(spec)
+    trained = sum(elements for elements, _ in played.trained)
+    adapters = sum(elements * size for elements, size in played.trained) if step.lora else 0
+    at_peak, largest = largest_and_peak(
+        played.tape,
+        {
+            "weights": params * width + adapters,
+            "buffers": weights.hf_buffer_bytes(spec, width),
+            "optimizer_state": optimizer.state_bytes(workload.optimizer, played.trained),
+        },
+    )
+    logits = workload.batch_size * workload.seq_len * spec.d_vocab * width
+    assumptions = [
+        f"{verified}; model.train(), loss = model(input_ids, labels=labels, use_cache=False).loss, "
+        "zero_grad(set_to_none=True)",
+        f"the output object is not kept: a loop that keeps it (outputs = model(...)) holds the logits, {gib(logits)}, "
+        "through the backward pass and the next forward",
+        f"attention implementation: {attention}; torch's optimizers run foreach, as they do on CUDA by default",
+    ]
+    if step.math_kernel:
+        assumptions.append("sdpa with grouped heads runs unfused on this card or dtype: the scores are counted")
+    if dropout:
+        assumptions.append(f"dropout {dropout} is active, as the published config asks for in train mode")
+    if width < 4:
+        text = f"weights, gradients and optimizer state are {workload.dtype}, as the model is"
+        assumptions.append(text + ("; the adapters are float32" if step.lora else ""))
+    if workload.optimizer == "adamw_8bit":
+        assumptions.append(
+            "bitsandbytes' AdamW8bit on its own; Hugging Face's Trainer keeps the moments of embeddings in float32"
+        )
+    if "dtype" not in workload.model_fields_set and spec.checkpoint_dtype not in (None, workload.dtype):
+        assumptions.append(
+            f"dtype float32, as none was given; transformers 5 loads {spec.checkpoint_dtype} unless told otherwise"
+        )
+    if workload.dtype == "float16" and workload.trainable == "all":
+        warnings.append("training in pure float16 overflows and its Adam diverges; use bfloat16 or float32")
+    if workload.seq_len > spec.n_ctx:
+        fails = ": its positions end there, the run fails" if spec.positional == "learned" else ""
+        warnings.append(f"seq_len {workload.seq_len} is beyond transformers' context of {spec.n_ctx} tokens{fails}")
+    details = {
+        "weights": f"{millions(params)} parameters in {workload.dtype}"
+        + (f", adapters of {millions(trained)} in float32" if step.lora else ""),
+        "gradients": f"of {millions(trained)} trained parameters",
+        "optimizer_state": workload.optimizer,
+        "activations": "kept by autograd for the backward pass",
+        "logits": f"[{workload.batch_size}, {workload.seq_len}, {spec.d_vocab}]",
+        "temporaries": "alive at the peak besides all that: gradients of activations, the optimizer's lists",
+        "buffers": "rotary tables, masks and the like",
+    }
+    per_batch = forward_flops(spec, workload.batch_size, workload.seq_len)
+    per_batch *= 4 if workload.gradient_checkpointing else 3
+    passes = workload.gradient_accumulation
+    if workload.training_tokens:
+        passes = -(-workload.training_tokens // (workload.batch_size * workload.seq_len))
+    known = is_verified("transformers", workload.library_version)
+    return assemble(
+        workload.model_dump() | {"attention": attention, "model": repeatable(workload.model, spec)},
+        at_peak,
+        largest,
+        details,
+        capability,
+        precision=_precision(workload, known and attention == "eager" and not dropout),
+        verified_on=f"{verified}, torch 2.13 (CPU; no GPU measurement)",
+        loading=loading("transformers", workload.library_version, spec, workload.dtype),
+        download_bytes=download_bytes(spec),
+        flops=per_batch * passes,
+        assumptions=assumptions,
+        warnings=warnings,
+    )
+
+
+def _precision(workload: Training, as_measured: bool) -> Precision:
+    """How sure. The fused kernels and the dropout of CUDA, and bitsandbytes', were read, not run; adapters with
+    checkpointing came out 0 to 5 % high."""
+    if workload.trainable == "lora" and workload.gradient_checkpointing:
+        return "rough"
+    return "exact" if as_measured and workload.optimizer != "adamw_8bit" else "close"
+
+
+def _check(spec: ModelSpec, attention: str) -> None:
+    """InputError for what transformers refuses and for what was not transcribed."""
+    if not spec.has_hf_model:
+        raise InputError(f"{spec.name} has no transformers model; use library transformer_lens")
+    if spec.architecture not in ARCHITECTURES:
+        raise InputError(f"{spec.name}: training of {spec.architecture} is not covered yet")
+    if attention == "sdpa" and not transformers_forward.supports_sdpa(spec.architecture):
+        raise InputError(f"{spec.name}: {spec.architecture} has no sdpa in transformers 5.23; use attention 'eager'")
+
+
+def _unfused(spec: ModelSpec, attention: str, width: int, capability: str | None) -> bool:
+    """Whether sdpa computes all scores on this card: grouped heads in float32, or before Ampere."""
+    old_card = capability is not None and float(capability) < 8.0
+    grouped = spec.n_kv_heads != spec.n_heads
+    return attention == "sdpa" and (transformers_forward.needs_math_kernel(spec, width) or (old_card and grouped))
+
+
+def _lora(workload: Training, step: Step) -> Lora:
+    """peft's adapters; the names of the model's linear layers come from playing one tiny block."""
+    tiny = replace(step, spec=step.spec.model_copy(update={"n_layers": 1}), batch_size=1, seq_len=1, accumulation=1)
+    return lora(step.spec, workload.lora_rank, workload.lora_targets, play(tiny).linears)

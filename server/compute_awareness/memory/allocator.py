@@ -1,0 +1,224 @@
+"""PyTorch's CUDA caching allocator, played over a sequence of allocations and frees.
+
+Read off torch's c10/cuda/CUDACachingAllocator.cpp and c10/core/AllocatorConfig.h (constants the same in 2.11 to 2.15):
+requests are rounded up to 512 bytes; up to 1 MiB they come from segments of 2 MiB, up to 10 MiB from segments of
+20 MiB, above that from a segment of their own in whole 2 MiB. The smallest free block that is large enough is taken
+(of equal ones the lowest address), split where enough would be left, and joined with free neighbours when it is let
+go. Segments go back to the driver only when it has nothing left.
+
+One stream, default settings (no max_split_size, no rounding to powers of two), no CUDA graphs. Segments get rising
+addresses here; where the driver puts them decides only between free blocks of exactly equal size. Sizes and addresses
+are counted in units of 512 bytes inside, so that a free block sorts as one integer.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+UNIT = 512
+_SMALL = 1024 * 1024 // UNIT  # kSmallSize: the largest request of the small pool, and the least that a split leaves
+_SMALL_SEGMENT = 2 * _SMALL  # kSmallBuffer
+_LARGE_SEGMENT = 20 * _SMALL  # large_segment_size
+_MIN_LARGE = 10 * _SMALL  # kMinLargeAlloc
+_ROUND_LARGE = 2 * _SMALL  # kRoundLarge
+_SHIFT = 40
+_ADDRESS = (1 << _SHIFT) - 1
+
+
+@dataclass(frozen=True)
+class Reserved:
+    """What the allocator took from the driver. Bytes."""
+
+    peak_reserved: int
+    """torch.cuda.max_memory_reserved()."""
+    peak_allocated: int
+    """torch.cuda.max_memory_allocated(): rounded requests, with the rest of a block that was not worth splitting."""
+    reserved: int
+    """At the end of the sequence."""
+    allocated: int
+    failed: int | None = None
+    """The request, in bytes, that the driver could not meet: CUDA out of memory, nothing after it was played."""
+
+
+def simulate(requests: Iterable[int], capacity: int | None = None, expandable_segments: bool = False) -> Reserved:
+    """Play `requests` (see `Tape.requests`: n >= 0 allocates n bytes, ~i frees what the i-th allocation made).
+
+    Args:
+        capacity: bytes the driver has for the allocator; None = enough. Where it would be exceeded, segments without
+            a live block are given back and the request is tried once more, as torch does.
+        expandable_segments: PYTORCH_ALLOC_CONF=expandable_segments:True.
+
+    Raises:
+        ValueError: `capacity` together with `expandable_segments`, which is not covered.
+    """
+    if expandable_segments and capacity is not None:
+        raise ValueError("expandable segments are simulated without a capacity only")
+    allocator = _Expandable() if expandable_segments else _Segments(None if capacity is None else capacity // UNIT)
+    blocks: list[int] = []  # address of each allocation; -1 for one of no bytes
+    for request in requests:
+        if request > 0:
+            address = allocator.malloc((request + UNIT - 1) // UNIT)
+            if address < 0:
+                return allocator.result(request)
+            blocks.append(address)
+        elif request:
+            address = blocks[~request]
+            if address >= 0:
+                allocator.free(address)
+        else:
+            blocks.append(-1)  # no bytes, no block
+    return allocator.result(None)
+
+
+class _Pools:
+    """Free blocks by size and by address; live blocks by address. A gap keeps segments from being neighbours."""
+
+    def __init__(self) -> None:
+        self.free_blocks: tuple[list[int], list[int]] = ([], [])  # large, small: size << _SHIFT | address, sorted
+        self.size_at: dict[int, int] = {}  # free blocks by where they start
+        self.start_of: dict[int, int] = {}  # and by where they end
+        self.live: dict[int, int] = {}
+        self.segments: dict[int, int] = {}
+        self.next_address = 0
+        self.reserved = self.peak_reserved = 0
+        self.allocated = self.peak_allocated = 0
+
+    def result(self, failed: int | None) -> Reserved:
+        numbers = self.peak_reserved, self.peak_allocated, self.reserved, self.allocated
+        return Reserved(*(UNIT * n for n in numbers), failed=failed)
+
+    def _reserve(self, size: int) -> None:
+        self.reserved += size
+        if self.reserved > self.peak_reserved:
+            self.peak_reserved = self.reserved
+
+    def _take(self, pool: list[int], address: int, have: int, size: int, keep: int) -> int:
+        """Hand out the first `size` units of a block that is off its pool's list; `keep` or more are split off."""
+        rest = have - size
+        if rest >= keep:
+            start = address + size
+            insort(pool, rest << _SHIFT | start)
+            self.size_at[start] = rest
+            self.start_of[start + rest] = start
+        else:
+            size = have
+        self.live[address] = size
+        self.allocated += size
+        if self.allocated > self.peak_allocated:
+            self.peak_allocated = self.allocated
+        return address
+
+    def _release_to(self, pool: list[int], address: int) -> None:
+        """A live block becomes free and is joined with its free neighbours."""
+        size = self.live.pop(address)
+        self.allocated -= size
+        end = address + size
+        before = self.start_of.pop(address, None)
+        if before is not None:
+            del pool[bisect_left(pool, self.size_at.pop(before) << _SHIFT | before)]
+            address = before
+        after = self.size_at.pop(end, None)
+        if after is not None:
+            del pool[bisect_left(pool, after << _SHIFT | end)]
+            end += after
+        self.size_at[address] = end - address
+        self.start_of[end] = address
+        insort(pool, (end - address) << _SHIFT | address)
+
+
+class _Segments(_Pools):
+    """The default: segments from cudaMalloc. Those of the small pool have a range of addresses of their own."""
+
+    def __init__(self, capacity: int | None) -> None:
+        super().__init__()
+        self.capacity = capacity
+        self.small_from = 1 << (_SHIFT - 1)
+        self.next_small = self.small_from
+
+    def malloc(self, size: int) -> int:
+        """Address of a block of `size` units; -1 where the capacity does not allow it."""
+        small = size <= _SMALL
+        pool = self.free_blocks[small]
+        at = bisect_left(pool, size << _SHIFT)
+        if at < len(pool):
+            found = pool.pop(at)
+            address, have = found & _ADDRESS, found >> _SHIFT
+            del self.size_at[address]
+            del self.start_of[address + have]
+        else:
+            have = _segment_size(size)
+            if self.capacity is not None and self.reserved + have > self.capacity:
+                self._release_cached()
+                if self.reserved + have > self.capacity:
+                    return -1
+            self._reserve(have)
+            if small:
+                address = self.next_small
+                self.next_small += have + 1
+            else:
+                address = self.next_address
+                self.next_address += have + 1
+            self.segments[address] = have
+        return self._take(pool, address, have, size, 1 if small else _SMALL + 1)
+
+    def free(self, address: int) -> None:
+        self._release_to(self.free_blocks[address >= self.small_from], address)
+
+    def _release_cached(self) -> None:
+        """Segments without a live block go back to the driver (release_cached_blocks)."""
+        for pool in self.free_blocks:
+            kept = []
+            for block in pool:
+                address, size = block & _ADDRESS, block >> _SHIFT
+                if self.segments.get(address) == size:
+                    del self.segments[address], self.size_at[address], self.start_of[address + size]
+                    self.reserved -= size
+                else:
+                    kept.append(block)
+            pool[:] = kept
+
+
+class _Expandable(_Pools):
+    """expandable_segments:True: one range of addresses per pool, whose pages (2 MiB, 20 MiB) are mapped at its end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bases = (0, 1 << (_SHIFT - 1))
+        self.ends: list[int] = list(self.bases)
+
+    def malloc(self, size: int) -> int:
+        small = size <= _SMALL
+        pool, end = self.free_blocks[small], self.ends[small]
+        at = bisect_left(pool, size << _SHIFT)
+        if at < len(pool):
+            # The block before the unmapped rest counts as endless: any other that is large enough is preferred.
+            if (pool[at] & _ADDRESS) + (pool[at] >> _SHIFT) == end and at + 1 < len(pool):
+                at += 1
+            found = pool.pop(at)
+            address, have = found & _ADDRESS, found >> _SHIFT
+            del self.size_at[address]
+            del self.start_of[address + have]
+        else:
+            address = self.start_of.pop(end, end)
+            if address < end:
+                del pool[bisect_left(pool, self.size_at.pop(address) << _SHIFT | address)]
+            page = _SMALL_SEGMENT if small else _LARGE_SEGMENT
+            mapped = -(-(address + size - end) // page) * page
+            self._reserve(mapped)
+            self.ends[small] = end + mapped
+            have = end + mapped - address
+        return self._take(pool, address, have, size, 1)
+
+    def free(self, address: int) -> None:
+        self._release_to(self.free_blocks[address >= self.bases[1]], address)
+
+
+def _segment_size(size: int) -> int:
+    """Units of the segment that is opened for a request of `size` units (get_allocation_size)."""
+    if size <= _SMALL:
+        return _SMALL_SEGMENT
+    if size < _MIN_LARGE:
+        return _LARGE_SEGMENT
+    return -(-size // _ROUND_LARGE) * _ROUND_LARGE

@@ -1,0 +1,62 @@
+"""Training of a language model: forward with labels, backward, optimizer step."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from .fields import Attention, LibraryVersion, ModelTask, Strings, Tokens
+
+
+def _autocast(value: Any) -> Any:
+    """True means bfloat16, false none; `torch.bfloat16`, `bf16` and `fp16` are names of the dtypes."""
+    if isinstance(value, bool):
+        return "bfloat16" if value else None
+    if isinstance(value, str):
+        name = value.strip().lower().removeprefix("torch.")
+        return {"bf16": "bfloat16", "fp16": "float16", "half": "float16"}.get(name, name)
+    return value
+
+
+class Training(ModelTask):
+    """Steps of training or fine-tuning one language model on one device."""
+
+    task: Literal["training"] = "training"
+    library: Literal["transformers", "transformer_lens"] = Field(
+        default="transformers", description="transformer_lens = HookedTransformer"
+    )
+    library_version: LibraryVersion = None
+    attention: Attention = None
+    optimizer: Literal["adamw", "adam", "sgd", "sgd_momentum", "adamw_8bit"] = Field(
+        default="adamw", description="torch's, as it runs on CUDA (foreach); adamw_8bit is bitsandbytes'"
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="model.gradient_checkpointing_enable(): layers are computed again in backward"
+    )
+    autocast: Annotated[Literal["bfloat16", "float16"] | None, BeforeValidator(_autocast)] = Field(
+        default=None, description="torch.autocast around forward and loss; true = bfloat16, weights stay in `dtype`"
+    )
+    trainable: Literal["all", "lora"] = Field(default="all", description="Every parameter, or peft's LoRA adapters")
+    lora_rank: int = Field(default=8, ge=1, le=100_000, description="LoRA: r of peft's LoraConfig")
+    lora_targets: Strings | None = Field(
+        default=None,
+        description="LoRA: names of the linear layers, or all-linear; null = peft's default for the architecture",
+        examples=[["q_proj", "v_proj"]],
+    )
+    gradient_accumulation: int = Field(
+        default=1, ge=1, le=1_000_000, description="Batches per optimizer step; the gradients live through all of them"
+    )
+    training_tokens: Tokens | None = Field(
+        default=None, description="Tokens of the whole run, for its duration; null = one optimizer step"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Training:
+        if self.library == "transformer_lens" and self.attention == "sdpa":
+            raise ValueError("attention 'sdpa' is of transformers; HookedTransformer always computes the scores")
+        if self.library == "transformers" and self.no_processing:
+            raise ValueError("no_processing is of transformer_lens")
+        if self.trainable == "all" and self.lora_targets is not None:
+            raise ValueError("lora_targets is for trainable 'lora'")
+        return self
