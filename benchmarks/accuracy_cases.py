@@ -311,7 +311,7 @@ def _saes_in_use() -> list[Case]:
         )  # fmt: skip
 
     cases = [use(name, 4096, 4, 128) for name in ("standard", "topk", "jumprelu", "gated")]
-    cases += [use(name, 1024, 2, 200, stop_at_layer=True, n_saes=3) for name in ("topk", "standard")]
+    cases += [use(name, 1024, 2, 200, stop_after_hook=True, n_saes=3) for name in ("topk", "standard")]
     cases += [use(name, 2048, 3, 100, splice=True) for name in ("standard", "jumprelu", "topk", "gated")]
     cases += [use("standard", 4096, 2, 128, splice=True, use_error_term=True, keep_features=False)]
     return cases

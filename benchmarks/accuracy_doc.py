@@ -107,7 +107,15 @@ def _makers(results: dict[str, Any]) -> str:
             cells += ["", "", ""]
         cells += [f"{entry['share_not_answerable']:.0%}", "" if seconds is None else f"{seconds:.2g} s"]
         lines.append(cells)
-    head = ["maker", "answers", "median error", "worst", "below the truth", "not answerable", "a cold answer takes"]
+    head = [
+        "maker",
+        "answers",
+        "median error",
+        "worst",
+        "below the truth",
+        "not answerable",
+        "CPU time of a cold answer",
+    ]
     return table(head, lines)
 
 

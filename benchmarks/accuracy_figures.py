@@ -17,9 +17,8 @@ from compute_awareness.memory import hooked_patching, hooked_training, sae, sae_
 from compute_awareness.memory.weights import hf_params
 from compute_awareness.models.resolve import resolve
 from compute_awareness.models.spec import ModelSpec
-from compute_awareness.workload import DTYPE_BYTES, Generation, Inference, SaeTraining, Training
+from compute_awareness.workload import DTYPE_BYTES, Generation, Inference, SaeTraining, Training, parse_workload
 from compute_awareness.workload import SaeInference as SaeUse
-from compute_awareness.workload import parse_workload
 
 
 @contextlib.contextmanager

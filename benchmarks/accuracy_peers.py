@@ -11,11 +11,13 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from compute_awareness.workload import parse_workload
 
 GIB, GB = 1024**3, 10**9
 TIMEOUT_S = 180
+AT_ONCE = 4
 
 
 class NotAnswerable(Exception):
@@ -38,7 +41,7 @@ class NotAnswerable(Exception):
 
 @dataclass(frozen=True)
 class Question:
-    """A workload with every default filled in, its model, the model's name on the hub, the folder of its config.json."""
+    """A workload with every default filled in, its model, its name on the hub, the folder of its config.json."""
 
     workload: dict[str, Any]
     spec: ModelSpec
@@ -90,7 +93,7 @@ def _accelerate(q: Question) -> list[str]:
     if q.training and (q.workload["dtype"] != "float32" or not q.workload["optimizer"].startswith("adam")):
         raise NotAnswerable("knows training with Adam only")
     dtype = "float32" if q.workload["dtype"] == "float32" else "float16"
-    return ["python", "-c", _ACCELERATE, q.hub_id, dtype, q.workload["task"]]
+    return ["python", "-c", _ACCELERATE, q.hub_id, dtype, "training" if q.training else "weights"]
 
 
 _HF_MEM = """
@@ -169,8 +172,8 @@ def _kitsune(q: Question) -> list[str]:
     if q.training and w["gradient_checkpointing"]:
         raise NotAnswerable("has no gradient checkpointing")
     lora = q.training and w["trainable"] == "lora"
-    command = ["kitsune", "lora" if lora else "predict", "--hf", str(q.folder), "--seq-len", str(w["seq_len"]),
-               "--batch-size", str(w["batch_size"]), "--dtype", w["dtype"], "--gpu", "t4", "--format", "json"]  # fmt: skip
+    command = ["kitsune", "lora" if lora else "predict", "--hf", str(q.folder), "--seq-len", str(w["seq_len"])]
+    command += ["--batch-size", str(w["batch_size"]), "--dtype", w["dtype"], "--gpu", "t4", "--format", "json"]
     if lora:
         return [*command, "--rank", str(w["lora_rank"]), "--optimizer", w["optimizer"]]
     if not q.training:
@@ -251,79 +254,89 @@ def ask_all(rows: list[dict[str, Any]]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, Hub(Path(folder) / "models") as hub:
         bin_folder, left_out = install(Path(folder) / "environment")
         environment = {
-            "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}", "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HF_HOME": str(Path(folder) / "home"), "HOME": folder, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore",
+            "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}", "HOME": folder, "HF_ENDPOINT": hub.url,
+            "HF_HOME": str(Path(folder) / "home"), "HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1",
+            "PYTHONWARNINGS": "ignore",
         }  # fmt: skip
-        tools = {}
-        for peer in PEERS:
-            if peer.distribution not in left_out:
-                tools[peer.distribution] = _ask(peer, rows, hub, bin_folder, environment, Path(folder))
+        peers = [peer for peer in PEERS if peer.distribution not in left_out]
+        tools = {peer.distribution: _ask(peer, rows, hub, bin_folder, environment, Path(folder)) for peer in peers}
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "left_out": left_out,
         "tools": tools,
-        "our_seconds": _our_seconds(rows),
+        "our_cpu_seconds": _our_seconds(rows),
     }
 
 
 def _ask(
     peer: Peer, rows: list[dict[str, Any]], hub: Hub, bin_folder: Path, environment: dict[str, str], folder: Path
 ) -> dict[str, Any]:
-    answers: dict[str, int] = {}
-    reasons: dict[str, list[str]] = {}
-    known: dict[tuple[str, ...], int | str] = {}
-    seconds = []
+    """Every row's answer, or why there is none; the same command is run once."""
+    asked: dict[str, tuple[str, ...] | str] = {}
     for row in rows:
         try:
-            asked = question(row, hub)
-            command = [hub.url if part == "HUB" else part for part in peer.ask(asked)]
+            command = [hub.url if part == "HUB" else part for part in peer.ask(question(row, hub))]
+            asked[row["id"]] = (str(bin_folder / command[0]), *command[1:])
         except NotAnswerable as reason:
-            reasons.setdefault(str(reason), []).append(row["id"])
-            continue
-        key = tuple(command)
-        if key not in known:
-            begin = time.perf_counter()
-            command[0] = str(bin_folder / command[0])
-            known[key] = _answer(peer, command, environment, folder)
-            seconds.append(time.perf_counter() - begin)
-            print(f"{peer.distribution:16}{row['id'][:78]:80}{known[key]:>24}", file=sys.stderr, flush=True)
-        found = known[key]
-        if isinstance(found, int):
-            answers[row["id"]] = found
+            asked[row["id"]] = str(reason)
+    commands = list(dict.fromkeys(command for command in asked.values() if isinstance(command, tuple)))
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = dict(zip(commands, pool.map(lambda c: _answer(peer, c, environment, folder), commands), strict=True))
+    answers: dict[str, int] = {}
+    reasons: dict[str, list[str]] = {}
+    for name, command in asked.items():
+        answer = command if isinstance(command, str) else found[command][0]
+        if isinstance(answer, int):
+            answers[name] = answer
         else:
-            reasons.setdefault(found, []).append(row["id"])
+            reasons.setdefault(answer, []).append(name)
+    print(f"{peer.distribution}: {len(answers)} answers, {len(commands)} runs", file=sys.stderr, flush=True)
     return {
-        "version": peer.version, "figure": peer.figure, "seconds": [round(s, 2) for s in seconds], "answers": answers,
-        "not_answerable": reasons,
+        "version": peer.version, "figure": peer.figure, "cpu_seconds": [seconds for _, seconds in found.values()],
+        "answers": answers, "not_answerable": reasons,
     }  # fmt: skip
 
 
-def _answer(peer: Peer, command: list[str], environment: dict[str, str], folder: Path) -> int | str:
-    """Bytes, or why there are none."""
+def _answer(peer: Peer, command: Sequence[str], environment: dict[str, str], folder: Path) -> tuple[int | str, float]:
+    """(bytes, or why there are none; CPU seconds of the process)."""
+    text, seconds = _run(command, environment, folder)
+    if text is None:
+        return f"no answer in {TIMEOUT_S} s", seconds
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, encoding="utf-8", timeout=TIMEOUT_S, env=environment, cwd=folder,
-            check=False,
-        )  # fmt: skip
-        return round(peer.read(done.stdout))
+        return round(peer.read(text)), seconds
     except NotAnswerable as reason:
-        return str(reason)
-    except subprocess.TimeoutExpired:
-        return f"no answer in {TIMEOUT_S} s"
+        return str(reason), seconds
     except (ValueError, KeyError, TypeError, IndexError):
-        return "fails on the model"
+        return "fails on the model", seconds
+
+
+def _run(
+    command: Sequence[str], environment: dict[str, str], folder: Path, given: str = ""
+) -> tuple[str | None, float]:
+    """(stdout, CPU seconds) of a process; stdout is None past the time limit. CPU seconds bear a loaded machine."""
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as out, tempfile.TemporaryFile("w+", encoding="utf-8") as into:
+        into.write(given)
+        into.seek(0)
+        process = subprocess.Popen(
+            command, stdin=into, stdout=out, stderr=subprocess.DEVNULL, env=environment, cwd=folder
+        )
+        limit = threading.Timer(TIMEOUT_S, process.kill)
+        limit.start()
+        _, status, usage = os.wait4(process.pid, 0)  # POSIX: the peers are asked on Linux or macOS
+        limit.cancel()
+        process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        text = None if process.returncode == -signal.SIGKILL else out.read()
+    return text, round(usage.ru_utime + usage.ru_stime, 2)
 
 
 def _our_seconds(rows: list[dict[str, Any]]) -> list[float]:
-    """Seconds of our command line, cold, for each row that some peer may be asked."""
-    package = str(Path(__file__).parents[1] / "server")
-    environment = os.environ | {"PYTHONPATH": package}
-    seconds = []
-    for row in rows:
-        if {"hf_peak", "training_peak", "generation_peak"} & set(kinds_of(row["workload"])):
-            begin = time.perf_counter()
-            command = [sys.executable, "-m", "compute_awareness", "estimate", "-", "--json"]
-            text = json.dumps(row["workload"])
-            subprocess.run(command, input=text, capture_output=True, text=True, env=environment, check=True)
-            seconds.append(round(time.perf_counter() - begin, 2))
-    return seconds
+    """CPU seconds of our command line, cold, for each row that some peer may be asked."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "server"), "OMP_NUM_THREADS": "1"}
+    command = (sys.executable, "-m", "compute_awareness", "estimate", "-", "--json")
+    asked = {"hf_peak", "training_peak", "generation_peak"}
+    return [
+        _run(command, environment, Path.cwd(), json.dumps(row["workload"]))[1]
+        for row in rows
+        if asked & set(kinds_of(row["workload"]))
+    ]

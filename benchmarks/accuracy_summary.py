@@ -43,8 +43,8 @@ PEAKS = tuple(kind for kind in KINDS if kind not in ("cache", "filtered"))
 def makers(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Per maker of figures, over the peaks of all rows: `errors` in percent by row, and what was not answerable.
 
-    `ours` and `rough` answer every row; the other tools those that are in `document["peers"]`. `seconds` are of whole
-    processes, one per answer; None where none were timed.
+    `ours` and `rough` answer every row; the other tools those that are in `document["peers"]`. `seconds` are CPU
+    seconds of whole processes, one per answer; None where none were timed.
     """
     truths, errors = {}, {"ours": {}, "rough": {}}
     for row in document["rows"]:
@@ -56,13 +56,13 @@ def makers(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
                     errors[maker][row["id"]] = error(figures[maker], figures["truth"])
     peers = document.get("peers", {})
     found: dict[str, dict[str, Any]] = {
-        "ours": {"errors": errors["ours"], "seconds": peers.get("our_seconds"), "not_answerable": {}},
+        "ours": {"errors": errors["ours"], "seconds": peers.get("our_cpu_seconds"), "not_answerable": {}},
         "rough": {"errors": errors["rough"], "seconds": None, "not_answerable": {}},
     }
     for name, tool in peers.get("tools", {}).items():
         answered = {row: error(size, truths[row]) for row, size in tool["answers"].items() if row in truths}
         found[f"{name} {tool['version']}"] = {
-            "errors": answered, "seconds": tool["seconds"], "not_answerable": tool["not_answerable"],
+            "errors": answered, "seconds": tool["cpu_seconds"], "not_answerable": tool["not_answerable"],
         }  # fmt: skip
     return {name: entry | _of(entry["errors"], len(truths), entry["seconds"]) for name, entry in found.items()}
 

@@ -86,6 +86,6 @@ def _sae_inference(workload: dict[str, Any]) -> str:
     text += f"{workload['batch_size']} x {workload['seq_len']}, "
     if not workload.get("splice"):
         many = f" of {workload['n_saes']} SAEs" if workload.get("n_saes", 1) > 1 else ""
-        return f"{text}`run_with_cache` and `encode`{many}" + (", stopped" if workload.get("stop_at_layer") else "")
+        return f"{text}`run_with_cache` and `encode`{many}" + (", stopped" if workload.get("stop_after_hook") else "")
     text += "spliced in" + (", with error term" if workload.get("use_error_term") else "")
     return text + ("" if workload.get("keep_features", True) else ", features not kept")

@@ -2,7 +2,7 @@
 
 The models are those of the truth tests (`tests/truth/builders.py`): built from the numbers of the catalogue, weights
 random. Used by `accuracy.py` on the CPU and on torch's meta device, and by `gpu_truth.py` on a GPU, so that what is
-tried here is what runs there. This module has the passes and generation; `experiments_steps` what has gradients or SAEs.
+tried here is what runs there. This module has the passes and generation; `experiments_steps` the gradients and SAEs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ROTARY_ROWS = 2048
 
 @dataclass
 class Experiment:
-    """`run` is measured, after `warm_up`; `held()` is then already there (parameters, buffers, inputs, Adam's state)."""
+    """`run` is measured, after `warm_up`; `held()` is then already there (parameters, inputs, Adam's state)."""
 
     held: Callable[[], list[Any]]
     run: Callable[[], Any]

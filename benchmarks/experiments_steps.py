@@ -158,11 +158,11 @@ def _sae_training(workload: dict[str, Any], device: str) -> Experiment:
     tests, builders = truth_module("test_sae_training"), truth_module("builders")
     torch.manual_seed(0)
     batch, architecture = workload["train_batch_size_tokens"], workload["architecture"]
-    model = None
+    model: Any = None
     if workload["model"] is not None:
         spec = resolve(workload["model"])
         model = builders.hooked_transformer(spec, device, workload["model_dtype"], folded=False)
-    d_in, d_sae = workload["d_in"] or resolve(workload["model"]).d_model, workload["d_sae"]
+    d_in, d_sae = workload["d_in"] or (model.cfg.d_model if model else 0), workload["d_sae"]
     sae = tests.build_sae(architecture, d_in, d_sae, workload["k"], workload["dtype"])
     sae.cfg.device = device
     sae = sae.to(device)
@@ -235,27 +235,32 @@ def _sae_inference(workload: dict[str, Any], device: str) -> Experiment:
         raise ValueError("sae_inference is run with a model")
     model = builders.hooked_transformer(spec, device, workload["model_dtype"], folded=False)
     tokens = tokens_of(workload, device)
-    if not workload["splice"]:
-        stop = {"stop_at_layer": int(hook.split(".")[1]) + 1} if workload["stop_at_layer"] else {}
+    if workload["splice"]:
+        return _spliced(workload, model.cfg, saes, tokens)
+    stop = {"stop_at_layer": int(hook.split(".")[1]) + 1} if workload["stop_after_hook"] else {}
 
-        @torch.no_grad()
-        def run() -> Any:
-            logits, cache = model.run_with_cache(tokens, names_filter=[hook], **stop)
-            return logits, cache, [sae.encode(cache[hook]) for sae in saes]
+    @torch.no_grad()
+    def run() -> Any:
+        logits, cache = model.run_with_cache(tokens, names_filter=[hook], **stop)
+        return logits, cache, [sae.encode(cache[hook]) for sae in saes]
 
-        return Experiment(lambda: [*builders.held_tensors(model), *parameters, tokens], run)
+    return Experiment(lambda: [*builders.held_tensors(model), *parameters, tokens], run)
+
+
+def _spliced(workload: dict[str, Any], cfg: Any, saes: list[Any], tokens: Any) -> Experiment:
+    import torch
     from sae_lens.analysis.hooked_sae_transformer import HookedSAETransformer
 
-    spliced = HookedSAETransformer(model.cfg)
-    del model
+    model = HookedSAETransformer(cfg)
+    parameters = [p for sae in saes for p in sae.parameters()]
     error = workload["use_error_term"]
 
     @torch.no_grad()
     def run_spliced() -> Any:
         if not workload["keep_features"]:
-            return spliced.run_with_saes(tokens, saes=saes, use_error_term=error)
-        return spliced.run_with_cache_with_saes(
+            return model.run_with_saes(tokens, saes=saes, use_error_term=error)
+        return model.run_with_cache_with_saes(
             tokens, saes=saes, use_error_term=error, names_filter=lambda name: name.endswith("hook_sae_acts_post")
         )
 
-    return Experiment(lambda: [*builders.held_tensors(spliced), *parameters, tokens], run_spliced)
+    return Experiment(lambda: [*truth_module("builders").held_tensors(model), *parameters, tokens], run_spliced)

@@ -94,3 +94,32 @@ def test_the_best_come_first() -> None:
     found = best(changes(workload, estimate(workload, "8.9"), place))
     assert len(found) <= 3
     assert [c.fits for c in found] == sorted([c.fits for c in found], key=lambda fits: fits is not True)
+
+
+MORE = [
+    {"task": "training", "model": "gpt2", "batch_size": 8, "seq_len": 256},
+    {"task": "training", "library": "transformer_lens", "model": "pythia-70m", "batch_size": 4, "seq_len": 128},
+    {"task": "generation", "model": "llama-3.2-1b", "batch_size": 4, "seq_len": 128, "new_tokens": 64},
+    {"task": "patching", "method": "attribution_patching", "model": "gpt2", "batch_size": 4, "seq_len": 24},
+    {"task": "sae_inference", "d_in": 768, "d_sae": 24576, "batch_size": 8, "seq_len": 128},
+    {"task": "activation_cache", "library": "transformers", "model": "gpt2", "batch_size": 4, "seq_len": 256},
+    {"task": "activation_cache", "library": "nnsight", "model": "gpt2", "batch_size": 4, "seq_len": 256},
+    {"task": "activation_cache", "library": "transformer_bridge", "model": "gpt2", "batch_size": 4, "seq_len": 256},
+    {"task": "sae_training", "library": "dictionary_learning", "d_in": 768, "d_sae": 6144},
+]
+
+
+@pytest.mark.parametrize("data", MORE, ids=lambda d: f"{d['task']} {d.get('library', '')}".strip())
+def test_every_task_has_changes_that_can_be_applied(data: dict[str, Any]) -> None:
+    """Every strategy answers for every task; those that apply are workloads themselves, take less, and have code."""
+    workload = parse_workload(data)
+    before = estimate(workload)
+    found = changes(workload, before, UNKNOWN)
+    assert {change.strategy for change in found} == FIVE
+    for change in found:
+        if not change.applies:
+            assert change.saving == 0 and change.title
+            continue
+        after = estimate(parse_workload(workload.model_dump() | change.patch))
+        assert after.peak.tensors < before.peak.tensors
+        assert change.code and change.saving > 0

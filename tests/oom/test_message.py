@@ -11,8 +11,8 @@ from compute_awareness.units import GIB, MIB
 NEW = (
     "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.25 GiB. GPU 1 has a total capacity of "
     "23.65 GiB of which 1.12 GiB is free. Process 4242 has 10.00 GiB memory in use. Including non-PyTorch memory, this "
-    "process has 12.50 GiB memory in use. Of the allocated memory 11.90 GiB is allocated by PyTorch, and 130.50 MiB is reserved by "
-    "PyTorch but unallocated. If reserved but unallocated memory is large try setting "
+    "process has 12.50 GiB memory in use. Of the allocated memory 11.90 GiB is allocated by PyTorch, and 130.50 MiB is "
+    "reserved by PyTorch but unallocated. If reserved but unallocated memory is large try setting "
     "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True to avoid fragmentation."
 )
 OLD = (

@@ -65,6 +65,7 @@ CACHE = {**FORWARD, "library": "transformer_lens", "task": "activation_cache", "
 
 JOBS: dict[str, dict[str, Any]] = {
     **{name: {**FORWARD, "config": config} for name, config in CONFIGS.items()},
+    "mamba": {**FORWARD, "config": CONFIGS["mamba"], "seq_len": 8},  # its slow path runs token by token
     "bfloat16": {**FORWARD, "config": CONFIGS["qwen3_moe"], "dtype": "bfloat16"},
     "outputs": {
         **FORWARD, "config": CONFIGS["gpt2"], "attention": "eager", "output_hidden_states": True,

@@ -115,7 +115,7 @@ def test_cache_then_encode(architecture: str, stop: bool, n_saes: int, d_sae: in
         real = distinct_bytes(held) + measure_peak(run, held).bytes
     workload = inference(
         model=inline(spec), hook_name=hook, architecture=architecture, d_sae=d_sae, k=8, batch_size=3, seq_len=40,
-        n_saes=n_saes, stop_at_layer=stop,
+        n_saes=n_saes, stop_after_hook=stop,
     )  # fmt: skip
     result = sae_inference(workload, None)
     assert sum(c.bytes_at_peak for c in result.components) == result.peak.tensors

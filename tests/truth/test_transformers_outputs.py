@@ -21,10 +21,15 @@ from meters import distinct_bytes, measure_peak
 from test_transformers_inference import NAMES, as_on_a_real_device, attentions, spec_of
 
 from compute_awareness.errors import InputError
+from compute_awareness.estimates.generation import generation
+from compute_awareness.estimates.transformers_pass import transformers_pass
+from compute_awareness.estimator import estimate
+from compute_awareness.memory.quantization import quantized_weight_bytes, scratch_bytes
 from compute_awareness.memory.transformers_forward import Keeps, keeping
 from compute_awareness.memory.transformers_outputs import hidden_states, layout, select
 from compute_awareness.models import catalogue
 from compute_awareness.models.spec import ModelSpec
+from compute_awareness.workload import ActivationCache, Generation, Inference
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -178,7 +183,8 @@ def test_on_the_cpu(name: str) -> None:
     spec = spec.model_copy(update={"n_heads": 4, "n_kv_heads": min(4, spec.n_kv_heads), "d_head": 64})
     if spec.rotary_dim:
         spec = spec.model_copy(update={"rotary_dim": 16 if name.startswith("pythia") else 64})
-    for attention in attentions(spec):
+    kinds: list[Any] = attentions(spec)
+    for attention in kinds:
         model = hf_model(spec, "cpu", "float32", attention)
         everything = hidden_states(spec, attention == "eager", True)
         asked = {"output_hidden_states": True, "output_attentions": attention == "eager"}
@@ -238,3 +244,57 @@ def test_every_catalogue_model_has_modules() -> None:
         spec = catalogue.find(name)
         if spec is not None and spec.architecture != "NeelToy":
             assert select(spec, None, None, False).families == [(f"{layout(spec).layers}.*", "layer", spec.n_layers)]
+
+
+def bytes_of(result: Any, name: str, where: str = "device") -> int:
+    return sum(c.bytes for c in result.components if c.name == name and c.where == where)
+
+
+def test_estimates() -> None:
+    """From workload to estimate: the parts add up, and what is asked for is what changes."""
+    plain = estimate(Inference(model="gpt2", library="transformers", batch_size=2, seq_len=64, attention="eager"))
+    states = estimate(
+        Inference(
+            model="gpt2", library="transformers", batch_size=2, seq_len=64, attention="eager",
+            output_hidden_states=True, output_attentions=True,
+        )
+    )  # fmt: skip
+    assert bytes_of(plain, "activation_cache") == 0
+    assert bytes_of(states, "activation_cache") == 4 * 2 * (13 * 64 * 768 + 12 * 12 * 64 * 64)
+    assert states.peak.tensors > plain.peak.tensors
+    sdpa = estimate(Inference(model="gpt2", library="transformers", seq_len=64, output_attentions=True))
+    assert bytes_of(sdpa, "activation_cache") == 0
+    assert any("attn_implementation='eager'" in warning for warning in sdpa.warnings)
+    host = estimate(
+        ActivationCache(
+            model="gpt2", library="transformers", batch_size=2, seq_len=64, attention="eager", cache_device="cpu",
+            names_filter=["*.mlp"], layers=[0, -1],
+        )
+    )  # fmt: skip
+    assert host.host_bytes == bytes_of(host, "activation_cache", "host") == 2 * 4 * 2 * 64 * 768
+    assert host.peak.tensors == plain.peak.tensors
+    refusals: list[dict[str, Any]] = [{"with_gradients": True}, {"stop_at_layer": 1}, {"use_attn_result": True}]
+    for refused in refusals:
+        with pytest.raises(InputError, match="not covered yet for transformers"):
+            estimate(ActivationCache(model="gpt2", library="transformers", seq_len=8, **refused))
+
+
+def test_quantised_weights() -> None:
+    """Weights as `quantized_weight_bytes`, which test_quantization checks against bitsandbytes; given or the model's
+    own; the rest of the pass as before, with the scratch on top."""
+    spec = spec_of("llama-3-8b", 2)
+    numbers = spec.model_dump(exclude_none=True, exclude={"source", "checkpoint"})
+    fields: dict[str, Any] = {"library": "transformers", "seq_len": 64, "dtype": "bfloat16"}
+    plain = estimate(Inference(model=numbers, **fields))
+    cases: list[tuple[Any, str]] = [("bitsandbytes_4bit", "close"), ("bitsandbytes_8bit", "close"), ("fp8", "rough")]
+    for quantization, precision in cases:
+        given = transformers_pass(Inference(model=numbers, quantization=quantization, **fields), None)
+        own = transformers_pass(Inference(model=numbers | {"quantization": quantization}, **fields), None)
+        assert bytes_of(given, "weights") == bytes_of(own, "weights") == quantized_weight_bytes(spec, quantization, 2)
+        saved = bytes_of(plain, "weights") - bytes_of(given, "weights")
+        assert given.peak.tensors == plain.peak.tensors - saved + scratch_bytes(spec, quantization, 64, 2)
+        assert given.precision == own.precision == precision
+        plain_text = generation(Generation(model=numbers, new_tokens=5, **fields), None)
+        text = generation(Generation(model=numbers, new_tokens=5, quantization=quantization, **fields), None)
+        assert text.peak.tensors == plain_text.peak.tensors - saved + scratch_bytes(spec, quantization, 64, 2)
+        assert text.precision == precision

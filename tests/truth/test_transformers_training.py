@@ -10,6 +10,8 @@ keeps a bool mask; one test builds them with it and plays the CPU's kernel.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -22,14 +24,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from judge import judge
 from meters import Measured, distinct_bytes, profiler_peak
+from pydantic import ValidationError
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
+from compute_awareness.errors import InputError
+from compute_awareness.estimates.transformers_training import transformers_training
 from compute_awareness.memory import weights
+from compute_awareness.memory.estimate import Estimate
 from compute_awareness.memory.optimizer import state_bytes
 from compute_awareness.memory.transformers_training import ARCHITECTURES, Step, optimizer_step, play
 from compute_awareness.memory.transformers_training_lora import DEFAULT_TARGETS, lora
 from compute_awareness.models import catalogue
 from compute_awareness.models.spec import ModelSpec
+from compute_awareness.workload.training import Training
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -162,6 +170,62 @@ def test_drawn_shapes(data: st.DataObject) -> None:
     check(spec, model_of(name, n_layers, "float32", attention), step, "float32", 0.0005)
 
 
+class CudaList(TorchFunctionMode):
+    """What CUDA's autocast raises to float32 and the CPU's does not, done by hand on the CPU."""
+
+    RAISED = frozenset({torch.pow, torch.rsqrt, torch.layer_norm, torch.softmax, torch.Tensor.pow, torch.Tensor.softmax,
+                        torch.Tensor.__pow__, torch.nn.functional.softmax})  # fmt: skip
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self.RAISED and args[0].dtype == torch.bfloat16 and not (kwargs or {}).get("dtype"):
+            args = (args[0].float(), *args[1:])
+        return func(*args, **(kwargs or {}))
+
+
+def check_autocast(spec: ModelSpec, model: Any, step: Step, variant: str = "") -> None:
+    """Autocast around forward and loss, backward outside of it, as torch's documentation has it."""
+    ids = torch.zeros(step.batch_size, step.seq_len, dtype=torch.long)
+
+    def real() -> None:
+        tokens, labels = ids.clone(), ids.clone()
+        for _ in range(step.accumulation):
+            with torch.autocast("cpu", dtype=torch.bfloat16), CudaList() if step.autocast == "cuda" else nullcontext():
+                loss = model(tokens, labels=labels, use_cache=False).loss
+            loss.backward()
+            del loss
+
+    with quiet():
+        model.zero_grad()
+        truth = profiler_peak(real).bytes
+        model.zero_grad()
+    ours = play(step).tape
+    assert sum(ours.at_peak.values()) == ours.peak
+    judge(
+        "transformers", VERSION, "training_autocast", spec.architecture,
+        f"{step.attention} float32 {step.autocast}{variant}", ours.peak, truth, 0.0005, step,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_autocast(name: str) -> None:
+    """By the CPU's list of operators, as it is."""
+    kinds = attentions(name)
+    attention = kinds[NAMES.index(name) % len(kinds)]
+    spec = small(name, 5)
+    check_autocast(
+        spec, model_of(name, 5, "float32", attention), Step(spec, 4, 32, 4, attention, autocast="cpu", cpu=True)
+    )
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama-3-8b"])
+def test_autocast_of_short_batches(name: str) -> None:
+    """Where the copies of weights count most, made anew for each accumulated batch."""
+    spec = small(name, 6)
+    model = model_of(name, 6, "float32", "eager")
+    model.gradient_checkpointing_disable()
+    check_autocast(spec, model, Step(spec, 1, 8, 4, "eager", accumulation=2, autocast="cpu", cpu=True))
+
+
 @pytest.mark.parametrize("name", ["gpt2", "llama-3-8b", "gpt-neo-125m"])
 def test_gradient_checkpointing(name: str) -> None:
     for attention in attentions(name):
@@ -247,6 +311,8 @@ def test_lora(name: str, dtype: str, targets: str | None) -> None:
         adapters = lora(spec, 4, [targets] if targets else None, play(plain).linears)
         step = Step(spec, 4, 64, WIDTH[dtype], "eager", lora=adapters, cpu=True)
         check(spec, model, step, dtype, 0.0005 if dtype == "float32" else 0.01, " lora")
+        if dtype == "float32":
+            check_autocast(spec, model, replace(step, autocast="cpu"), " lora")
         real = [(p.numel(), p.element_size()) for p in model.parameters() if p.requires_grad]
         assert sorted(play(step).trained) == sorted(real)
     finally:
@@ -269,3 +335,60 @@ def test_the_work_does_not_grow_with_depth_and_the_peak_is_linear() -> None:
         peaks = [play(Step(small(name, n), 4, 64, 4, attention)).tape.peak for n in (12, 24, 36)]
         assert peaks[1] - peaks[0] == peaks[2] - peaks[1] > 0
         assert len(play(Step(small(name, 36), 4, 64, 4, attention)).layers) < 16
+
+
+def answer(**changes: Any) -> Estimate:
+    given: dict[str, Any] = {"model": "gpt2", "batch_size": 2, "seq_len": 32, "dtype": "float32"}
+    return transformers_training(Training(**(given | changes)), None)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"autocast": True},
+        {"autocast": "fp16"},
+        {"autocast": True, "trainable": "lora"},
+    ],
+)
+def test_an_estimate_counts_all_that_is_alive_at_the_peak(changes: dict[str, Any]) -> None:
+    workload = Training(model="gpt2", batch_size=2, seq_len=32, dtype="float32", optimizer="sgd", **changes)
+    result = transformers_training(workload, None)
+    spec = catalogue.find("gpt2")
+    assert spec is not None
+    adapters = lora(spec, 8, None, []) if workload.trainable == "lora" else None
+    step = Step(
+        spec, 2, 32, 4, result.workload["attention"], 0.1, 0.1, workload.gradient_checkpointing, lora=adapters,
+        autocast="cuda" if workload.autocast else None,
+    )  # fmt: skip
+    played = play(step)
+    standing = 4 * weights.hf_params(spec) + weights.hf_buffer_bytes(spec, 4)
+    standing += sum(n * width for n, width in played.trained) if adapters else 0
+    assert sum(c.bytes_at_peak for c in result.components) == standing + played.tape.peak
+
+
+def test_accumulation_and_the_length_of_a_run() -> None:
+    """Memory is that of two batches however many there are; `training_tokens` decides the work alone."""
+    one, two, many = answer(), answer(gradient_accumulation=2), answer(gradient_accumulation=50)
+    assert sum(c.bytes_at_peak for c in many.components) == sum(c.bytes_at_peak for c in two.components)
+    assert sum(c.bytes_at_peak for c in two.components) >= sum(c.bytes_at_peak for c in one.components)
+    assert many.flops == 50 * one.flops > 0
+    run = answer(training_tokens=1000)
+    assert run.flops == 16 * one.flops  # 1000 tokens in batches of 64
+    assert [c.bytes for c in run.components] == [c.bytes for c in one.components]
+    assert answer(gradient_checkpointing=True).flops * 3 == one.flops * 4
+
+
+def test_bad_input_is_one_line() -> None:
+    for changes, words in (
+        ({"autocast": True, "gradient_checkpointing": True}, "either alone"),
+        ({"autocast": True, "dtype": "bfloat16"}, "dtype float32 with autocast"),
+        ({"model": "gpt-neo-125m", "attention": "sdpa"}, "has no sdpa"),
+        ({"trainable": "lora", "lora_targets": ["c_atn"]}, "nearest: c_attn"),
+    ):
+        with pytest.raises(InputError, match=words) as caught:
+            answer(**changes)
+        assert "\n" not in str(caught.value)
+    for changes in ({"autocast": "int8"}, {"lora_targets": ["c_attn"]}, {"gradient_accumulation": 0}):
+        with pytest.raises(ValidationError):
+            answer(**changes)

@@ -32,6 +32,8 @@ def for_inference(attempt: Attempt, workload: Inference) -> list[Change]:
 
 
 def _selective(attempt: Attempt, workload: ActivationCache) -> Change:
+    if workload.library in ("transformers", "nnsight"):
+        return attempt.no("selective_caching", "only the modules that are named are kept")
     if workload.names_filter is None:
         patch: dict[str, Any] = {"names_filter": ["*hook_resid_post"]}
         keep = "the residual stream"
@@ -63,7 +65,8 @@ def _smaller_batch(attempt: Attempt, workload: ActivationCache | Inference) -> C
     batch = attempt.largest("batch_size", workload.batch_size)
     if batch is None:
         return attempt.no("smaller_batch", "the batch is 1 already; a shorter seq_len would change the experiment")
-    call = "model(batch)" if isinstance(workload, Inference) else "model.run_with_cache(batch, ...)"
+    cached = not isinstance(workload, Inference) and workload.library.startswith("transformer_")
+    call = "model.run_with_cache(batch, ...)" if cached else "model(batch)"
     return attempt.change(
         "smaller_batch", f"batch {batch} instead of {workload.batch_size}", {"batch_size": batch}, "equivalent",
         detail="sequences do not see each other; keep only what you need of each batch",
@@ -83,7 +86,9 @@ def _cache_on_cpu(attempt: Attempt, workload: ActivationCache) -> Change:
         "offloading", f"cache on the CPU ({gib(ram)} of RAM)", patch, "equivalent",
         detail="the values are the same, in RAM",
         cost="every cached activation crosses the bus: several times slower",
-        code='logits, cache = model.run_with_cache(tokens, device="cpu")',
+        code='logits, cache = model.run_with_cache(tokens, device="cpu")'
+        if workload.library.startswith("transformer_")
+        else "kept[name] = output.detach().cpu()  # in the hook, or .cpu().save() in an nnsight trace",
     )  # fmt: skip
 
 
@@ -92,11 +97,17 @@ def _half_precision(attempt: Attempt, workload: ActivationCache | Inference) -> 
         return attempt.no("mixed_precision", f"it runs in {workload.dtype} already")
     dtype = half(attempt.place)
     spec = resolve(workload.model)
-    if workload.library == "transformers":
-        code = f'model = AutoModelForCausalLM.from_pretrained("{spec.hf_id or spec.name}", dtype=torch.{dtype})'
-    else:
-        loader = "from_pretrained_no_processing" if workload.no_processing else "from_pretrained"
-        code = f'model = HookedTransformer.{loader}("{spec.tl_name or spec.name}", dtype=torch.{dtype})'
+    name = spec.hf_id or spec.name
+    match workload.library:
+        case "transformers":
+            code = f'model = AutoModelForCausalLM.from_pretrained("{name}", dtype=torch.{dtype})'
+        case "nnsight":
+            code = f'model = LanguageModel("{name}", dtype=torch.{dtype}, device_map="auto")'
+        case "transformer_bridge":
+            code = f'model = TransformerBridge.boot_transformers("{name}", dtype=torch.{dtype})'
+        case "transformer_lens":
+            loader = "from_pretrained_no_processing" if workload.no_processing else "from_pretrained"
+            code = f'model = HookedTransformer.{loader}("{spec.tl_name or spec.name}", dtype=torch.{dtype})'
     return attempt.change(
         "mixed_precision", f"{dtype} weights and activations", {"dtype": dtype}, "numerically_different",
         detail=HALF_DETAIL, cost="none, usually faster on a GPU", code=code,

@@ -17,7 +17,7 @@ def for_sae(attempt: Attempt, workload: SaeTraining) -> list[Change]:
         else attempt.no("offloading", "activations come from disk; there is no store to move"),
         _half_language_model(attempt, workload)
         if has_model
-        else attempt.no("mixed_precision", "no language model is loaded, and the SAE itself stays in float32"),
+        else attempt.no("mixed_precision", "no language model is loaded; the SAE trains in its own dtype"),
         attempt.no("gradient_checkpointing", "an SAE is one layer deep: recomputing it would save nothing"),
     ]
 
@@ -35,7 +35,9 @@ def _smaller_sae_batch(attempt: Attempt, workload: SaeTraining) -> Change:
         {"train_batch_size_tokens": batch}, "different_experiment",
         detail="the optimizer takes smaller, noisier steps; learning rate and sparsity may need tuning again",
         cost="more steps for the same tokens",
-        code=f"LanguageModelSAERunnerConfig(..., train_batch_size_tokens={batch})",
+        code=f"LanguageModelSAERunnerConfig(..., train_batch_size_tokens={batch})"
+        if workload.library == "sae_lens"
+        else f"ActivationBuffer(..., out_batch_size={batch})",
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ def for_training(attempt: Attempt, workload: Training) -> list[Change]:
     return [
         attempt.no("selective_caching", "nothing is cached in training"),
         _accumulate(attempt, workload),
+        attempt.no("offloading", "optimizer state in RAM needs DeepSpeed or FSDP, which is not estimated"),
         _small_optimizer(attempt, workload),
         _half_weights(attempt, workload),
         _checkpointing(attempt, workload),
@@ -60,9 +61,9 @@ def _accumulate(attempt: Attempt, workload: Training) -> Change:
 
 def _small_optimizer(attempt: Attempt, workload: Training) -> Change:
     if workload.optimizer not in ("adam", "adamw"):
-        return attempt.no("offloading", f"the state of {workload.optimizer} is small already")
+        return attempt.no("mixed_precision", f"the state of {workload.optimizer} is small already")
     return attempt.change(
-        "offloading", "8-bit optimizer state (bitsandbytes)", {"optimizer": "adamw_8bit"}, "numerically_different",
+        "mixed_precision", "8-bit optimizer state (bitsandbytes)", {"optimizer": "adamw_8bit"}, "numerically_different",
         detail="Adam's moments are kept in 8 bits with a scale per 256 values",
         cost="little",
         code="import bitsandbytes as bnb\noptimizer = bnb.optim.AdamW8bit(model.parameters(), lr=lr)",

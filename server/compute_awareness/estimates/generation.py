@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ..errors import InputError
 from ..memory import hooked_generate, hooked_versions, transformers_forward, transformers_generate, weights
-from ..memory.estimate import Estimate
+from ..memory.estimate import Estimate, Precision
 from ..memory.loading import loading
+from ..memory.quantization import quantized_weight_bytes, scratch_bytes
 from ..memory.tape import Tape
 from ..models.resolve import resolve
 from ..models.spec import ModelSpec
@@ -22,18 +23,19 @@ def _check_hooked(workload: Generation, spec: ModelSpec) -> None:
         raise InputError(f"generation with HookedTransformer is not covered yet for {spec.positional} positions")
     version = workload.library_version
     if version is not None and not hooked_versions.release(parse(version)).newest:
-        raise InputError(f"library_version: generation is not covered yet with transformer-lens {version}, from 3.5.1 on")
+        raise InputError(f"library_version: generation is covered from transformer-lens 3.5.1 on, not {version}")
 
 
 def generation(workload: Generation, capability: str | None) -> Estimate:
     """What `generate` takes from the prompt to the last new token.
 
     Raises:
-        InputError: unknown model, versions not covered, a model without sdpa, quantised weights (not covered yet).
+        InputError: unknown model, versions not covered, a model without sdpa, quantised weights outside transformers.
     """
-    if workload.quantization is not None:
-        raise InputError(f"quantization: {workload.quantization!r} is not covered yet for generation")
+    if workload.quantization is not None and workload.library != "transformers":
+        raise InputError(f"quantization: {workload.quantization!r} is of transformers, not of {workload.library}")
     spec = resolve(workload.model)
+    quantization = (workload.quantization or spec.quantization) if workload.library == "transformers" else None
     verified, warnings = check(workload.library, workload.library_version)
     same_source = is_verified(workload.library, workload.library_version)
     width = DTYPE_BYTES[workload.dtype]
@@ -56,9 +58,20 @@ def generation(workload: Generation, capability: str | None) -> Estimate:
             f"seq_len {workload.seq_len} + new_tokens {workload.new_tokens} is beyond {workload.library}'s context "
             f"of {context} tokens{fails}"
         )
-    at_peak, largest = largest_and_peak(tape, {"weights": parameters * width, "buffers": buffers})
+    weight_bytes = quantized_weight_bytes(spec, quantization, width) if quantization else parameters * width
+    at_peak, largest = largest_and_peak(tape, {"weights": weight_bytes, "buffers": buffers})
+    precision: Precision = "exact" if same_source and attention != "sdpa" else "close"  # CUDA's kernels were not run
+    if quantization:
+        scratch = scratch_bytes(spec, quantization, workload.batch_size * workload.seq_len, width)
+        at_peak["temporaries"] += scratch
+        largest["temporaries"] += scratch
+        precision = "close" if quantization.startswith("bitsandbytes") else "rough"
+        assumptions.append(
+            f"linear layers of the blocks in {quantization}, the rest and all computing in {workload.dtype}; the "
+            "scratch of the hungriest layer is added to the peak"
+        )
     details = {
-        "weights": f"{millions(parameters)} parameters in {workload.dtype}",
+        "weights": f"{millions(parameters)} parameters in {quantization or workload.dtype}",
         "kv_cache": f"keys and values of {total - 1} tokens for each of {workload.batch_size} sequences",
         "logits": "of the next token" + (", and of every position of the prompt" if lens else ""),
         "activations": "the residual stream and what the running layer works on",
@@ -71,11 +84,15 @@ def generation(workload: Generation, capability: str | None) -> Estimate:
         largest,
         details,
         capability,
-        # CUDA's fused attention kernels are not the ones that were measured.
-        precision="exact" if same_source and attention != "sdpa" else "close",
+        precision=precision,
         verified_on=f"{verified}, torch 2.13 (CPU; no GPU measurement)",
         loading=loading(
-            workload.library, workload.library_version, spec, workload.dtype, no_processing=workload.no_processing
+            workload.library,
+            workload.library_version,
+            spec,
+            workload.dtype,
+            no_processing=workload.no_processing,
+            quantization=quantization,
         ),
         download_bytes=download_bytes(spec),
         flops=generation_flops(workload, spec),

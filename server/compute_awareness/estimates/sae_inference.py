@@ -43,6 +43,11 @@ def sae_inference(workload: SaeInference, capability: str | None) -> Estimate:
     architecture = "jumprelu" if workload.architecture in sae.SAVED_AS_JUMPRELU else workload.architecture
     if workload.k > d_sae and "topk" in architecture:
         raise InputError(f"k {workload.k} is more than the {d_sae} features")
+    if workload.architecture.endswith("skip_transcoder") and workload.dtype != workload.model_dtype:
+        warnings.append(
+            f"calling a {workload.dtype} {workload.architecture} on {workload.model_dtype} activations fails in "
+            "SAELens (x @ W_skip wants one dtype); encode() works. Give both the same dtype"
+        )
     tokens = workload.batch_size * workload.seq_len
     use = Use(
         architecture, d_in, d_sae, workload.d_out or d_in, workload.k, tokens, DTYPE_BYTES[workload.dtype], model_width
@@ -62,7 +67,7 @@ def sae_inference(workload: SaeInference, capability: str | None) -> Estimate:
         _encode(tape, workload, model, use)
     spec = model.spec if model else None
     if spec is not None:
-        layers = model.run.stop_at_layer if model and workload.stop_at_layer and not workload.splice else None
+        layers = model.run.stop_at_layer if model and workload.stop_after_hook and not workload.splice else None
         flops += forward_flops(spec, workload.batch_size, workload.seq_len, layers=layers, logits=layers is None)
     assumptions = [f"under torch.no_grad(), one batch at a time; {verified}"]
     if workload.architecture != architecture:
@@ -103,7 +108,7 @@ def _encode(tape: Ledger, workload: SaeInference, model: HookedModel | None, use
     if model is None:
         source = tape.new(use.rows * use.d_in * use.input_width, "activations")
     else:
-        call = model.played if workload.stop_at_layer else hooked_transformer.forward(
+        call = model.played if workload.stop_after_hook else hooked_transformer.forward(
             replace(model.run, stop_at_layer=None)
         )  # fmt: skip
         tape.append(call.tape)

@@ -8,7 +8,14 @@ from typing import Any
 
 from .. import hook_names
 from ..errors import InputError
-from ..memory import activation_store, hooked_transformer, sae, sae_evaluation, weights
+from ..memory import (
+    activation_store,
+    dictionary_learning_run,
+    hooked_transformer,
+    sae,
+    sae_evaluation,
+    weights,
+)
 from ..memory.estimate import Estimate
 from ..memory.hooked_transformer import Run
 from ..memory.loading import loading
@@ -100,7 +107,9 @@ def _widths(workload: SaeTraining, d_sae: int) -> tuple[int, ...]:
 
 
 def sae_training(workload: SaeTraining, capability: str | None) -> Estimate:
-    verified, warnings = check("sae_lens", workload.library_version)
+    verified, warnings = check(workload.library, workload.library_version)
+    if workload.library == "dictionary_learning":
+        return _dictionary_learning(workload, capability, verified, warnings)
     model = lm = spec = None
     d_in = workload.d_in
     width = DTYPE_BYTES[workload.dtype]
@@ -214,3 +223,57 @@ def _evaluation(
         width=shape.width, input_width=run.width, training=True,
     )  # fmt: skip
     return sae_evaluation.evaluation(run, workload.hook_name, use)
+
+
+def _dictionary_learning(workload: SaeTraining, capability: str | None, verified: str, warnings: list[str]) -> Estimate:
+    """trainSAE of dictionary_learning on activations that are at hand."""
+    d_in = workload.d_in
+    assert d_in is not None
+    d_sae = features(workload.d_sae, workload.expansion_factor, d_in, warnings)
+    if workload.k > d_sae and workload.architecture in sae.TOP_K_FAMILY:
+        raise InputError(f"k {workload.k} is more than the {d_sae} features")
+    shape = sae.Shape(
+        workload.architecture, d_in, d_sae, workload.k, workload.train_batch_size_tokens,
+        matryoshka_widths=_widths(workload, d_sae),
+    )  # fmt: skip
+    memory = dictionary_learning_run.training_memory(shape, workload.n_saes)
+    if workload.n_saes > 1:
+        warnings.append(
+            f"trainSAE keeps all {workload.n_saes} trainers of trainer_configs in memory, with Adam's state; one run "
+            "per trainer takes less"
+        )
+    assumptions = [
+        f"worst moment: {memory.phase}; {verified}",
+        "Adam with foreach, as torch chooses on CUDA; no autocast, no logging, no resampling; checkpoints not counted",
+        "activations are at hand: no language model and no ActivationBuffer are counted. An ActivationBuffer holds "
+        "n_ctxs * ctx_len * d_in numbers of the model's dtype, and 1.5 times that while it refreshes",
+    ]
+    if memory.dead_latents_extra:
+        assumptions.append(
+            f"the range includes {gib(memory.dead_latents_extra)} for the auxiliary loss once latents are dead "
+            "(10M tokens without firing)"
+        )
+    params = sae.sae_params(workload.architecture, d_in, d_sae)
+    several = f"{workload.n_saes} x " if workload.n_saes > 1 else ""
+    return assemble(
+        workload.model_dump() | {"d_in": d_in, "d_sae": d_sae, "expansion_factor": d_sae / d_in},
+        Counter(memory.at_peak),
+        Counter(memory.components),
+        {
+            "sae_weights": f"{several}{millions(params)} parameters, d_in {d_in} x d_sae {d_sae}, float32",
+            "optimizer_state": "Adam's two moments",
+            "gradients": "of the SAE's parameters",
+            "sae_activations": "the batch, features and what the backward pass needs",
+            "temporaries": "scratch of the step: gradients of activations, the decoder's unit vectors, Adam's lists",
+        },
+        capability,
+        precision="close",
+        verified_on=f"{verified}, torch 2.13 (CPU; no GPU measurement)",
+        loading=None,
+        download_bytes=None,
+        flops=workload.n_saes
+        * dictionary_learning_run.training_flops(workload.architecture, d_in, d_sae, workload.training_tokens),
+        assumptions=assumptions,
+        warnings=warnings,
+        late_bytes=memory.dead_latents_extra,
+    )

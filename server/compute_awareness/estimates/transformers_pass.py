@@ -1,36 +1,77 @@
-"""The estimate of one forward pass of a transformers model."""
+"""The estimate of one forward pass of a transformers model, plain or with activations kept; also as nnsight runs it."""
 
 from __future__ import annotations
 
-from ..memory import parameters, transformers_forward, weights
-from ..memory.estimate import Estimate
+from ..errors import InputError
+from ..memory import parameters, transformers_forward, transformers_outputs, weights
+from ..memory.estimate import Component, Estimate, HookFamily, Precision
 from ..memory.loading import loading
+from ..memory.quantization import quantized_weight_bytes, scratch_bytes
+from ..memory.transformers_forward import Played
+from ..memory.transformers_outputs import Selection
+from ..memory.transformers_parts import INT64
 from ..models.resolve import resolve
+from ..models.spec import ModelSpec
 from ..runtime.flops import forward_flops
 from ..versions import check, is_verified
 from ..workload import DTYPE_BYTES, ActivationCache, Inference
 from .assemble import assemble, download_bytes, largest_and_peak, millions, repeatable
 
+_NOT_YET = (
+    "with_gradients", "stop_at_layer", "use_attn_result", "use_split_qkv_input", "use_hook_mlp_in", "use_attn_in",
+    "compatibility_mode",
+)  # fmt: skip
+
 
 def transformers_pass(workload: Inference | ActivationCache, capability: str | None) -> Estimate:
-    assert isinstance(workload, Inference)
+    """What `model(input_ids)` under torch.no_grad() takes, with what `output_hidden_states`, `output_attentions` or
+    forward hooks keep. Also for nnsight, whose trace is the same pass, and whose `save()` is such a hook.
+
+    Raises:
+        InputError: model, version or option that is not covered, modules that match nothing.
+    """
+    library = workload.library
+    for name in _NOT_YET:
+        if getattr(workload, name, None) not in (None, False):
+            raise InputError(f"{name}: not covered yet for {library}")
     spec = resolve(workload.model)
-    verified, warnings = check("transformers", workload.library_version)
+    verified, warnings = check(library, workload.library_version)
+    known = is_verified(library, workload.library_version)
     width = DTYPE_BYTES[workload.dtype]
     assumptions = [f"one forward pass at a time on one device; {verified}"]
-    if not is_verified("transformers", workload.library_version):
+    if not known:
         assumptions.append(f"measured on {verified} only; {workload.library_version} is taken to allocate the same")
     attention = workload.attention or transformers_forward.default_attention(spec)
-    kv_cache = workload.kv_cache is not False
-    grouped = spec.n_kv_heads != spec.n_heads
-    old_card = capability is not None and float(capability) < 8.0
-    unfused = attention == "sdpa" and (transformers_forward.needs_math_kernel(spec, width) or (old_card and grouped))
-    tape = transformers_forward.forward(
-        spec, workload.batch_size, workload.seq_len, width, attention, kv_cache=kv_cache, math_kernel=unfused
+    kv_cache = not (isinstance(workload, Inference) and workload.kv_cache is False)
+    unfused = attention == "sdpa" and _unfused(spec, width, capability)
+    selection, keeps = None, None
+    if isinstance(workload, ActivationCache):
+        selection = transformers_outputs.select(
+            spec, workload.names_filter, workload.layers, workload.cache_device == "cpu"
+        )
+        keeps = selection.keeps
+        assumptions.append("a module that returns a tuple is kept by its first element; in globs * stops at dots")
+    elif workload.output_hidden_states or workload.output_attentions:
+        if workload.output_attentions and attention == "sdpa":
+            warnings.append(
+                "output_attentions: with sdpa transformers returns no attention weights; load the model with "
+                "attn_implementation='eager' to get them (attention 'eager' here)"
+            )
+        weighed = workload.output_attentions and attention == "eager"
+        keeps = transformers_outputs.hidden_states(spec, weighed, workload.output_hidden_states)
+    played = transformers_forward.keeping(
+        spec, workload.batch_size, workload.seq_len, width, attention, kv_cache, unfused, keeps
     )
+    tape = played.tape
     if unfused:
         assumptions.append("sdpa with grouped heads runs unfused on this card or dtype: the scores are counted")
     assumptions.append(f"attention implementation: {attention}; model in eval mode, torch.no_grad")
+    if library == "nnsight":
+        warnings.append(
+            "an nnsight trace builds the autograd graph and keeps it with what is saved, unless it runs inside "
+            "torch.no_grad(), as is assumed here"
+        )
+        assumptions.append("the trace runs locally; with remote=True it takes none of this here")
     if "dtype" not in workload.model_fields_set and spec.checkpoint_dtype not in (None, workload.dtype):
         assumptions.append(
             f"dtype float32, as none was given; transformers 5 loads {spec.checkpoint_dtype} unless told otherwise"
@@ -38,32 +79,87 @@ def transformers_pass(workload: Inference | ActivationCache, capability: str | N
     if workload.seq_len > spec.n_ctx:
         fails = ": its positions end there, the run fails" if spec.positional in ("learned", "shortformer") else ""
         warnings.append(f"seq_len {workload.seq_len} is beyond transformers' context of {spec.n_ctx} tokens{fails}")
-    at_peak, largest = largest_and_peak(
-        tape, {"weights": weights.hf_params(spec) * width, "buffers": weights.hf_buffer_bytes(spec, width)}
-    )
+    quantization = (workload.quantization if isinstance(workload, Inference) else None) or spec.quantization
+    weight_bytes = weights.hf_params(spec) * width
+    if quantization is not None:
+        weight_bytes = quantized_weight_bytes(spec, quantization, width)
+    standing = {"weights": weight_bytes, "buffers": weights.hf_buffer_bytes(spec, width)}
+    if library == "nnsight":  # LanguageModel's attention mask, and ids put together from several prompts, int64
+        standing["activations"] = (1 + (workload.batch_size > 1)) * INT64 * workload.batch_size * workload.seq_len
+    at_peak, largest = largest_and_peak(tape, standing)
+    precision: Precision = "exact" if known and attention != "sdpa" else "close"  # CUDA's fused kernels were not run
+    if quantization is not None:
+        tokens = workload.batch_size * workload.seq_len
+        scratch = scratch_bytes(spec, quantization, tokens, width)
+        at_peak["temporaries"] += scratch
+        largest["temporaries"] += scratch
+        precision = "close" if quantization.startswith("bitsandbytes") else "rough"
+        run = "weights as bitsandbytes stores them" if precision == "close" else "sizes and kernels were read, not run"
+        assumptions.append(
+            f"linear layers of the blocks in {quantization}, the rest and all computing in {workload.dtype}; {run}; "
+            "the scratch of the hungriest layer is added to the peak"
+        )
     details = {
-        "weights": f"{millions(weights.hf_params(spec))} parameters in {workload.dtype}",
+        "weights": f"{millions(weights.hf_params(spec))} parameters in {quantization or workload.dtype}",
+        "activation_cache": "distinct storages that outlive the pass because they were asked for",
         "logits": f"[{workload.batch_size}, {workload.seq_len}, {spec.d_vocab}]",
         "activations": "the residual stream and what the running layer works on",
         "temporaries": "alive at the peak besides all that: intermediate results, copies of weights",
         "kv_cache": "keys and values the pass returns",
         "buffers": "rotary tables, masks and the like",
     }
+    hooks, host_bytes = _hooks(selection, played)
+    extra = []
+    if host_bytes:
+        extra.append(
+            Component(
+                name="activation_cache", bytes=host_bytes, at_peak=False, bytes_at_peak=0, where="host",
+                detail="copied to RAM module by module; copies share nothing",
+            )
+        )  # fmt: skip
+    filled = {"attention": attention, "model": repeatable(workload.model, spec)}
+    if isinstance(workload, Inference):
+        filled |= {"kv_cache": kv_cache, "quantization": quantization}
     return assemble(
-        workload.model_dump()
-        | {"attention": attention, "kv_cache": kv_cache, "model": repeatable(workload.model, spec)},
+        workload.model_dump() | filled,
         at_peak,
         largest,
         details,
         capability,
-        # CUDA's fused attention kernels are not the ones that were measured.
-        precision="exact" if is_verified("transformers", workload.library_version) and attention != "sdpa" else "close",
+        precision=precision,
         verified_on=f"{verified}, torch 2.13 (CPU and meta device; no GPU measurement)",
-        loading=loading("transformers", workload.library_version, spec, workload.dtype),
+        hooks=hooks,
+        host_bytes=host_bytes,
+        loading=loading(
+            "transformers",
+            workload.library_version if library == "transformers" else None,
+            spec,
+            workload.dtype,
+            quantization=quantization,
+        ),
         download_bytes=download_bytes(spec),
         flops=forward_flops(spec, workload.batch_size, workload.seq_len, layers=None, logits=True),
         assumptions=assumptions,
         warnings=warnings,
+        extra=extra,
         events=tape,
-        standing=parameters.hf_tensors(spec, width),
+        standing=parameters.hf_tensors(spec, width) if quantization is None else (),
     )
+
+
+def _unfused(spec: ModelSpec, width: int, capability: str | None) -> bool:
+    """Whether sdpa falls back to the kernel that computes all scores. Source: `needs_math_kernel`.
+
+    Before Ampere (8.0) there is no flash attention, and the memory-efficient kernel cannot group heads.
+    """
+    old_card = capability is not None and float(capability) < 8.0
+    return transformers_forward.needs_math_kernel(spec, width) or (old_card and spec.n_kv_heads != spec.n_heads)
+
+
+def _hooks(selection: Selection | None, played: Played) -> tuple[list[HookFamily], int]:
+    """What each family of modules keeps, and how many bytes of it are in RAM."""
+    if selection is None:
+        return [], 0
+    families = selection.by_family(played.sizes)
+    host_bytes = sum(nbytes for _, _, nbytes in families) if selection.keeps.on_host else 0
+    return [HookFamily(hook=path, count=count, bytes=nbytes) for path, count, nbytes in families], host_bytes

@@ -153,13 +153,36 @@ class Node:
         return self.seq > other.seq
 
 
+class Autocast:
+    """One `with torch.autocast(...)`: whose list of operators is in force, and the weights cast in it so far.
+
+    Source: torch 2.13 ATen/autocast_mode.h and autocast_mode.cpp. `cuda`: pow, rsqrt, softmax and layer_norm go up to
+    float32, which the CPU's list leaves as they are. Both lists lower matrix products and attention, and keep the
+    copy of a float32 leaf that needs a gradient until the context ends.
+    """
+
+    __slots__ = ("cuda", "unplayed", "weights")
+
+    def __init__(self, cuda: bool) -> None:
+        self.cuda = cuda
+        self.weights: dict[int, Var] = {}
+        self.unplayed: list[Var] = []
+        """Copies of the weights of layers that `Graph.unplayed` stands for."""
+
+    @property
+    def unsaved(self) -> int:
+        """Bytes of the copies that no node saved."""
+        return sum(v.elements * v.width for v in self.weights.values() if v.storage.vars == 1)
+
+
 class Frame:
     """A checkpointed call: its function and input, and the nodes whose saved tensors wait to be recomputed."""
 
-    __slots__ = ("call", "nodes", "rng", "x")
+    __slots__ = ("autocast", "call", "nodes", "rng", "x")
 
     def __init__(self, call: Callable[[Var], Var], x: Var) -> None:
         self.call, self.x = call, x
+        self.autocast = x.graph.autocast.cuda if x.graph.autocast is not None else None
         # the state of the CPU's generator, in RAM
         self.rng = x.graph.new((_RNG_STATE,), 1) if x.graph.cpu else None
         self.nodes: list[Node] = []
@@ -182,6 +205,7 @@ class Graph:
         self.enabled = True
         self.kept: list[Var] = []
         """Gradients of the layers that `unplayed` stands for."""
+        self.autocast: Autocast | None = None
         self._seq = 0
         self._frame: Frame | None = None
         self._filling: list[Node] | None = None
@@ -210,6 +234,15 @@ class Graph:
             yield
         finally:
             self.enabled = before
+
+    @contextmanager
+    def autocasting(self, cuda: bool | None) -> Iterator[None]:
+        """`with torch.autocast("cuda" or "cpu")` to a dtype of 16 bit; None: no autocast."""
+        before, self.autocast = self.autocast, None if cuda is None else Autocast(cuda)
+        try:
+            yield
+        finally:
+            self.autocast = before
 
     # -- forward
 
@@ -274,7 +307,7 @@ class Graph:
         frame.nodes = []
         fork = self.new((_RNG_STATE,), 1) if self.cpu else None
         try:
-            with self.grad_mode(True):
+            with self.grad_mode(True), self.autocasting(frame.autocast):
                 frame.call(frame.x)
         except _Recomputed:
             pass
@@ -282,15 +315,20 @@ class Graph:
             self._filling = None
             del fork
 
-    def unplayed(self, x: Var, saved: int, gradients: int) -> Var:
+    def unplayed(self, x: Var, saved: int, gradients: int, saved_copies: int = 0, copies: int = 0) -> Var:
         """In place of layers like their neighbours: `saved` bytes from here until backward comes back, and from then
-        on `gradients` bytes (0 where the gradients exist already). Returns what goes into the next layer.
+        on `gradients` bytes (0 where the gradients exist already). Returns what goes into the next layer. In autocast,
+        `saved_copies` of weights are saved besides, and `copies` last until it ends.
 
         What is alive at a given place of a layer is linear in the layer's number, so the first and the last of a run
         of equal layers make the peak, and those between need not be played one by one.
         """
         out = x.alias()
         bundle = [self.new((saved,), 1, None, "activations")] if saved else []
+        if saved_copies:
+            bundle.append(self.new((saved_copies,), 1, None, "weight_copies"))
+        if copies and self.autocast is not None:
+            self.autocast.unplayed.append(self.new((copies,), 1, None, "weight_copies"))
 
         def backward(node: Node, grads: Grads) -> Grads:
             node.saved = []

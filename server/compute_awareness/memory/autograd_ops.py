@@ -7,7 +7,7 @@ place of a tensor save nothing.
 
 from __future__ import annotations
 
-from .autograd import FLOAT32, Grads, Node, Shape, Var, like_stride
+from .autograd import FLOAT32, HALF, Grads, Node, Shape, Var, like_stride
 from .autograd_views import contiguous, copied, expand, reshape, transpose, unsqueeze, view
 
 
@@ -149,6 +149,7 @@ tanh = relu = sigmoid = saves_output
 
 def power(x: Var) -> Var:
     """x.pow(number), number not 1: grad * (number * x.pow(number - 1)), three tensors at once."""
+    x = raised(x)
     out = _like(x)
 
     def backward(node: Node, grads: Grads) -> Grads:
@@ -166,6 +167,7 @@ def power(x: Var) -> Var:
 
 def rsqrt(x: Var) -> Var:
     """torch.rsqrt: -0.5 * grad * result.pow(3)."""
+    x = raised(x)
     out = _like(x)
 
     def backward(node: Node, grads: Grads) -> Grads:
@@ -241,6 +243,25 @@ def cast(x: Var, width: int) -> Var:
     return out
 
 
+def lowered(x: Var) -> Var:
+    """What autocast hands to an operator of its 16-bit list; copies of weights are made once (`Autocast`)."""
+    autocast = x.graph.autocast
+    if autocast is None or x.width != FLOAT32:
+        return x
+    if x.node is not None or not x.needs_grad or x.is_view:
+        return cast(x, HALF)
+    known = autocast.weights.get(id(x))
+    if known is None:
+        known = autocast.weights[id(x)] = cast(x, HALF).book("weight_copies")
+    return known
+
+
+def raised(x: Var) -> Var:
+    """What CUDA's autocast hands to an operator of its float32 list."""
+    autocast = x.graph.autocast
+    return x if autocast is None or not autocast.cuda or x.width != HALF else cast(x, FLOAT32)
+
+
 def sum_to(x: Var, shape: Shape) -> Var:
     """at::sum_to: the sum over broadcast dimensions, a new tensor."""
     return x.graph.new(shape, x.width)
@@ -267,7 +288,9 @@ def where(mask: Var, x: Var, other: Var | float = 0.0) -> Var:
 
 def softmax(x: Var, width: int | None = None) -> Var:
     """softmax(x, -1, dtype): saves the result. bfloat16 to float32 goes by a copy (float16 on CUDA does not)."""
-    if width is not None and width != x.width:
+    if width is None:
+        x = raised(x)
+    elif width != x.width:
         return softmax(cast(x, width))
     out = _like(x)
     x.graph.record([x], [out], _one_new, [out])
@@ -280,6 +303,7 @@ def layer_norm(x: Var, weight: Var | None, bias: Var | None) -> Var:
     Those are float32 on CUDA; on the CPU they have the input's dtype where the weights have it too.
     """
     graph = x.graph
+    x = raised(x)
     flat = contiguous(x)
     out = graph.new(x.shape, x.width)
     stats = x.width if graph.cpu else FLOAT32
@@ -351,6 +375,7 @@ def mm(a: Var, b: Var, bias: Var | None = None) -> Var:
 
 def linear(x: Var, weight: Var, bias: Var | None = None) -> Var:
     """F.linear, weight [out, in]. x is flattened to rows, which copies where its layout forbids a view."""
+    x, weight, bias = lowered(x), lowered(weight), lowered(bias) if bias is not None else None
     rows = reshape(x, -1, x.shape[-1])
     out = mm(rows, transpose(weight, 0, 1), bias)
     return view(out, *x.shape[:-1], weight.shape[0])
@@ -358,12 +383,13 @@ def linear(x: Var, weight: Var, bias: Var | None = None) -> Var:
 
 def conv1d(x: Var, weight: Var, bias: Var) -> Var:
     """transformers' Conv1D (GPT-2): weight [in, out]."""
-    out = mm(view(x, -1, x.shape[-1]), weight, bias)
+    out = mm(lowered(view(x, -1, x.shape[-1])), lowered(weight), lowered(bias))
     return view(out, *x.shape[:-1], weight.shape[1])
 
 
 def bmm(a: Var, b: Var) -> Var:
     """a.bmm(b), [n, i, k] and [n, k, j]: saves each operand that the other's gradient needs."""
+    a, b = lowered(a), lowered(b)
     out = _product(a, b)
 
     def backward(node: Node, grads: Grads) -> Grads:
@@ -381,6 +407,7 @@ def bmm(a: Var, b: Var) -> Var:
 
 def baddbmm(a: Var, b: Var) -> Var:
     """bias.baddbmm(a, b, alpha=number), bias without gradient: each gradient is a product, then scaled in a new one."""
+    a, b = lowered(a), lowered(b)
     out = _product(a, b)
 
     def backward(node: Node, grads: Grads) -> Grads:
@@ -418,6 +445,7 @@ def matmul(a: Var, b: Var) -> Var:
 
     The copies, if any, are what is saved.
     """
+    a, b = lowered(a), lowered(b)
     lead = _broadcast(a.shape[:-2], b.shape[:-2])
     left = reshape(expand(a, *lead, *a.shape[-2:]), -1, *a.shape[-2:])
     right = reshape(expand(b, *lead, *b.shape[-2:]), -1, *b.shape[-2:])
@@ -454,7 +482,8 @@ def cross_entropy(logits: Var, targets: Var) -> Var:
 
 def _flash_backward_scratch(q: Shape, kv_heads: int, width: int) -> int:
     """Beside the gradients in 16 bit on CUDA (mha_bwd of flash_api.cpp): those of q summed in float32, the rows' sums,
-    and those of k and v for every query head where heads are grouped. Read off the source, not measured."""
+    and those of k and v for every query head where heads are grouped.
+    Written from knowledge of flash-attention 2's allocations; neither run nor compared."""
     if width == FLOAT32:
         return 0
     b, heads, s, d = q
@@ -469,6 +498,7 @@ def flash_attention(q: Var, k: Var, v: Var, mask: Var | None = None) -> Var:
     Saves q, k, v, the output and float32 logarithms of the sums [b, heads, s]; gradients are three new tensors.
     """
     graph = q.graph
+    q, k, v = lowered(q), lowered(k), lowered(v)
     b, heads, s, _ = q.shape
     out = graph.new(q.shape, q.width, like_stride(q.shape, q.stride))
     sums = graph.new((b, heads, s), FLOAT32)
@@ -493,6 +523,7 @@ def math_attention(q: Var, k: Var, v: Var, causal: bool = True) -> Var:
     All in float32. Grouped heads are repeated; queries and keys are each scaled by the root of the factor; a causal
     mask [s, s] is made, and added in place.
     """
+    q, k, v = lowered(q), lowered(k), lowered(v)
     graph, width = q.graph, q.width
     times = q.shape[1] // k.shape[1]
     q, k, v = cast(q, FLOAT32), cast(k, FLOAT32), cast(v, FLOAT32)

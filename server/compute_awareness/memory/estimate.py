@@ -110,7 +110,7 @@ class Estimate(_Answer):
     )
     flops: int = Field(default=0, description="Floating-point operations of the whole workload")
     moved_bytes: int = Field(
-        default=0, description="Bytes that must cross the device's memory over the run; 0 = what is alive at the peak, once"
+        default=0, description="Bytes that must cross the device's memory over the run; 0 = the peak, once"
     )
     time: Time | None = Field(default=None, description="How long it takes; a wide range, not calibrated on any run")
     assumptions: list[str] = Field(default_factory=list)

@@ -64,6 +64,9 @@ class Section:
         self.keep: list[Var] = []
         self.boundary: Grads = []
 
+    repeats = 1
+    """Query heads for which the weights of one key head are repeated (ungroup_grouped_query_attention)."""
+
     # -- what the transcription calls
 
     def parameter(self, *shape: int, name: str = "") -> Var:

@@ -41,6 +41,7 @@ from .hooked_backward_ops import (
     last_position,
     repeat_interleave,
     rotary,
+    same,
     sum_over,
 )  # fmt: skip
 
@@ -118,10 +119,13 @@ def _addmm(p: Section, x: Var, inner: int, outer: int) -> Var:
     return view(out, *x.shape[:-1], outer)
 
 
-def project(p: Section, x: Var, heads: int, per_head: bool) -> Var:
-    """simple_attn_linear, or complex_attn_linear where each head has its own input."""
+def project(p: Section, x: Var, heads: int, per_head: bool, repeats: int = 1) -> Var:
+    """simple_attn_linear, or complex_attn_linear where each head has its own input; `repeats`: query heads of one
+    key head whose weights are repeated for them."""
     d, d_head = p.run.spec.d_model, p.run.spec.d_head
-    weight, bias = p.parameter(heads, d, d_head), p.parameter(heads, d_head)
+    weight, bias = p.parameter(heads // repeats, d, d_head), p.parameter(heads // repeats, d_head)
+    if repeats > 1:
+        weight, bias = repeat_interleave(weight, repeats, 0), repeat_interleave(bias, repeats, 0)
     if per_head:
         b, s = x.shape[:2]
         left = reshape(permute(x, 2, 0, 1, 3), heads, b * s, d)
@@ -147,8 +151,8 @@ def attention(p: Section, inputs: tuple[Var, Var, Var], local: bool, grouped: bo
     heads, kv, d, d_head = spec.n_heads, spec.n_kv_heads, spec.d_model, spec.d_head
     per_head = run.use_split_qkv_input or run.use_attn_in
     q = p.hook("attn.hook_q", project(p, inputs[0], heads, per_head))
-    k = p.hook("attn.hook_k", project(p, inputs[1], kv, per_head))
-    v = p.hook("attn.hook_v", project(p, inputs[2], kv, per_head))
+    k = p.hook("attn.hook_k", project(p, inputs[1], kv, per_head, p.repeats))
+    v = p.hook("attn.hook_v", project(p, inputs[2], kv, per_head, p.repeats))
     if spec.qk_norm is not None:
         q = _qk_norm(p, "attn.q_norm", q)
         k = _qk_norm(p, "attn.k_norm", k)
@@ -268,14 +272,24 @@ def block(p: Section, owned: list[Var], local: bool) -> Var:
 
 def embed(p: Section) -> Var:
     """HookedTransformer.input_to_embed; the tokens are counted elsewhere."""
+    x = embed_tokens(p)
+    if not p.run.trainable:  # gradients of activations alone begin at the embedding
+        x.needs_grad = p.graph.enabled
+        x = same(x)
+    return embed_positions(p, p.hook("hook_embed", x))
+
+
+def embed_tokens(p: Section) -> Var:
+    """Embed.forward"""
     run, spec = p.run, p.run.spec
     tokens = p.constant(run.batch_size, run.seq_len)
     x = embedding(tokens, p.parameter(spec.d_vocab, spec.d_model))
-    if spec.embed_norm:
-        x = norm(p, "embed.ln", x, pre=False, rms=False)
-    if not run.trainable:  # gradients of activations alone begin at the embedding
-        x.needs_grad = p.graph.enabled
-    x = p.hook("hook_embed", x)
+    return norm(p, "embed.ln", x, pre=False, rms=False) if spec.embed_norm else x
+
+
+def embed_positions(p: Section, x: Var) -> Var:
+    """The residual stream from the embedded tokens."""
+    run, spec = p.run, p.run.spec
     if spec.positional != "learned":
         return x
     rows = narrow(p.parameter(spec.context_tl, spec.d_model), 0, run.seq_len)

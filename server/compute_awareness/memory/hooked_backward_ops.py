@@ -18,11 +18,11 @@ def copy(x: Var) -> Var:
     return out
 
 
-def repeat_interleave(x: Var, repeats: int) -> Var:
-    """torch.repeat_interleave(x, dim=2, repeats) of [b, s, kv heads, d_head]: a copy for every head."""
-    b, s, heads, width = x.shape
-    repeated = copy(expand(unsqueeze(x, 3), b, s, heads, repeats, width))
-    return view(repeated, b, s, heads * repeats, width)
+def repeat_interleave(x: Var, repeats: int, dim: int = 2) -> Var:
+    """torch.repeat_interleave(x, repeats, dim): a copy of each entry along `dim` for every repeat."""
+    before, heads, after = x.shape[:dim], x.shape[dim], x.shape[dim + 1 :]
+    repeated = copy(expand(unsqueeze(x, dim + 1), *before, heads, repeats, *after))
+    return view(repeated, *before, heads * repeats, *after)
 
 
 def clamp(x: Var) -> Var:
@@ -62,7 +62,7 @@ def _assign_half(base: Var, source: Var) -> Var:
 def rotary(x: Var, rotary_dim: int, table: Var) -> Var:
     """AbstractAttention.apply_rotary of [b, s, heads, d_head]. `table`: the sines or cosines, no gradient."""
     d_head = x.shape[-1]
-    x_rot = narrow(x, -1, rotary_dim) if rotary_dim < d_head else _same(x)
+    x_rot = narrow(x, -1, rotary_dim) if rotary_dim < d_head else same(x)
     x_pass = _rest(x, d_head - rotary_dim)
     flip = clone(x_rot)
     half = rotary_dim // 2
@@ -74,8 +74,8 @@ def rotary(x: Var, rotary_dim: int, table: Var) -> Var:
     return cat([rotated, x_pass], -1)
 
 
-def _same(x: Var) -> Var:
-    """x[..., :whole]: an alias."""
+def same(x: Var) -> Var:
+    """x[..., :whole], x itself: an alias."""
     out = x.alias()
     x.graph.record([x], [out], lambda node, grads: [grads[0]])
     return out

@@ -22,12 +22,14 @@ _LAST = float("inf")
 
 @dataclass(eq=False)
 class Grad:
-    """A gradient on its way: a storage, and how it is seen. `dense` is false for an expanded view."""
+    """A gradient on its way: a storage, and how it is seen. `dense` is false for an expanded view; `alone` for the
+    gradient of a transposed weight (torch.nn.Linear without bias): another is added to it in a tensor of its own."""
 
     tensor: Tensor
     elements: int
     width: int
     dense: bool = True
+    alone: bool = False
 
 
 Backward = Callable[[Grad], "list[Grad | None]"]
@@ -182,7 +184,7 @@ class Graph:
         before = buffers.get(target)
         if before is None:
             buffers[target] = out
-        elif before.dense and before.tensor.refs == 1:
+        elif before.dense and not before.alone and before.tensor.refs == 1:
             self.tape.drop(out.tensor)
         else:
             buffers[target] = self._replace(before, before.elements, before.width)
@@ -203,6 +205,11 @@ class Graph:
         """zero_grad(set_to_none=True)"""
         self.tape.drop(*self._leaf_grads)
         self._leaf_grads.clear()
+
+    def take_gradients(self) -> list[Tensor]:
+        """The parameters' gradients, handed to the caller: a loop that lets go of them later."""
+        taken, self._leaf_grads = self._leaf_grads, []
+        return taken
 
     def forget(self, result: Var, source: Var) -> None:
         """`result` of `source` does not lead to the loss: what was saved between them goes with it."""

@@ -125,14 +125,19 @@ def _fused_kernel(p: Step) -> Tensor:
 
 
 def _math_kernel(p: Step) -> Tensor:
-    """_scaled_dot_product_attention_math: repeats the grouped keys and values, then scales the keys."""
-    tape = p.tape
-    held = [tape.new(p.Q), tape.new(p.Q_all), tape.new(p.Q_all)]
-    scaled_keys = tape.new(p.Q_all)
-    scores = tape.new(p.S, "activations")
+    """_scaled_dot_product_attention_math: repeats the grouped keys and values, then scales the keys; in float32."""
+    tape, wide_all = p.tape, p.as_float32(p.Q_all)
+    half = p.w != FLOAT32
+    cached = wide_all * p.spec.n_kv_heads // p.spec.n_heads
+    held = [tape.new(p.as_float32(p.Q)), tape.new(cached), tape.new(cached)] if half else []
+    held += [tape.new(p.as_float32(p.Q)), tape.new(wide_all), tape.new(wide_all)]
+    scaled_keys = tape.new(wide_all)
+    scores = tape.new(p.as_float32(p.S), "activations")
     tape.drop(scaled_keys)
-    weights = rebind(p, scores, p.S)
-    out = tape.new(p.Q, "activations")
+    weights = rebind(p, scores, p.as_float32(p.S))
+    out = tape.new(p.as_float32(p.Q), "activations")
+    if half:
+        out = rebind(p, out, p.Q)
     tape.drop(weights, *held)
     return out
 

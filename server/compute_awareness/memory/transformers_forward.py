@@ -89,12 +89,11 @@ def forward(
     d_vocab], and the DynamicCache.
 
     sdpa is taken to run in a fused kernel (flash or memory-efficient attention) unless `math_kernel` is given (see
-    `needs_math_kernel`; float32 only), and the softmax of eager attention to upcast with a copy, as torch does on the
+    `needs_math_kernel`), and the softmax of eager attention to upcast with a copy, as torch does on the
     CPU and for bfloat16 on CUDA. Source: transformers 5.23, models/*/modeling_*.py.
 
     Raises:
         InputError: the architecture is not covered, or has no sdpa.
-        ValueError: `math_kernel` in 16 bit, where the fused kernels group heads.
     """
     return keeping(spec, batch_size, seq_len, width, attention, kv_cache, math_kernel, None).tape
 
@@ -114,8 +113,6 @@ def keeping(
     Raises:
         InputError, ValueError: as `forward` does.
     """
-    if math_kernel and width != FLOAT32:
-        raise ValueError("math_kernel is for float32")
     if spec.architecture not in SDPA | EAGER_ONLY:
         raise InputError(f"{spec.name}: {spec.architecture} is not a model of transformers that is covered")
     if attention == "sdpa" and not supports_sdpa(spec.architecture):

@@ -47,21 +47,30 @@ def in_math_kernel(p: Pass) -> bool:
 
 
 def math_sdpa(p: Pass, q: Layout) -> Tensor:
-    """_scaled_dot_product_attention_math of torch 2.13 (ATen/native/transformers/attention.cpp) in float32.
+    """_scaled_dot_product_attention_math of torch 2.13 (ATen/native/transformers/attention.cpp).
 
-    Repeats the grouped heads itself, and holds scores and softmax as eager attention does.
+    Repeats the grouped heads itself, and holds scores and softmax as eager attention does, all of it in float32: in
+    16 bit it upcasts q, k and v first, and casts the output and the weights back.
     """
     tape = p.tape
-    held = [tape.new(p.Q)]  # the scaled queries
+    half = p.w != FLOAT32
+    wide_q, wide_s = p.as_float32(p.Q), p.as_float32(p.S)
+    held = [tape.new(n) for n in (wide_q, p.as_float32(p.K), p.as_float32(p.K))] if half else []
+    held.append(tape.new(wide_q))  # the scaled queries
     if p.s > 1:
         tape.touch(2 * p.s * p.s)
-        held.append(tape.new(p.w * p.s * p.s))
-    held += [tape.new(p.Q), tape.new(p.Q)]
-    scaled_keys = tape.new(p.Q)
-    scores = matmul(p, p.Q, 0, p.S, merging_copies(p, q), False)
+        held.append(tape.new(FLOAT32 * p.s * p.s))
+    held += [tape.new(wide_q), tape.new(wide_q)]
+    scaled_keys = tape.new(wide_q)
+    scores = matmul(p, wide_q, 0, wide_s, merging_copies(p, q), False)
     tape.drop(scaled_keys)
-    weights = rebind(p, scores, p.S)
-    out = tape.new(p.Q, "activations")
+    weights = rebind(p, scores, wide_s)
+    out = tape.new(wide_q, "activations")
+    if half:
+        narrow = tape.new(p.Q, "activations")
+        tape.touch(p.S)
+        tape.drop(out)
+        out = narrow
     tape.drop(weights, *held)
     return heads_to_tokens(p, out)
 

@@ -7,6 +7,7 @@ Layers between the second and the last are equal to their neighbours and are not
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ..models.spec import ModelSpec
 from . import autograd_ops as ops
@@ -33,7 +34,11 @@ _FLOAT32_ROTARY = frozenset({"OlmoForCausalLM", "Olmo2ForCausalLM", "Olmo3ForCau
 
 
 def default_dropout(spec: ModelSpec) -> tuple[float, float]:
-    """(dropout of hidden states, of attention weights) that the published config asks for in train mode."""
+    """(dropout of hidden states, of attention weights) that the published config asks for in train mode.
+
+    GPT-2's 0.1 and OPT's 0.1 and 0.0 are also the defaults of transformers' GPT2Config and OPTConfig. PhiConfig's
+    default is 0.0: phi-2's 0.1 (resid_pdrop) is of its published config.json, from memory. Other classes: 0.0.
+    """
     if spec.architecture == "GPT2LMHeadModel":
         return 0.1, 0.1
     return (0.1, 0.0) if spec.architecture == "OPTForCausalLM" or spec.name == "phi-2" else (0.0, 0.0)
@@ -63,6 +68,8 @@ class Step:
     lora: Lora | None = None
     math_kernel: bool = False
     """sdpa: grouped heads without a mask run in torch's unfused kernel (`transformers_forward.needs_math_kernel`)."""
+    autocast: Literal["cuda", "cpu"] | None = None
+    """torch.autocast around forward and loss, to 16 bit, with that device's list of operators."""
     cpu: bool = False
     """Also play what only torch's CPU kernels allocate, for comparisons with runs on the CPU."""
 
@@ -111,7 +118,8 @@ def play(step: Step) -> Played:
         played.layers[index] = Weights(model)
     ids, labels = model.indices(), model.indices()
     for turn in range(step.accumulation):
-        loss = _loss(model, played, ids, labels, step, first=turn == 0)
+        with graph.autocasting(None if step.autocast is None else step.autocast == "cuda"):
+            loss = _loss(model, played, ids, labels, step, first=turn == 0)
         graph.backward(loss)
         del loss
     return played
@@ -188,22 +196,32 @@ def _hidden(model: Model, played: Played, ids: Var, checkpointing: bool, first: 
     contexts = _contexts(model)
     if spec.architecture == "GPT2LMHeadModel":
         hidden_states = ops.dropout(hidden_states, model.dropout)
-    saved: dict[tuple[bool, bool], int] = {}
+    saved: dict[tuple[bool, bool], tuple[int, int, int]] = {}
     following = gradients = 0
     for i, weights in played.layers.items():
         if i > following:
-            unplayed = [_kind(model, j) for j in range(following, i)]
+            unplayed = [saved[_kind(model, j)] for j in range(following, i)]
+            tensors, saved_copies, copies = (sum(each) for each in zip(*unplayed, strict=True))
             hidden_states = graph.unplayed(
-                hidden_states, sum(saved[kind] for kind in unplayed), len(unplayed) * gradients if first else 0
+                hidden_states, tensors, len(unplayed) * gradients if first else 0, saved_copies, copies
             )
-        before = graph.tape.live
+        before = _kept(graph)
         outputs = _call(model, weights, hidden_states, contexts[slides(spec, i)], checkpointing)
         hidden_states = outputs[0]
-        saved[_kind(model, i)] = graph.tape.live - before
+        now = _kept(graph)
+        saved[_kind(model, i)] = (now[0] - before[0], now[1] - before[1], now[2] - before[2])
         gradients, following = weights.gradient_bytes, i + 1
     if spec.architecture == "OPTForCausalLM" and spec.norm_placement != "pre":
         return hidden_states
     return ends.norm(hidden_states, "norm")
+
+
+def _kept(graph: Graph) -> tuple[int, int, int]:
+    """Bytes alive now: tensors, copies of weights that nodes saved, and those that go when autocast ends."""
+    copies = graph.tape.by_component["weight_copies"]
+    unsaved = graph.autocast.unsaved if graph.autocast is not None else 0
+    unplayed = sum(v.elements for v in graph.autocast.unplayed) if graph.autocast is not None else 0
+    return graph.tape.live - copies, copies - unsaved - unplayed, unsaved
 
 
 def _call(model: Model, weights: Weights, x: Var, context: Context, checkpointing: bool) -> tuple[Var, Var | None]:

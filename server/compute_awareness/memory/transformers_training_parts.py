@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ..models.spec import ModelSpec
 from . import autograd_ops as ops
 from . import autograd_views as views
-from .autograd import FLOAT32, INT64, Graph, Var
+from .autograd import FLOAT32, HALF, INT64, Graph, Var
 
 LLAMA_RMS = frozenset(
     {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "Phi3ForCausalLM"}
@@ -89,17 +89,19 @@ class Weights:
         """nn.Linear, with peft's adapter where the name is a target."""
         inside = x.shape[-1]
         y = ops.linear(x, self.get(name, out, inside), self.get(f"{name}.bias", out) if bias else None)
+        width = y.width
         for added in self._adapter(x, name, inside, out):
             y = ops.add(y, added)
-        return ops.cast(y, x.width)
+        return ops.cast(y, width)
 
     def conv1d(self, x: Var, name: str, out: int) -> Var:
         """GPT-2's Conv1D, with peft's adapter where the name is a target."""
         inside = x.shape[-1]
         y = ops.conv1d(x, self.get(name, inside, out), self.get(f"{name}.bias", out))
+        width = y.width
         for added in self._adapter(x, name, inside, out):
             y = ops.add(y, added)
-        return ops.cast(y, x.width)
+        return ops.cast(y, width)
 
     def _adapter(self, x: Var, name: str, inside: int, out: int) -> Iterator[Var]:
         """`lora_B(lora_A(x)) * scaling` of peft 0.21 (tuners/lora/layer.py), in float32 whatever the model's dtype."""
@@ -215,7 +217,8 @@ def sdpa(model: Model, q: Var, k: Var, v: Var, mask: Var | None) -> tuple[Var, N
     if times > 1 and (mask is not None or k.shape[-1] > 256):
         k, v = repeat_kv(k, times), repeat_kv(v, times)
     if mask is not None:
-        mask = model.graph.new((model.b, 1, model.s, model.s), q.width)
+        width = q.width if model.graph.autocast is None else HALF
+        mask = model.graph.new((model.b, 1, model.s, model.s), width)
     if model.math_kernel and mask is None and times > 1:
         out = ops.math_attention(q, k, v)
     else:

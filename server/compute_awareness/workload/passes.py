@@ -45,7 +45,7 @@ class Inference(ModelTask):
 
 
 class ActivationCache(ModelTask):
-    """TransformerLens `run_with_cache`."""
+    """TransformerLens `run_with_cache`, hooks on a transformers model's modules, nnsight's `save()`."""
 
     task: Literal["activation_cache"] = "activation_cache"
     library: Library = _LIBRARY
@@ -56,7 +56,8 @@ class ActivationCache(ModelTask):
     )
     names_filter: Strings | None = Field(
         default=None,
-        description="Globs on full hook names, any of them matches; null = every hook",
+        description="Globs on full hook names, any of them matches; transformers, nnsight: on module paths; "
+        "null = every hook (there: every layer's output)",
         examples=[["*hook_resid_post"]],
     )
     layers: Integers | None = Field(

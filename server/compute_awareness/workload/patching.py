@@ -53,8 +53,8 @@ class Patching(ModelTask):
         if self.method in ("eap", "eap_ig"):
             if self.names_filter is not None or self.layers is not None:
                 raise ValueError(f"names_filter and layers are not of method {self.method}: it uses every edge")
-            if not self.parameter_gradients:
-                raise ValueError(f"parameter_gradients false is not covered yet with method {self.method}")
+            if self.method == "eap" and not self.parameter_gradients:
+                raise ValueError("parameter_gradients: eap needs true (nothing else requires a gradient), eap_ig not")
             self.use_attn_result = self.use_split_qkv_input = self.use_hook_mlp_in = True
         if self.positions is not None and self.positions > self.seq_len:
             raise ValueError(f"positions: {self.positions} is more than seq_len {self.seq_len}")

@@ -16,6 +16,9 @@ _NOT_TRAINED = {
     "jumprelu_transcoder": _INFERENCE_ONLY,
     "jumprelu_skip_transcoder": _INFERENCE_ONLY,
     "temporal": "SAELens 6.54 registers it for inference only (no training class)",
+    "p_anneal": "not covered yet (PAnnealTrainer of dictionary_learning)",
+    "gated_anneal": "not covered yet (GatedAnnealTrainer of dictionary_learning)",
+    "standard_april_update": "not covered yet (StandardTrainerAprilUpdate of dictionary_learning)",
     "matching_pursuit": "not covered yet: its memory grows with every iteration of the encoder, and the data decide "
     "how many there are (up to d_in)",
 }
@@ -29,10 +32,12 @@ def _trainable(value: Any) -> Any:
 
 
 class SaeTraining(Task):
-    """An SAELens training run: the SAE step, its activation store, and the language model where one is named."""
+    """An SAE training run: the step; with SAELens its activation store and the language model where one is named."""
 
     task: Literal["sae_training"] = "sae_training"
-    library: Literal["sae_lens"] = "sae_lens"
+    library: Literal["sae_lens", "dictionary_learning"] = Field(
+        default="sae_lens", description="dictionary_learning: trainSAE on activations at hand (d_in); no model yet"
+    )
     library_version: LibraryVersion = None
     architecture: Annotated[SaeArchitecture, BeforeValidator(_trainable)] = Field(
         default="standard", description="SAE architecture"
@@ -52,9 +57,16 @@ class SaeTraining(Task):
         default=100, description="Active features per token (top-k family)"
     )
     matryoshka_widths: Annotated[list[Width], Field(max_length=64)] | None = Field(
-        default=None, description="matryoshka_batchtopk: nested widths, rising; d_sae is added at the end"
+        default=None,
+        description="matryoshka_batchtopk: nested widths, rising; d_sae is added at the end (dictionary_learning: "
+        "the running sums of group_fractions * d_sae)",
     )
-    train_batch_size_tokens: Tokens = Field(default=4096, description="Tokens per SAE step")
+    n_saes: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=1, description="dictionary_learning: trainers of this shape in trainer_configs; all stay in memory"
+    )
+    train_batch_size_tokens: Tokens = Field(
+        default=4096, description="Tokens per SAE step (dictionary_learning: out_batch_size)"
+    )
     context_size: SeqLen = Field(default=128, description="Tokens per prompt of the activation store")
     n_batches_in_buffer: Annotated[int, Field(ge=1, le=10**9)] = Field(
         default=20, description="The store's buffer holds n_batches_in_buffer * context_size tokens (SAELens >= 6.27.3)"
@@ -87,6 +99,10 @@ class SaeTraining(Task):
 
     @model_validator(mode="after")
     def _whole(self) -> SaeTraining:
+        if self.library == "dictionary_learning":
+            self._dictionary_learning()
+        elif self.n_saes > 1:
+            raise ValueError("n_saes is for library dictionary_learning; SAELens trains one SAE at a time")
         if self.autocast_lm:
             raise ValueError(
                 "autocast_lm is not covered yet; model_dtype bfloat16 halves the weights, autocast_lm does not"
@@ -101,7 +117,10 @@ class SaeTraining(Task):
         if self.matryoshka_widths is not None and self.architecture != "matryoshka_batchtopk":
             raise ValueError(f"matryoshka_widths is for matryoshka_batchtopk, not {self.architecture}")
         if self.architecture == "matryoshka_batchtopk" and not self.matryoshka_widths:
-            raise ValueError("matryoshka_batchtopk needs matryoshka_widths, e.g. [512, 2048, 8192]")
+            raise ValueError(
+                "matryoshka_batchtopk needs matryoshka_widths (the libraries have no default): a list of widths that "
+                "rise strictly up to d_sae, which may be left out, e.g. [512, 2048, 8192]"
+            )
         if self.model is None and self.d_in is None:
             raise ValueError("give d_in, or model and hook_name")
         if self.model is not None and self.hook_name is None:
@@ -109,3 +128,20 @@ class SaeTraining(Task):
         if self.d_sae is None and self.expansion_factor is None:
             raise ValueError("give d_sae or expansion_factor")
         return self
+
+    def _dictionary_learning(self) -> None:
+        """What of the fields that library does not have, or is not covered with it."""
+        if self.architecture == "abstopk":
+            raise ValueError("dictionary_learning has no trainer for abstopk; try topk, or library sae_lens")
+        if self.model is not None:
+            raise ValueError(
+                "a model with library dictionary_learning is not covered yet (its ActivationBuffer runs nnsight); "
+                "give d_in alone for the training step, and add the model and n_ctxs * ctx_len * d_in numbers of buffer"
+            )
+        if self.dtype != "float32" or self.autocast:
+            raise ValueError(
+                "dictionary_learning's trainers are built in float32; autocast_dtype is not covered yet: give dtype "
+                "float32 and autocast false"
+            )
+        if self.act_store_device is not None:
+            raise ValueError("act_store_device is for library sae_lens")

@@ -58,7 +58,7 @@ class SaeInference(Task):
         description="true: the reconstruction takes the hook's place (HookedSAETransformer); "
         "false: run_with_cache of that hook, then sae.encode",
     )
-    stop_at_layer: bool = Field(
+    stop_after_hook: bool = Field(
         default=False, description="Without splice: run_with_cache stops after the hook's block (no logits)"
     )
     keep_features: bool = Field(

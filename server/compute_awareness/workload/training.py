@@ -35,7 +35,7 @@ class Training(ModelTask):
         default=False, description="model.gradient_checkpointing_enable(): layers are computed again in backward"
     )
     autocast: Annotated[Literal["bfloat16", "float16"] | None, BeforeValidator(_autocast)] = Field(
-        default=None, description="torch.autocast around forward and loss; true = bfloat16, weights stay in `dtype`"
+        default=None, description="torch.autocast around forward and loss; true = bfloat16, weights stay float32"
     )
     trainable: Literal["all", "lora"] = Field(default="all", description="Every parameter, or peft's LoRA adapters")
     lora_rank: int = Field(default=8, ge=1, le=100_000, description="LoRA: r of peft's LoraConfig")

@@ -1,0 +1,84 @@
+"""SAE training memory against dictionary_learning's real trainers, as tools/measure_dictionary_learning.py found it.
+
+The package itself is no test dependency (it pins an old nnsight), so the truth is a record: peaks of real `update()`
+calls on the CPU, with the versions they were measured on.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from judge import judge
+
+from compute_awareness.errors import InputError
+from compute_awareness.estimates.sae_training import sae_training
+from compute_awareness.memory.dictionary_learning import TRAINERS
+from compute_awareness.workload import SaeTraining, parse_workload
+
+RECORD = json.loads((Path(__file__).parent / "data" / "dictionary_learning.json").read_text(encoding="utf-8"))
+VERSION = RECORD["versions"]["dictionary-learning"]
+
+
+def workload(architecture: str, d_in: int = 64, d_sae: int = 256, **more) -> SaeTraining:
+    if architecture.startswith("matryoshka"):  # group_fractions 1/8, 3/8, 1/2, as measured
+        more["matryoshka_widths"] = [d_sae // 8, d_sae // 2]
+    given = {"task": "sae_training", "library": "dictionary_learning", "architecture": architecture, "k": 8}
+    parsed = parse_workload(given | {"d_in": d_in, "d_sae": d_sae} | more)
+    assert isinstance(parsed, SaeTraining)
+    return parsed
+
+
+def test_every_trainer_that_is_covered_was_measured() -> None:
+    assert {row["architecture"] for row in RECORD["steps"]} == {*TRAINERS}
+    assert any(row["n_saes"] > 1 for row in RECORD["steps"])
+    assert {row["architecture"] for row in RECORD["steps"] if row["dead"]} == {n for n in TRAINERS if "topk" in n}
+
+
+@pytest.mark.parametrize("row", RECORD["steps"], ids=lambda row: "-".join(str(value) for value in row.values()))
+def test_update(row: dict) -> None:
+    """To the byte but for single numbers; with dead latents but for vectors of the batch and the latents."""
+    result = sae_training(
+        workload(
+            row["architecture"], row["d_in"], row["d_sae"], k=row["k"], train_batch_size_tokens=row["batch"],
+            n_saes=row["n_saes"],
+        ),
+        None,
+    )  # fmt: skip
+    assert sum(component.bytes_at_peak for component in result.components) == result.peak.tensors
+    ours = result.peak.tensors + (result.late_bytes if row["dead"] else 0)
+    judge("dictionary_learning", VERSION, "sae_training", row["architecture"], f"float32{' dead' * row['dead']}",
+          ours, row["peak"], 0.0005, row)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["p_anneal", "gated_anneal", "standard_april_update"])
+def test_other_trainers_are_refused_by_name(name: str) -> None:
+    with pytest.raises(InputError, match=f"'{name}' cannot be estimated for training: not covered yet"):
+        workload(name)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"model": "gpt2", "hook_name": "blocks.1.hook_resid_pre"}, "is not covered yet"),
+        ({"dtype": "bfloat16"}, "built in float32"),
+        ({"autocast": True}, "built in float32"),
+        ({"act_store_device": "cpu"}, "is for library sae_lens"),
+        ({"architecture": "abstopk"}, "has no trainer for abstopk"),
+        ({"library": "sae_lens", "n_saes": 2}, "n_saes is for library dictionary_learning"),
+        ({"library_version": "0.0.9"}, "older releases"),
+    ],
+)
+def test_what_does_not_go_is_said_in_a_line(more: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message) as raised:
+        sae_training(workload(**{"architecture": "topk"} | more), None)
+    assert "\n" not in str(raised.value)
+
+
+def test_all_trainers_stay_in_memory() -> None:
+    one, three = (sae_training(workload("standard", n_saes=n), None) for n in (1, 3))
+    sizes = [{c.name: c.bytes for c in result.components} for result in (one, three)]
+    assert sizes[1]["optimizer_state"] == 3 * sizes[0]["optimizer_state"]
+    assert any("keeps all 3 trainers" in warning for warning in three.warnings)
+    assert three.flops == 3 * one.flops
