@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,7 +26,7 @@ _FILE = "model.safetensors"
 
 def model_id(spec: ModelSpec) -> str:
     """As the hub names it; models of the benchmark's own get a made-up name."""
-    return spec.hf_id or "narrow/" + "".join(c if c.isalnum() else "-" for c in spec.name)
+    return spec.hf_id or "narrow/" + re.sub("[^a-z0-9.]+", "-", spec.name)  # the hub allows no two dashes
 
 
 def config_of(spec: ModelSpec) -> dict[str, Any]:
