@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from compute_awareness.memory.transformers_forward import supports_sdpa
+from compute_awareness.memory.huggingface.forward import supports_sdpa
 from compute_awareness.models.catalogue import find
 
 # A small language model of GPT-2's kind, which SAELens can really run in seconds on a CPU.

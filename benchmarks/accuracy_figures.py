@@ -13,7 +13,11 @@ import rough
 from accuracy_cases import kinds_of
 
 from compute_awareness.estimator import estimate
-from compute_awareness.memory import hooked_patching, hooked_training, sae, sae_inference, transformers_training
+from compute_awareness.memory.hooked import patching as hooked_patching
+from compute_awareness.memory.hooked import training as hooked_training
+from compute_awareness.memory.huggingface import training as transformers_training
+from compute_awareness.memory.sae import inference as sae_inference
+from compute_awareness.memory.sae import training as sae
 from compute_awareness.memory.weights import hf_params
 from compute_awareness.models.resolve import resolve
 from compute_awareness.models.spec import ModelSpec

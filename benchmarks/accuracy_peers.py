@@ -25,7 +25,7 @@ from typing import Any
 from accuracy_cases import kinds_of
 from accuracy_hub import Hub
 
-from compute_awareness.memory.transformers_forward import default_attention
+from compute_awareness.memory.huggingface.forward import default_attention
 from compute_awareness.models.resolve import resolve
 from compute_awareness.models.spec import ModelSpec
 from compute_awareness.workload import parse_workload

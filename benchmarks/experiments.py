@@ -130,7 +130,7 @@ def _transformers_pass(workload: dict[str, Any], device: str) -> Experiment:
 
 
 def _default_attention(spec: ModelSpec) -> str:
-    from compute_awareness.memory.transformers_forward import default_attention
+    from compute_awareness.memory.huggingface.forward import default_attention
 
     return default_attention(spec)
 

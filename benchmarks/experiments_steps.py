@@ -10,7 +10,7 @@ from typing import Any
 import experiments
 from experiments import Experiment, tokens_of, truth_module
 
-from compute_awareness.memory.activation_store import MIXING_FRACTION, refills
+from compute_awareness.memory.sae.activation_store import MIXING_FRACTION, refills
 from compute_awareness.models.resolve import resolve
 
 

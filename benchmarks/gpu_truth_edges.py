@@ -9,7 +9,7 @@ from gpu_truth_cases import EDGES
 
 from compute_awareness.advice.verdict import judge
 from compute_awareness.estimator import estimate
-from compute_awareness.memory.device import on_card
+from compute_awareness.memory.card.device import on_card
 from compute_awareness.workload import parse_workload
 
 SIZES_GB = (8, 16, 24, 40)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from compute_awareness.estimator import estimate
-from compute_awareness.memory.device import cublas_workspace
+from compute_awareness.memory.card.device import cublas_workspace
 from compute_awareness.workload import parse_workload
 
 LEVELS = ("tensors", "reserved", "device")

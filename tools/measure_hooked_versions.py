@@ -132,7 +132,7 @@ def loading(spec: ModelSpec, dtype: str, no_processing: bool) -> int:
     load = model.from_pretrained_no_processing if no_processing else model.from_pretrained
     try:
         with builders.quiet():
-            return meters.profiler_peak(lambda: load("gpt2", dtype=builders.torch_dtype(dtype), device="cpu")).bytes
+            return meters.profiler_peak(lambda: load("gpt2", dtype=builders.torch_dtype(dtype), device="cpu")).bytes  # pyright: ignore[reportArgumentType]
     finally:
         source.AutoModelForCausalLM = hub
         for name, value in kept.items():

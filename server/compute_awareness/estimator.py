@@ -9,16 +9,7 @@ from .models.resolve import resolve
 from .precision import earned, weaker
 from .runtime.duration import estimate_time
 from .units import gib
-from .workload import (
-    ActivationCache,
-    AnyWorkload,
-    Generation,
-    Inference,
-    Patching,
-    SaeInference,
-    SaeTraining,
-    Training,
-)
+from .workload import ActivationCache, AnyWorkload, Generation, Inference, Patching, SaeInference, SaeTraining, Training
 
 
 def estimate(workload: AnyWorkload, compute_capability: str | None = None, *, python: str | None = None) -> Estimate:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from fnmatch import translate
 
 from .errors import InputError, nearest
-from .memory.hooked_transformer import Run, family, forward
+from .memory.hooked.transformer import Run, family, forward
 from .models.spec import ModelSpec
 from .workload import ActivationCache
 

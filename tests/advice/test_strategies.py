@@ -99,6 +99,7 @@ def test_the_best_come_first() -> None:
 MORE = [
     {"task": "training", "model": "gpt2", "batch_size": 8, "seq_len": 256},
     {"task": "training", "library": "transformer_lens", "model": "pythia-70m", "batch_size": 4, "seq_len": 128},
+    {"task": "training", "model": "pythia-160m", "autocast": True, "batch_size": 2, "seq_len": 64},
     {"task": "generation", "model": "llama-3.2-1b", "batch_size": 4, "seq_len": 128, "new_tokens": 64},
     {"task": "patching", "method": "attribution_patching", "model": "gpt2", "batch_size": 4, "seq_len": 24},
     {"task": "sae_inference", "d_in": 768, "d_sae": 24576, "batch_size": 8, "seq_len": 128},

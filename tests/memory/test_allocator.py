@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from compute_awareness.memory import hooked_transformer as tl
-from compute_awareness.memory import parameters, transformers_forward, weights
-from compute_awareness.memory.allocator import Reserved, simulate
+from compute_awareness.memory import parameters, weights
+from compute_awareness.memory.card.allocator import Reserved, simulate
+from compute_awareness.memory.hooked import transformer as tl
+from compute_awareness.memory.huggingface import forward as transformers_forward
 from compute_awareness.models.catalogue import find, names
 from compute_awareness.models.spec import ModelSpec
 from compute_awareness.units import KIB, MIB

@@ -11,9 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from compute_awareness.memory import autograd_ops as ops
-from compute_awareness.memory import autograd_views as views
-from compute_awareness.memory.autograd import Graph, Var
+from compute_awareness.memory.autograd import ops, views
+from compute_awareness.memory.autograd.graph import Graph, Var
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "truth"))
 from meters import profiler_peak  # pyright: ignore[reportMissingImports]

@@ -14,8 +14,8 @@ import compute_awareness
 from compute_awareness.advice.gpu_table import all_gpus
 from compute_awareness.estimates.assemble import assemble
 from compute_awareness.estimator import estimate
-from compute_awareness.memory.allocator import Reserved, simulate
-from compute_awareness.memory.device import (
+from compute_awareness.memory.card.allocator import Reserved, simulate
+from compute_awareness.memory.card.device import (
     cpu_process_bytes,
     cpu_process_range,
     cublas_workspace,

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compute_awareness.errors import InputError
-from compute_awareness.memory.activation_store import check_store, refills
-from compute_awareness.memory.sae import LanguageModelPart, Shape, sae_params, training_flops
-from compute_awareness.memory.sae import training_memory as memory_of
-from compute_awareness.memory.sae_evaluation import first_evaluation
-from compute_awareness.memory.sae_inference import Use, encode, forward
+from compute_awareness.memory.sae.activation_store import check_store, refills
+from compute_awareness.memory.sae.evaluation import first_evaluation
+from compute_awareness.memory.sae.inference import Use, encode, forward
+from compute_awareness.memory.sae.training import LanguageModelPart, Shape, sae_params, training_flops
+from compute_awareness.memory.sae.training import training_memory as memory_of
 from compute_awareness.memory.tape import Tape
 
 ARCHITECTURES = ("standard", "topk", "batchtopk", "jumprelu", "gated")

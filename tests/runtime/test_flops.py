@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from compute_awareness.memory.sae import training_flops
+from compute_awareness.memory.sae.training import training_flops
 from compute_awareness.models.catalogue import find
 from compute_awareness.models.spec import ModelSpec
 from compute_awareness.runtime.flops import forward_flops

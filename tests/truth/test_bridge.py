@@ -24,8 +24,9 @@ from meters import distinct_bytes, measure_peak, profiler_peak
 
 from compute_awareness.errors import InputError
 from compute_awareness.estimates.bridge_pass import bridge_pass
-from compute_awareness.memory import bridge_weights, weights
-from compute_awareness.memory.bridge_attention import JOINT
+from compute_awareness.memory import weights
+from compute_awareness.memory.bridge import weights as bridge_weights
+from compute_awareness.memory.bridge.attention import JOINT
 from compute_awareness.memory.estimate import Estimate
 from compute_awareness.models.catalogue import find
 from compute_awareness.models.spec import ModelSpec

@@ -14,7 +14,7 @@ from judge import judge
 
 from compute_awareness.errors import InputError
 from compute_awareness.estimates.sae_training import sae_training
-from compute_awareness.memory.dictionary_learning import TRAINERS
+from compute_awareness.memory.sae.dictionary_learning import TRAINERS
 from compute_awareness.workload import SaeTraining, parse_workload
 
 RECORD = json.loads((Path(__file__).parent / "data" / "dictionary_learning.json").read_text(encoding="utf-8"))

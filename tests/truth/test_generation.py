@@ -20,7 +20,7 @@ from meters import Measured, distinct_bytes, measure_peak, profiler_peak
 
 from compute_awareness.errors import InputError
 from compute_awareness.estimates.generation import generation, generation_flops
-from compute_awareness.memory.transformers_forward import default_attention, supports_sdpa
+from compute_awareness.memory.huggingface.forward import default_attention, supports_sdpa
 from compute_awareness.models.catalogue import find
 from compute_awareness.models.spec import ModelSpec
 from compute_awareness.runtime.flops import forward_flops
@@ -141,7 +141,7 @@ def grouped_in_float32(spec: ModelSpec, w: Generation) -> bool:
 def without_math_kernel(w: Generation) -> Any:
     """The estimate as the CPU runs it; on CUDA float32 with grouped heads falls back to the unfused kernel."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("compute_awareness.memory.transformers_forward.needs_math_kernel", lambda spec, width: False)
+        patch.setattr("compute_awareness.memory.huggingface.forward.needs_math_kernel", lambda spec, width: False)
         return generation(w, None)
 
 

@@ -20,8 +20,8 @@ from meters import distinct_bytes, profiler_peak
 
 from compute_awareness.errors import InputError
 from compute_awareness.estimates.hooked_training import hooked_training
-from compute_awareness.memory import hooked_training as memory
-from compute_awareness.memory.hooked_pass import Run
+from compute_awareness.memory.hooked import training as memory
+from compute_awareness.memory.hooked.run import Run
 from compute_awareness.models.spec import ModelSpec
 from compute_awareness.workload.training import Training
 

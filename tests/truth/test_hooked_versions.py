@@ -15,7 +15,8 @@ from judge import judge
 
 from compute_awareness.errors import InputError
 from compute_awareness.estimator import estimate
-from compute_awareness.memory import hooked_versions, loading_hooked
+from compute_awareness.memory.hooked import loading as loading_hooked
+from compute_awareness.memory.hooked import versions as hooked_versions
 from compute_awareness.models.spec import ModelSpec
 from compute_awareness.versions import COVERED, check, parse
 from compute_awareness.workload import DTYPE_BYTES, parse_workload

@@ -22,8 +22,8 @@ from meters import distinct_bytes, profiler_peak
 
 from compute_awareness.errors import InputError
 from compute_awareness.estimates.patching import patching
-from compute_awareness.memory.hooked_pass import Run
-from compute_awareness.memory.hooked_transformer import forward
+from compute_awareness.memory.hooked.run import Run
+from compute_awareness.memory.hooked.transformer import forward
 from compute_awareness.models.spec import ModelSpec
 from compute_awareness.workload.patching import Patching
 

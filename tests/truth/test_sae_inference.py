@@ -17,8 +17,8 @@ from meters import distinct_bytes, measure_peak, profiler_peak
 
 from compute_awareness.errors import InputError
 from compute_awareness.estimates.sae_inference import sae_inference
-from compute_awareness.memory import sae_inference as played
-from compute_awareness.memory.sae_inference import Use
+from compute_awareness.memory.sae import inference as played
+from compute_awareness.memory.sae.inference import Use
 from compute_awareness.memory.tape import Tape
 from compute_awareness.models.catalogue import find
 from compute_awareness.models.spec import ModelSpec

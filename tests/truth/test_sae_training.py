@@ -30,11 +30,11 @@ from meters import distinct_bytes, profiler_peak
 
 from compute_awareness.errors import InputError
 from compute_awareness.estimates.sae_training import hooked_model
-from compute_awareness.memory.activation_store import MIXING_FRACTION, check_store, refills
-from compute_awareness.memory.sae import LanguageModelPart, Shape, sae_params, training_memory
-from compute_awareness.memory.sae_evaluation import evaluation
-from compute_awareness.memory.sae_inference import Use
-from compute_awareness.memory.sae_step import FLOAT
+from compute_awareness.memory.sae.activation_store import MIXING_FRACTION, check_store, refills
+from compute_awareness.memory.sae.evaluation import evaluation
+from compute_awareness.memory.sae.inference import Use
+from compute_awareness.memory.sae.step import FLOAT
+from compute_awareness.memory.sae.training import LanguageModelPart, Shape, sae_params, training_memory
 from compute_awareness.models.catalogue import find
 from compute_awareness.workload import DTYPE_BYTES, parse_workload
 

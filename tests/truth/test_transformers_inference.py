@@ -25,7 +25,7 @@ from meters import distinct_bytes, measure_peak
 
 from compute_awareness.errors import InputError
 from compute_awareness.estimator import estimate
-from compute_awareness.memory.transformers_forward import default_attention, forward, needs_math_kernel, supports_sdpa
+from compute_awareness.memory.huggingface.forward import default_attention, forward, needs_math_kernel, supports_sdpa
 from compute_awareness.models import catalogue
 from compute_awareness.models.spec import ModelSpec
 from compute_awareness.workload import parse_workload

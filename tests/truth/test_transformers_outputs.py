@@ -24,9 +24,9 @@ from compute_awareness.errors import InputError
 from compute_awareness.estimates.generation import generation
 from compute_awareness.estimates.transformers_pass import transformers_pass
 from compute_awareness.estimator import estimate
+from compute_awareness.memory.huggingface.forward import Keeps, keeping
+from compute_awareness.memory.huggingface.outputs import hidden_states, layout, select
 from compute_awareness.memory.quantization import quantized_weight_bytes, scratch_bytes
-from compute_awareness.memory.transformers_forward import Keeps, keeping
-from compute_awareness.memory.transformers_outputs import hidden_states, layout, select
 from compute_awareness.models import catalogue
 from compute_awareness.models.spec import ModelSpec
 from compute_awareness.workload import ActivationCache, Generation, Inference

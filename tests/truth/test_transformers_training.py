@@ -32,9 +32,9 @@ from compute_awareness.errors import InputError
 from compute_awareness.estimates.transformers_training import transformers_training
 from compute_awareness.memory import weights
 from compute_awareness.memory.estimate import Estimate
+from compute_awareness.memory.huggingface.training import ARCHITECTURES, Step, optimizer_step, play
+from compute_awareness.memory.huggingface.training_lora import DEFAULT_TARGETS, lora
 from compute_awareness.memory.optimizer import state_bytes
-from compute_awareness.memory.transformers_training import ARCHITECTURES, Step, optimizer_step, play
-from compute_awareness.memory.transformers_training_lora import DEFAULT_TARGETS, lora
 from compute_awareness.models import catalogue
 from compute_awareness.models.spec import ModelSpec
 from compute_awareness.workload.training import Training

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..errors import InputError
 from ..estimator import estimate
 from ..memory.estimate import Estimate
 from ..workload import AnyWorkload, parse_workload
@@ -40,7 +41,10 @@ class Attempt:
     def change(
         self, strategy: Any, title: str, patch: dict[str, Any], effect: Effect, *, detail: str, cost: str, code: str
     ) -> Change:
-        after = self.patched(patch)
+        try:
+            after = self.patched(patch)
+        except InputError as error:  # the library refuses the combination, or it is not covered
+            return self.no(strategy, f"{title}: {error}")
         size = needed(after, self.place)[0]
         if size >= self.now:
             return self.no(strategy, f"{title}: saves nothing here")

@@ -135,7 +135,7 @@ def _offload_weights(attempt: Attempt, workload: Inference) -> Change:
         return attempt.no(
             "offloading", "HookedTransformer keeps all its weights on the device; transformers can offload"
         )
-    from ..memory import device
+    from ..memory.card import device
 
     spec = resolve(workload.model)
     held = {c.name: c.bytes_at_peak for c in attempt.before.components}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..hardware.compute import Compute
-from ..memory import device
+from ..memory.card import device
 from ..memory.estimate import ROUGH_MARGIN, Estimate
 from ..units import gib
 from .answers import Verdict

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from ..memory import device, weights
-from ..memory.allocator import simulate
+from ..memory import weights
+from ..memory.card import device
+from ..memory.card.allocator import simulate
 from ..memory.estimate import Component, ComponentName, Estimate, HookFamily, Peak, Precision, Range
 from ..memory.loading import Loading
 from ..memory.tape import Tape

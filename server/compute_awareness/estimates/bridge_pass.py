@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..errors import InputError, nearest
-from ..memory import bridge_forward, bridge_names, bridge_weights, weights
-from ..memory.bridge_forward import Forward
-from ..memory.bridge_pass import FLOAT32, Run
+from ..memory import weights
+from ..memory.bridge import forward as bridge_forward
+from ..memory.bridge import names as bridge_names
+from ..memory.bridge import weights as bridge_weights
+from ..memory.bridge.forward import Forward
+from ..memory.bridge.run import FLOAT32, Run
 from ..memory.estimate import Component, Estimate, HookFamily
 from ..memory.loading import loading
 from ..models.resolve import resolve

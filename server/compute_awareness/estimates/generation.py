@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from ..errors import InputError
-from ..memory import hooked_generate, hooked_versions, transformers_forward, transformers_generate, weights
+from ..memory import weights
 from ..memory.estimate import Estimate, Precision
+from ..memory.hooked import generate as hooked_generate
+from ..memory.hooked import versions as hooked_versions
+from ..memory.huggingface import forward as transformers_forward
+from ..memory.huggingface import generate as transformers_generate
 from ..memory.loading import loading
 from ..memory.quantization import quantized_weight_bytes, scratch_bytes
 from ..memory.tape import Tape

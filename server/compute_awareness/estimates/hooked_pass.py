@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from .. import hook_names
 from ..errors import InputError
-from ..memory import hooked_transformer, hooked_versions, parameters, weights
+from ..memory import parameters, weights
 from ..memory.estimate import Component, Estimate, HookFamily
-from ..memory.hooked_transformer import Forward, Run
+from ..memory.hooked import transformer as hooked_transformer
+from ..memory.hooked import versions as hooked_versions
+from ..memory.hooked.transformer import Forward, Run
 from ..memory.loading import loading
 from ..models.resolve import resolve
 from ..models.spec import ModelSpec

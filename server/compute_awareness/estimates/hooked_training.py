@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..memory import hooked_training as memory
-from ..memory import hooked_versions, optimizer, weights
+from ..memory import optimizer, weights
 from ..memory.estimate import Estimate
-from ..memory.hooked_pass import Run
+from ..memory.hooked import training as memory
+from ..memory.hooked import versions as hooked_versions
+from ..memory.hooked.run import Run
 from ..memory.loading import loading
 from ..models.resolve import resolve
 from ..models.spec import ModelSpec

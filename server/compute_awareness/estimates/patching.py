@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from .. import hook_names
 from ..errors import InputError
-from ..memory import hooked_edges, weights
-from ..memory import hooked_patching as memory
+from ..memory import weights
 from ..memory.estimate import Estimate
-from ..memory.hooked_pass import Run
-from ..memory.hooked_transformer import family
+from ..memory.hooked import edges as hooked_edges
+from ..memory.hooked import patching as memory
+from ..memory.hooked.run import Run
+from ..memory.hooked.transformer import family
 from ..memory.loading import loading
 from ..models.resolve import resolve
 from ..models.spec import ModelSpec

@@ -6,13 +6,13 @@ from collections import Counter
 from dataclasses import replace
 
 from ..errors import InputError
-from ..memory import hooked_transformer
-from ..memory import sae_inference as sae
 from ..memory.estimate import Estimate
+from ..memory.hooked import transformer as hooked_transformer
 from ..memory.loading import loading
-from ..memory.sae_inference import Use
-from ..memory.sae_splice import spliced_forward
-from ..memory.sae_step import Ledger
+from ..memory.sae import inference as sae
+from ..memory.sae.inference import Use
+from ..memory.sae.splice import spliced_forward
+from ..memory.sae.step import Ledger
 from ..memory.tape import Tape, Tensor
 from ..runtime.flops import forward_flops
 from ..versions import check

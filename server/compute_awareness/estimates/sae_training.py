@@ -8,18 +8,15 @@ from typing import Any
 
 from .. import hook_names
 from ..errors import InputError
-from ..memory import (
-    activation_store,
-    dictionary_learning_run,
-    hooked_transformer,
-    sae,
-    sae_evaluation,
-    weights,
-)
+from ..memory import weights
 from ..memory.estimate import Estimate
-from ..memory.hooked_transformer import Run
+from ..memory.hooked import transformer as hooked_transformer
+from ..memory.hooked.transformer import Run
 from ..memory.loading import loading
-from ..memory.sae_inference import Use
+from ..memory.sae import activation_store, dictionary_learning_run
+from ..memory.sae import evaluation as sae_evaluation
+from ..memory.sae import training as sae
+from ..memory.sae.inference import Use
 from ..memory.tape import Tape
 from ..models.resolve import resolve
 from ..models.spec import ModelSpec

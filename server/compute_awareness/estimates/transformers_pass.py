@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from ..errors import InputError
-from ..memory import parameters, transformers_forward, transformers_outputs, weights
+from ..memory import parameters, weights
 from ..memory.estimate import Component, Estimate, HookFamily, Precision
+from ..memory.huggingface import forward as transformers_forward
+from ..memory.huggingface import outputs as transformers_outputs
+from ..memory.huggingface.forward import Played
+from ..memory.huggingface.outputs import Selection
+from ..memory.huggingface.parts import INT64
 from ..memory.loading import loading
 from ..memory.quantization import quantized_weight_bytes, scratch_bytes
-from ..memory.transformers_forward import Played
-from ..memory.transformers_outputs import Selection
-from ..memory.transformers_parts import INT64
 from ..models.resolve import resolve
 from ..models.spec import ModelSpec
 from ..runtime.flops import forward_flops

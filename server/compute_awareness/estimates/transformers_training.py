@@ -6,12 +6,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..memory import optimizer, transformers_forward, weights
+from ..memory import optimizer, weights
 from ..memory.estimate import Estimate, Precision
+from ..memory.huggingface import forward as transformers_forward
+from ..memory.huggingface.training import ARCHITECTURES, Step, default_dropout, optimizer_step, play
+from ..memory.huggingface.training_lora import lora
+from ..memory.huggingface.training_parts import Lora
 from ..memory.loading import loading
-from ..memory.transformers_training import ARCHITECTURES, Step, default_dropout, optimizer_step, play
-from ..memory.transformers_training_lora import lora
-from ..memory.transformers_training_parts import Lora
 from ..models.resolve import resolve
 from ..models.spec import ModelSpec
 from ..runtime.flops import forward_flops

@@ -8,8 +8,10 @@ from ..models.spec import ModelSpec
 from ..units import gib
 from ..versions import parse
 from ..workload import DTYPE_BYTES
-from . import hooked_versions, loading_hooked, weights
-from .bridge_weights import boot_peak
+from . import weights
+from .bridge.weights import boot_peak
+from .hooked import loading as loading_hooked
+from .hooked import versions as hooked_versions
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,462 @@
+"""A small symbolic autograd: tensors without contents whose allocations are written on a tape.
+
+A model's forward is transcribed almost word for word with the operators of `autograd_ops` and `autograd_views`; each
+allocates its output on the tape, and records a `Node` with what torch's autograd saves. `Graph.backward` then walks
+the nodes as torch's engine does. So what is alive when follows from the library's code and from torch's rules, and
+no formula is needed.
+
+A storage is let go when the last `Var` on it goes, that is by Python's own reference counts, exactly as in torch:
+write `x = f(x)` where the library does, hold a name as long as the library holds it. (An operator never rebinds its
+arguments, as `Module.__call__` holds them.) Do not keep a `Var` in a reference cycle.
+
+Rules transcribed from torch 2.13: torch/csrc/autograd/engine.cpp (order of nodes, `validate_outputs`, when inputs and
+saved tensors go), input_buffer.cpp (sums of gradients, in place where nothing else sees the tensor), functions/
+accumulate_grad.h (a first gradient is stolen where its layout is the parameter's, else copied; later ones are added
+in place).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from ..tape import Tape, Tensor
+
+Shape = tuple[int, ...]
+Grads = list["Var | None"]
+Backward = Callable[["Node", Grads], Grads]
+FLOAT32, HALF, BOOL, INT64 = 4, 2, 1, 8
+_RNG_STATE = 5056
+
+
+def size_of(shape: Shape) -> int:
+    """Elements of a tensor of `shape`."""
+    n = 1
+    for length in shape:
+        n *= length
+    return n
+
+
+def contiguous_stride(shape: Shape) -> Shape:
+    stride, n = [], 1
+    for length in reversed(shape):
+        stride.append(n)
+        n *= max(length, 1)
+    return tuple(reversed(stride))
+
+
+def same_layout(shape: Shape, one: Shape, other: Shape) -> bool:
+    """Whether two strides place `shape` alike; dimensions of length 1 have no say."""
+    return all(a == b for length, a, b in zip(shape, one, other, strict=True) if length != 1)
+
+
+def like_stride(shape: Shape, stride: Shape) -> Shape:
+    """The dense stride with the dimensions in the order of `stride`, as TensorIterator and empty_like choose it."""
+    order = sorted(range(len(shape)), key=lambda i: (-stride[i], i))
+    out, n = [0] * len(shape), 1
+    for i in reversed(order):
+        out[i] = n
+        n *= max(shape[i], 1)
+    return tuple(out)
+
+
+class Storage:
+    """Bytes on the tape, alive as long as a `Var` is on them. `entry` None: counted elsewhere (weights, buffers)."""
+
+    __slots__ = ("entry", "tape", "vars")
+
+    def __init__(self, tape: Tape, entry: Tensor | None) -> None:
+        self.tape, self.entry, self.vars = tape, entry, 0
+
+
+class Var:
+    """A tensor without contents: storage, shape, stride, bytes per element, and where it comes from."""
+
+    __slots__ = (
+        "grad",
+        "graph",
+        "held",
+        "index",
+        "is_view",
+        "needs_grad",
+        "node",
+        "shape",
+        "storage",
+        "stride",
+        "width",
+    )
+
+    def __init__(
+        self, graph: Graph, storage: Storage, shape: Shape, stride: Shape, width: int, is_view: bool = False
+    ) -> None:
+        self.graph, self.storage, self.shape, self.stride, self.width = graph, storage, shape, stride, width
+        self.node: Node | None = None
+        self.index = 0
+        self.needs_grad = False
+        self.grad: Var | None = None
+        self.is_view = is_view  # torch's views keep their base alive, so nothing is added into them in place
+        self.held = 0  # slots of the engine that hold it: torch's use_count during backward
+        storage.vars += 1
+
+    def __del__(self) -> None:
+        storage = self.storage
+        storage.vars -= 1
+        if storage.vars == 0 and storage.entry is not None:
+            storage.tape.drop(storage.entry)
+
+    @property
+    def elements(self) -> int:
+        return size_of(self.shape)
+
+    @property
+    def is_contiguous(self) -> bool:
+        return same_layout(self.shape, self.stride, contiguous_stride(self.shape))
+
+    @property
+    def is_dense(self) -> bool:
+        return same_layout(self.shape, self.stride, like_stride(self.shape, self.stride))
+
+    def alias(self) -> Var:
+        """`detach()`: the same storage, no history."""
+        return Var(self.graph, self.storage, self.shape, self.stride, self.width)
+
+    def book(self, component: str) -> Var:
+        """From now on the storage counts as `component`."""
+        if self.storage.entry is not None:
+            self.storage.tape.book(self.storage.entry, component)
+        return self
+
+
+class Node:
+    """One operation in the graph: what it saved and how to go back through it.
+
+    `apply(node, grads)` gets the gradients of the outputs and returns those of the inputs (None: not needed);
+    `needs[i]` says whether input i needs one, `saved` are the saved tensors. `apply` must not close over a `Var`.
+    """
+
+    __slots__ = ("apply", "edges", "frame", "needs", "outputs", "saved", "seq", "waiting")
+
+    def __init__(self, seq: int, apply: Backward, inputs: Sequence[Var | None], outputs: int) -> None:
+        self.seq, self.apply, self.outputs = seq, apply, outputs
+        self.edges = [
+            (v.node if v.node is not None else v, v.index, v.shape, v.width)
+            if v is not None and v.needs_grad else None
+            for v in inputs
+        ]  # fmt: skip
+        self.needs = [edge is not None for edge in self.edges]
+        self.saved: list[Var] = []
+        self.frame: Frame | None = None
+        self.waiting = 0
+
+    def __lt__(self, other: Node) -> bool:
+        return self.seq > other.seq
+
+
+class Autocast:
+    """One `with torch.autocast(...)`: whose list of operators is in force, and the weights cast in it so far.
+
+    Source: torch 2.13 ATen/autocast_mode.h and autocast_mode.cpp. `cuda`: pow, rsqrt, softmax and layer_norm go up to
+    float32, which the CPU's list leaves as they are. Both lists lower matrix products and attention, and keep the
+    copy of a float32 leaf that needs a gradient until the context ends.
+    """
+
+    __slots__ = ("cuda", "unplayed", "weights")
+
+    def __init__(self, cuda: bool) -> None:
+        self.cuda = cuda
+        self.weights: dict[int, Var] = {}
+        self.unplayed: list[Var] = []
+        """Copies of the weights of layers that `Graph.unplayed` stands for."""
+
+    @property
+    def unsaved(self) -> int:
+        """Bytes of the copies that no node saved."""
+        return sum(v.elements * v.width for v in self.weights.values() if v.storage.vars == 1)
+
+
+class Frame:
+    """A checkpointed call: its function and input, and the nodes whose saved tensors wait to be recomputed."""
+
+    __slots__ = ("autocast", "call", "nodes", "rng", "x")
+
+    def __init__(self, call: Callable[[Var], Var], x: Var) -> None:
+        self.call, self.x = call, x
+        self.autocast = x.graph.autocast.cuda if x.graph.autocast is not None else None
+        # the state of the CPU's generator, in RAM
+        self.rng = x.graph.new((_RNG_STATE,), 1) if x.graph.cpu else None
+        self.nodes: list[Node] = []
+
+
+class _Recomputed(Exception):
+    """All that was saved is there again: the rest of the forward need not run (early_stop)."""
+
+
+class Graph:
+    """The tape, the grad mode and the engine.
+
+    `cpu` also plays what only torch's CPU kernels allocate (casts of mixed operands, float noise of dropout, scratch
+    of some kernels): for comparisons with runs on the CPU. Estimates leave it off.
+    """
+
+    def __init__(self, tape: Tape | None = None, cpu: bool = False) -> None:
+        self.tape = tape if tape is not None else Tape()
+        self.cpu = cpu
+        self.enabled = True
+        self.kept: list[Var] = []
+        """Gradients of the layers that `unplayed` stands for."""
+        self.autocast: Autocast | None = None
+        self._seq = 0
+        self._frame: Frame | None = None
+        self._filling: list[Node] | None = None
+
+    # -- tensors
+
+    def new(self, shape: Shape, width: int, stride: Shape | None = None, component: str = "temporaries") -> Var:
+        """Allocate a tensor."""
+        storage = Storage(self.tape, self.tape.new(size_of(shape) * width, component))
+        return Var(self, storage, shape, stride if stride is not None else contiguous_stride(shape), width)
+
+    def parameter(self, shape: Shape, width: int, trainable: bool = True) -> Var:
+        """A weight (or buffer): counted elsewhere, with a gradient in `.grad` after a backward if trainable."""
+        leaf = Var(self, Storage(self.tape, None), shape, contiguous_stride(shape), width)
+        leaf.needs_grad = trainable
+        return leaf
+
+    def touch(self, nbytes: int) -> None:
+        """Scratch that comes and goes."""
+        self.tape.touch(nbytes)
+
+    @contextmanager
+    def grad_mode(self, enabled: bool) -> Iterator[None]:
+        before, self.enabled = self.enabled, enabled
+        try:
+            yield
+        finally:
+            self.enabled = before
+
+    @contextmanager
+    def autocasting(self, cuda: bool | None) -> Iterator[None]:
+        """`with torch.autocast("cuda" or "cpu")` to a dtype of 16 bit; None: no autocast."""
+        before, self.autocast = self.autocast, None if cuda is None else Autocast(cuda)
+        try:
+            yield
+        finally:
+            self.autocast = before
+
+    # -- forward
+
+    def record(
+        self, inputs: Sequence[Var | None], outputs: Sequence[Var], apply: Backward, saved: Sequence[Var] = ()
+    ) -> None:
+        """An operation from `inputs` to `outputs` with a backward; without grad mode or trainable input: nothing.
+
+        `saved` stay alive until the node's backward has run (component "activations").
+        """
+        if not self.enabled or not any(v is not None and v.needs_grad for v in inputs):
+            return
+        self._seq += 1
+        node = Node(self._seq, apply, inputs, len(outputs))
+        if self._filling is not None:
+            self._refill(saved)
+        elif self._frame is not None:
+            node.frame = self._frame
+            self._frame.nodes.append(node)
+            node.waiting = len(saved)
+        else:
+            for v in saved:
+                self.save(node, v)
+        for index, out in enumerate(outputs):
+            out.node, out.index, out.needs_grad = node, index, True
+
+    def save(self, node: Node, v: Var) -> None:
+        """`node` keeps `v` for its backward."""
+        entry = v.storage.entry
+        if entry is not None and entry.component == "temporaries":
+            self.tape.book(entry, "activations")
+        node.saved.append(v.alias())
+
+    def checkpoint(self, call: Callable[[Var], Var], x: Var) -> Var:
+        """torch.utils.checkpoint (use_reentrant=False): nothing that `call(x)` saves is kept; the first node of it in
+        backward runs it again and fills in what all its nodes saved. `x` is held until the last of them is through.
+
+        `call` must not close over a `Var` other than weights and tensors that live throughout anyway.
+        """
+        if not self.enabled:
+            return call(x)
+        self._frame = Frame(call, x)
+        try:
+            return call(x)
+        finally:
+            self._frame = None
+
+    def _refill(self, saved: Sequence[Var]) -> None:
+        slots = self._filling
+        assert slots is not None
+        for v in saved:
+            node = slots.pop()
+            self.save(node, v)
+            if not slots:
+                raise _Recomputed
+
+    def _recompute(self, frame: Frame) -> None:
+        """Runs the frame's forward again, up to the last tensor that it saved."""
+        self._filling = [node for node in frame.nodes for _ in range(node.waiting)][::-1]
+        for node in frame.nodes:
+            node.waiting = 0
+        frame.nodes = []
+        fork = self.new((_RNG_STATE,), 1) if self.cpu else None
+        try:
+            with self.grad_mode(True), self.autocasting(frame.autocast):
+                frame.call(frame.x)
+        except _Recomputed:
+            pass
+        finally:
+            self._filling = None
+            del fork
+
+    def unplayed(self, x: Var, saved: int, gradients: int, saved_copies: int = 0, copies: int = 0) -> Var:
+        """In place of layers like their neighbours: `saved` bytes from here until backward comes back, and from then
+        on `gradients` bytes (0 where the gradients exist already). Returns what goes into the next layer. In autocast,
+        `saved_copies` of weights are saved besides, and `copies` last until it ends.
+
+        What is alive at a given place of a layer is linear in the layer's number, so the first and the last of a run
+        of equal layers make the peak, and those between need not be played one by one.
+        """
+        out = x.alias()
+        bundle = [self.new((saved,), 1, None, "activations")] if saved else []
+        if saved_copies:
+            bundle.append(self.new((saved_copies,), 1, None, "weight_copies"))
+        if copies and self.autocast is not None:
+            self.autocast.unplayed.append(self.new((copies,), 1, None, "weight_copies"))
+
+        def backward(node: Node, grads: Grads) -> Grads:
+            node.saved = []
+            if gradients:
+                self.kept.append(self.new((gradients,), 1, None, "gradients"))
+            return [grads[0]]
+
+        self.record([x], [out], backward, bundle)
+        return out
+
+    # -- backward
+
+    def backward(self, root: Var, grad: Var | None = None) -> None:
+        """`root.backward(grad)`: leaves get `.grad`, saved tensors go. The caller may still hold `root`."""
+        start = root.node
+        assert start is not None, "nothing here needs a gradient"
+        with self.grad_mode(False):
+            first = grad if grad is not None else self.new(root.shape, root.width)
+            first.held += 1
+            waiting = _count_edges(start)
+            buffers: dict[int, Grads] = {id(start): [None] * start.outputs}
+            buffers[id(start)][root.index] = first
+            del first, grad
+            ready: list[Node] = [start]
+            while ready:
+                node = heapq.heappop(ready)
+                edges, outputs = _evaluate(node, buffers.pop(id(node)))
+                leaves: list[Var] = []
+                for i, edge in enumerate(edges):
+                    if edge is None:
+                        continue
+                    target, index, out = edge[0], edge[1], outputs[i]
+                    outputs[i] = None
+                    key = id(target)
+                    slots = buffers.get(key)
+                    if slots is None:
+                        slots = buffers[key] = [None] * (target.outputs if isinstance(target, Node) else 1)
+                    if out is not None:
+                        _add(slots, index, out)
+                    del out
+                    waiting[key] -= 1
+                    if waiting[key] == 0:
+                        if isinstance(target, Node):
+                            heapq.heappush(ready, target)
+                        else:
+                            leaves.append(target)
+                for leaf in leaves:
+                    _accumulate(leaf, buffers.pop(id(leaf)))
+
+
+def _count_edges(start: Node) -> dict[int, int]:
+    waiting: dict[int, int] = {}
+    stack, seen = [start], {id(start)}
+    while stack:
+        for edge in stack.pop().edges:
+            if edge is None:
+                continue
+            target = edge[0]
+            waiting[id(target)] = waiting.get(id(target), 0) + 1
+            if isinstance(target, Node) and id(target) not in seen:
+                seen.add(id(target))
+                stack.append(target)
+    return waiting
+
+
+def _evaluate(node: Node, grads: Grads) -> tuple[list, Grads]:
+    """evaluate_function: run, fit to the inputs' shapes and dtypes; then the gradients go, then what was saved."""
+    from .ops import cast, sum_to
+
+    edges = node.edges
+    node.edges = []
+    if all(g is None for g in grads):
+        outputs: Grads = [None] * len(edges)
+    else:
+        if node.frame is not None and node.waiting:
+            node.frame.x.graph._recompute(node.frame)
+        outputs = node.apply(node, grads)
+        if node.frame is not None:
+            node.saved = []  # unpacked, and so gone as soon as apply returns
+    for i, edge in enumerate(edges):
+        out = outputs[i]
+        if edge is None or out is None:
+            outputs[i] = None
+            continue
+        if out.shape != edge[2]:
+            out = outputs[i] = sum_to(out, edge[2])
+        if out.width != edge[3]:
+            outputs[i] = cast(out, edge[3])
+        del out
+    for out in outputs:
+        if out is not None:
+            out.held += 1
+    out = None
+    for i, grad in enumerate(grads):
+        if grad is not None:
+            grad.held -= 1
+            grads[i] = None
+    grad = None
+    node.saved = []
+    node.frame = None
+    return edges, outputs
+
+
+def _add(slots: Grads, index: int, new: Var) -> None:
+    """InputBuffer::accumulate."""
+    old = slots[index]
+    if old is None:
+        slots[index] = new
+        return
+    new.held -= 1
+    if old.held == 1 and old.storage.vars == 1 and old.is_dense and not old.is_view:
+        return  # added in place
+    old.held -= 1
+    total = new.graph.new(old.shape, max(old.width, new.width), like_stride(old.shape, old.stride))
+    total.held = 1
+    slots[index] = total
+
+
+def _accumulate(leaf: Var, slots: Grads) -> None:
+    """AccumulateGrad."""
+    new = slots[0]
+    if new is None:
+        return
+    new.held -= 1
+    if leaf.grad is not None:
+        return  # added in place
+    if new.held == 0 and same_layout(leaf.shape, new.stride, leaf.stride):
+        leaf.grad = new.alias()
+    else:
+        leaf.grad = leaf.graph.new(leaf.shape, leaf.width, leaf.stride)
+    leaf.grad.book("gradients")

@@ -1,0 +1,64 @@
+"""Activation patching and attribution patching with a HookedTransformer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..tape import Tape
+from .backward import Section
+from .backward_model import logit_of_answer
+from .run import Run
+from .training import back_through_the_model, through_the_model
+from .transformer import Forward, forward
+
+
+def _clean_run(tape: Tape, run: Run) -> Forward:
+    """`clean_logits, clean_cache = model.run_with_cache(clean_tokens)` without gradients, both token tensors there."""
+    tape.new(8 * run.batch_size * run.seq_len)
+    clean = forward(replace(run, gradients=False))
+    tape.append(clean.tape)
+    return clean
+
+
+def activation_patching(run: Run, results: int) -> tuple[Tape, Forward]:
+    """transformer_lens 3.9.0, patching.generic_activation_patch, under torch.no_grad().
+
+    `run` has the clean cache's selection; `results` is the number of patches. Without gradients the patch is written
+    into the running activation itself, and the logits of the patch before are held until the next are there.
+    """
+    tape = Tape()
+    clean = _clean_run(tape, run)
+    tape.new(4 * results)
+    patched = forward(replace(run, selects=None, gradients=False))
+    tokens = 8 * run.batch_size * run.seq_len
+    for _ in range(min(results, 2)):
+        tape.drop(tape.adopt(tokens, "temporaries"))  # each forward counts its tokens anew
+        tape.append(patched.tape)
+    return tape, clean
+
+
+def attribution_patching(run: Run, cpu: bool = False) -> tuple[Tape, Forward]:
+    """The clean cache without gradients, then the corrupted run with activations and gradients cached, then
+    (clean - corrupted) * gradient hook by hook.
+
+    The idiom of TransformerLens' attribution patching demo: hooks forward and backward that keep `detach()`, then
+    `metric(model(tokens)).backward()`.
+    """
+    tape = Tape()
+    clean = _clean_run(tape, run)
+    graded = replace(run, gradients=True)
+    sections = through_the_model(
+        graded,
+        logit_of_answer,
+        lambda selected: Section(graded, selected, backward_too=True, cpu=cpu),
+        run.selects,
+    )
+    for section, _ in sections:
+        tape.append(section.forward)
+    for half in back_through_the_model(sections):
+        tape.append(half)
+    largest = max((v.elements * v.width for section, _ in sections for v in section.cache.values()), default=0)
+    difference = tape.new(largest)
+    tape.touch(largest)
+    tape.drop(difference)
+    return tape, clean

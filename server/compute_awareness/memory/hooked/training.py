@@ -1,0 +1,105 @@
+"""A training step of a HookedTransformer: forward to the loss, backward, optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from .. import optimizer
+from ..autograd.graph import Var
+from ..tape import Tape
+from .backward import Section
+from .backward_model import block, embed, next_token_loss
+from .run import Run
+from .transformer import END_HOOKS, TOP_HOOKS, block_hook_names
+
+End = Callable[[Section, list[Var]], Var]
+Sections = list[tuple[Section, Var]]
+"""The sections of a pass in order, each with its output."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step allocates, and what it trains."""
+
+    tape: Tape
+    """From the input tokens on; weights, buffers and optimizer state are not on it."""
+    trained: list[tuple[int, int]]
+    """Elements and bytes per element of each parameter that gets a gradient."""
+
+
+def step(run: Run, name: optimizer.Optimizer, batches: int = 1, cpu: bool = False) -> Step:
+    """Play one step: `model(tokens, return_type="loss").backward()` for each batch, then `optimizer.step()`.
+
+    Gradients of the step before are gone (`zero_grad()`).
+
+    Args:
+        batches: batches whose gradients are added up; from the second on all are alike.
+        cpu: also what only torch's CPU kernels allocate.
+    """
+    tape = Tape()
+    tape.new(8 * run.batch_size * run.seq_len)
+    sections: Sections = []
+    for batch in range(min(batches, 2)):
+        sections = through_the_model(
+            run, next_token_loss, lambda _, first=batch == 0: Section(run, accumulated=not first, cpu=cpu)
+        )
+        for section, _ in sections:
+            tape.append(section.forward)
+        for half in back_through_the_model(sections):
+            tape.append(half)
+    trained = [(leaf.elements, leaf.width) for section, _ in sections for leaf in section.leaves.values()]
+    tape.touch(optimizer.step_bytes(name, trained))
+    return Step(tape, trained)
+
+
+def through_the_model(
+    run: Run, end: End, make: Callable[[frozenset[str]], Section], selects: Callable[[str], bool] | None = None
+) -> Sections:
+    """Play the forward halves of all sections. Blocks of one kind are the same section.
+
+    Args:
+        end: what comes after the last block.
+        make: a section that caches the hooks of these names.
+        selects: which hooks the cache keeps, by full name; None = no cache.
+    """
+    names = block_hook_names(run) if selects is not None else []
+
+    def chosen(prefix: str, names: Iterable[str]) -> frozenset[str]:
+        return frozenset(name for name in names if selects is not None and selects(prefix + name))
+
+    first = make(chosen("", TOP_HOOKS))
+    resid = embed(first)
+    first.turn()
+    sections = [(first, resid)]
+    kinds: dict[tuple[object, ...], tuple[Section, Var]] = {}
+    selected = [chosen(f"blocks.{layer}.", names) for layer in range(run.spec.n_layers)]
+    for layer, here in enumerate(selected):
+        entry = resid.storage.entry
+        after = "hook_resid_pre" in selected[layer + 1] if layer + 1 < len(selected) else None
+        key = run.spec.is_local(layer), here, after, entry and entry.component, resid.storage.vars > 1, layer == 0
+        if key not in kinds:
+            section = make(here)
+            out = block(section, section.receive(resid), key[0])
+            section.turn()
+            kinds[key] = section, out
+        sections.append(kinds[key])
+        resid = kinds[key][1]
+    last = make(chosen("", END_HOOKS))
+    out = end(last, last.receive(resid))
+    last.turn()
+    sections.append((last, out))
+    return sections
+
+
+def back_through_the_model(sections: Sections) -> list[Tape]:
+    """Play the backward halves, last section first: their tapes in the order in which they come."""
+    gradient: Var | None = None
+    gone_back: dict[int, Var | None] = {}
+    tapes = []
+    for section, out in reversed(sections):
+        if id(section) not in gone_back:
+            gone_back[id(section)] = section.go_back(out, gradient)
+        gradient = gone_back[id(section)]
+        tapes.append(section.backward)
+    return tapes

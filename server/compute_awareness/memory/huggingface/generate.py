@@ -1,0 +1,263 @@
+"""Memory of `model.generate(input_ids, max_new_tokens=n, do_sample=False)` of Hugging Face transformers 5.23.
+
+`generate` runs the model once over the prompt (prefill), then once per new token. The memory of these steps only
+grows with the context, so three of them make the peak: the prefill; the first step after it, in which the sliding
+layers still hold the whole prompt; and the last.
+
+Sources: `generation/utils.py` (generate, _sample, _prefill, prepare_inputs_for_generation), `cache_utils.py`,
+`masking_utils.py`, `models/*/modeling_*.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ...errors import InputError
+from ...models.spec import ModelSpec
+from ..tape import Tape, Tensor
+from .attention import attend, rotary_width
+from .decode import Step, decode_layer, gptj_tables
+from .embedding import slides
+from .forward import EAGER_ONLY, KEEPS_LAYER_OUTPUT, SDPA, Attention, supports_sdpa
+from .forward import layer as whole_layer
+from .parts import FLOAT32, INT64, norm
+
+_SCALED_EMBEDDING = frozenset({"GemmaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM"})
+_TWO_MASKS = frozenset({"Gemma2ForCausalLM", "Gemma3ForCausalLM", "Olmo3ForCausalLM"})
+_LEARNED = frozenset({"GPT2LMHeadModel", "GPTNeoForCausalLM", "OPTForCausalLM"})
+
+
+@dataclass(frozen=True)
+class Generate:
+    """One call of `generate`: the model, [batch_size, seq_len] prompt tokens, how many new ones, and how."""
+
+    spec: ModelSpec
+    batch_size: int
+    seq_len: int
+    new_tokens: int
+    width: int
+    """Bytes per element of weights and activations."""
+    attention: Attention
+    kv_cache: bool = True
+    math_kernel: bool = False
+
+    @property
+    def steps(self) -> int:
+        """Positions that the model has read when it made the last token; that token itself is never read."""
+        return self.seq_len + self.new_tokens - 1
+
+
+def generate(run: Generate) -> Tape:
+    """Live bytes above weights and buffers, from the prompt's ids on; at the end the DynamicCache still lives.
+
+    Greedy decoding with an end-of-sequence token that never comes, no padding (transformers then drops the mask), no
+    logits processors, no `return_dict_in_generate`.
+
+    Raises:
+        InputError: the architecture is not covered, or has no sdpa.
+    """
+    spec = run.spec
+    if spec.architecture not in SDPA | EAGER_ONLY:
+        raise InputError(f"{spec.name}: {spec.architecture} is not a model of transformers that is covered")
+    if run.attention == "sdpa" and not supports_sdpa(spec.architecture):
+        raise InputError(f"{spec.name}: {spec.architecture} has no sdpa in transformers 5.23; use attention 'eager'")
+    tape, b, s = Tape(), run.batch_size, run.seq_len
+    tape.new(INT64 * b * s, "activations")
+    positions = 0 if spec.architecture == "BloomForCausalLM" else 1
+    tape.new(positions * INT64 * b * s)  # position_ids, held by the frame of generate to the end
+    tape.new(INT64 + (b > 1) + INT64 * b)  # end of sequence, whether padded on the right, unfinished sequences
+    if not run.kv_cache:
+        _whole_step(run, tape, run.steps, positions)
+        return tape
+    tape.new(INT64 * sum(slides(spec, layer) for layer in range(spec.n_layers)), "kv_cache")
+    prompt_clone = tape.new(INT64 * b * s)
+    stored = [s] * spec.n_layers
+    logits = _call(_step(run, tape, s, s), stored, prefill=True)
+    tape.drop(prompt_clone)
+    scores = tape.new(FLOAT32 * b * spec.d_vocab, "logits")
+    tape.drop(logits)
+    for total in sorted({s + 1, run.steps} - {s}) if run.new_tokens > 1 else []:
+        after_first = total > s + 1
+        if after_first:  # the steps between only grow the caches
+            missing = 0
+            for layer in range(spec.n_layers):
+                length = _kept(spec, layer, total - 1)
+                missing += 2 * (length - stored[layer])
+                stored[layer] = length
+            tape.new(missing * run.width * b * spec.kv_width, "kv_cache")
+        loop = [tape.new((1 + positions) * INT64 * b * total), tape.new(INT64 * (2 + positions) * b)]
+        logits = _call(_step(run, tape, 1, total), stored, prefill=False)
+        fresh = tape.new(FLOAT32 * b * spec.d_vocab, "logits")
+        tape.drop(logits, scores, *loop)
+        scores = fresh
+    return tape
+
+
+def _whole_step(run: Generate, tape: Tape, total: int, positions: int) -> None:
+    """The last step without a cache: the whole sequence again, beside the step before's scores."""
+    b, spec = run.batch_size, run.spec
+    if total > run.seq_len:
+        tape.new((1 + positions) * INT64 * b * total + INT64 * b)  # input_ids, position_ids; the newest tokens
+        tape.new(FLOAT32 * b * spec.d_vocab, "logits")
+    clone = tape.new(INT64 * b * total)
+    logits = _call(_step(run, tape, total, total), [], prefill=True)
+    tape.drop(clone)
+    tape.new(FLOAT32 * b * spec.d_vocab, "logits")
+    tape.drop(logits)
+
+
+def _step(run: Generate, tape: Tape, new: int, total: int) -> Step:
+    return Step(
+        run.spec, run.batch_size, new, run.width, run.attention, run.kv_cache, tape, math_kernel=run.math_kernel,
+        keys=total,
+    )  # fmt: skip
+
+
+def _kept(spec: ModelSpec, layer: int, total: int) -> int:
+    """Keys that a layer's storage holds after a step that ended at `total` tokens: the window's view keeps one more
+    than it shows."""
+    return min(total, spec.window) if slides(spec, layer) and spec.window is not None else total
+
+
+def _for_layer(p: Step, sliding: bool) -> Step:
+    """The step as a layer of this kind sees it."""
+    window = p.spec.window if sliding else None
+    masked = p.attention == "sdpa" and window is not None and p.keys >= window
+    keys = p.keys if window is None or p.s > 1 else min(p.keys, window)
+    return replace(p, tape=Tape(), masked=masked, keys=keys)
+
+
+def _call(p: Step, stored: list[int], prefill: bool) -> Tensor:
+    """One forward pass with `logits_to_keep=1`; `stored` holds each layer's cached length and is brought up to date.
+
+    Returns the logits [b, 1, d_vocab], the one thing (beside the cache) that outlives the call.
+    """
+    tape, spec = p.tape, p.spec
+    held, x = _embed(p)
+    sections: dict[tuple[bool, int], Tape] = {}
+    for layer in range(spec.n_layers):
+        sliding = slides(spec, layer)
+        before = stored[layer] if stored and not prefill else 0
+        if (sliding, before) not in sections:
+            q = _for_layer(p, sliding)
+            old = p.w * p.b * before * spec.kv_width
+            sections[sliding, before] = _prefill_layer(q) if prefill else decode_layer(q, old, sliding)
+        tape.append(sections[sliding, before])
+        if stored and not prefill:
+            stored[layer] = _kept(spec, layer, p.keys)
+        if layer == 0:
+            x = x or tape.new(p.X, "activations")
+            if spec.architecture in KEEPS_LAYER_OUTPUT:
+                held.append(tape.new(p.S, "activations"))
+    if spec.architecture == "OPTForCausalLM" and spec.norm_placement != "pre":
+        final = x or tape.new(0)
+    else:
+        final = norm(p, p.X, p.tokens)
+        tape.drop(*([x] if x else []))
+    tape.drop(*held)
+    size = p.w * p.b * spec.d_vocab
+    logits = tape.new(size, "logits")
+    for _ in range(3 * spec.logit_softcap):
+        capped = tape.new(size, "logits")
+        tape.drop(logits)
+        logits = capped
+    tape.drop(final)
+    return logits
+
+
+def _prefill_layer(p: Step) -> Tape:
+    """A layer of the prompt's pass; GPT-J's position tables are repeated for the batch while attention runs."""
+    if p.spec.architecture == "GPTJForCausalLM" and p.b > 1:
+        tape = Tape()
+        for n in gptj_tables(p):
+            tape.new(n - n // p.b)
+        tape.new(p.X, "activations")
+        attend(replace(p, tape=tape))
+        section = whole_layer(p)
+        if tape.peak > section.peak:
+            section.peak, section.at_peak = tape.peak, tape.at_peak
+        return section
+    return whole_layer(p)
+
+
+def _embed(p: Step) -> tuple[list[Tensor], Tensor | None]:
+    """As `transformers_embedding.embed`, with the position ids [b, s] that `generate` passes and keys from a cache.
+
+    Returns what the model's `forward` holds until it returns, and the residual stream where it is a tensor of its own.
+    """
+    tape, spec, x = p.tape, p.spec, None
+    embedded = tape.new(p.X, "activations")
+    if spec.architecture in _SCALED_EMBEDDING:
+        scaled = tape.new(p.X, "activations")
+        tape.drop(embedded)
+        embedded = scaled
+    held = [embedded]
+    if spec.architecture == "OPTForCausalLM":
+        held.append(tape.new(FLOAT32 * p.b * p.keys))
+    if spec.architecture in _LEARNED:
+        held.append(tape.new(p.X, "activations"))
+        x = tape.new(p.X, "activations")
+    if spec.architecture == "BloomForCausalLM":
+        x = norm(p, p.X, p.tokens)
+        held += _alibi(p)
+    windows = [False, True] if spec.architecture in _TWO_MASKS else [slides(spec, 0)]
+    for window in windows:
+        q = _for_layer(p, window)
+        if p.attention == "eager" or q.masked:
+            held.append(_mask(p, q.keys, window))
+    if spec.positional == "rotary" and spec.architecture != "GPTJForCausalLM":
+        held += _rotary_tables(p)
+    return held, x
+
+
+def _alibi(p: Step) -> list[Tensor]:
+    """BloomModel.forward: slopes [heads], and alibi [b * heads, 1, keys] made in float32."""
+    tape, heads = p.tape, p.spec.n_heads
+    slopes = tape.new(FLOAT32 * heads)
+    one = tape.new(FLOAT32 * heads * p.keys)
+    alibi = tape.new(FLOAT32 * p.b * heads * p.keys)
+    tape.drop(one)
+    if p.w != FLOAT32:
+        narrow = tape.new(p.w * p.b * heads * p.keys)
+        tape.drop(alibi)
+        alibi = narrow
+    return [slopes, alibi]
+
+
+def _mask(p: Step, keys: int, window: bool) -> Tensor:
+    """masking_utils.sdpa_mask [1, 1, s, keys] of bool, expanded over the batch; eager_mask makes floats of it."""
+    tape, cells = p.tape, p.s * keys
+    ranges = tape.new(INT64 * (p.s + keys))
+    if window:
+        tape.touch(2 * cells)
+        inside, causal = tape.new(cells), tape.new(cells)
+        mask = tape.new(cells)
+        tape.drop(inside, causal)
+    else:
+        mask = tape.new(cells)
+    if p.attention == "eager":
+        bias = tape.new(p.w * p.b * cells)
+        tape.drop(mask)
+        mask = bias
+    tape.drop(ranges)
+    return mask
+
+
+def _rotary_tables(p: Step) -> list[Tensor]:
+    """Cosines and sines [b, s, rotary_dim], made in float32, for each kind of layer."""
+    tape, spec = p.tape, p.spec
+    table = FLOAT32 * p.tokens * (spec.rotary_dim or spec.d_head)
+    kinds = 1
+    if spec.architecture in ("Gemma3ForCausalLM", "Olmo3ForCausalLM"):
+        kinds = len({spec.is_local(layer) for layer in range(spec.n_layers)})
+    tables = []
+    for _ in range(kinds):
+        angles = [tape.new(table // 2), tape.new(table)]
+        wide = [tape.new(table), tape.new(table)]
+        if rotary_width(p) != FLOAT32:
+            narrow = [tape.new(table * p.w // FLOAT32) for _ in range(2)]
+            tape.drop(*wide)
+            wide = narrow
+        tape.drop(*angles)
+        tables += wide
+    return tables

@@ -1,0 +1,266 @@
+"""Memory of one training step of a transformers 5.23 causal language model: forward with labels, backward, optimizer.
+
+The model is played on symbolic tensors (`autograd`), so the peak follows from the library's code and torch's rules.
+Layers between the second and the last are equal to their neighbours and are not played (`Graph.unplayed`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ...models.spec import ModelSpec
+from ..autograd import ops, views
+from ..autograd.graph import BOOL, FLOAT32, INT64, Graph, Var
+from ..optimizer import Optimizer, step_bytes
+from ..tape import Tape
+from .embedding import slides
+from .training_layers import Context, layer
+from .training_parts import GEMMA, Lora, Model, Weights
+
+ARCHITECTURES = frozenset(
+    {
+        "GPT2LMHeadModel", "GPTNeoXForCausalLM", "LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM",
+        "Qwen3ForCausalLM", "GemmaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM", "PhiForCausalLM",
+        "Phi3ForCausalLM", "OPTForCausalLM", "GPTNeoForCausalLM", "GPTJForCausalLM", "OlmoForCausalLM",
+        "Olmo2ForCausalLM", "Olmo3ForCausalLM", "BloomForCausalLM",
+    }
+)  # fmt: skip
+"""Hugging Face classes whose training step is transcribed."""
+_TWO_MASKS = frozenset({"Gemma2ForCausalLM", "Gemma3ForCausalLM", "Olmo3ForCausalLM"})
+_TABLE_PER_KIND = frozenset({"Gemma3ForCausalLM", "Olmo3ForCausalLM"})
+_FLOAT32_ROTARY = frozenset({"OlmoForCausalLM", "Olmo2ForCausalLM", "Olmo3ForCausalLM"})
+
+
+def default_dropout(spec: ModelSpec) -> tuple[float, float]:
+    """(dropout of hidden states, of attention weights) that the published config asks for in train mode.
+
+    GPT-2's 0.1 and OPT's 0.1 and 0.0 are also the defaults of transformers' GPT2Config and OPTConfig. PhiConfig's
+    default is 0.0: phi-2's 0.1 (resid_pdrop) is of its published config.json, from memory. Other classes: 0.0.
+    """
+    if spec.architecture == "GPT2LMHeadModel":
+        return 0.1, 0.1
+    return (0.1, 0.0) if spec.architecture == "OPTForCausalLM" or spec.name == "phi-2" else (0.0, 0.0)
+
+
+def optimizer_step(played: Played, optimizer: Optimizer) -> None:
+    """The optimizer's step on the tape, after the backward pass and before the gradients go."""
+    tape = played.tape
+    temporary = step_bytes(optimizer, played.trained)
+    if temporary:
+        tape.touch(temporary)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training step: what is trained, on which shapes, and how."""
+
+    spec: ModelSpec
+    batch_size: int
+    seq_len: int
+    width: int
+    attention: str
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    gradient_checkpointing: bool = False
+    accumulation: int = 1
+    lora: Lora | None = None
+    math_kernel: bool = False
+    """sdpa: grouped heads without a mask run in torch's unfused kernel (`transformers_forward.needs_math_kernel`)."""
+    autocast: Literal["cuda", "cpu"] | None = None
+    """torch.autocast around forward and loss, to 16 bit, with that device's list of operators."""
+    cpu: bool = False
+    """Also play what only torch's CPU kernels allocate, for comparisons with runs on the CPU."""
+
+
+@dataclass
+class Played:
+    """The tape of forward and backward (weights, buffers and optimizer state are not on it), and the weights."""
+
+    tape: Tape
+    indices: list[int]
+    """The layers that were played."""
+    ends: Weights
+    layers: dict[int, Weights] = field(default_factory=dict)
+
+    @property
+    def trained(self) -> list[tuple[int, int]]:
+        """Elements and bytes per element of each trained tensor, those of the layers that were not played too."""
+        tensors = list(self.ends.trained)
+        last = max(self.layers)
+        for index in range(last + 1):
+            tensors += self.layers.get(index, self.layers[last]).trained
+        return tensors
+
+    @property
+    def linears(self) -> list[str]:
+        """Names of the linear layers of a block, in order."""
+        return list(dict.fromkeys(self.layers[0].linears))
+
+
+def play(step: Step) -> Played:
+    """Forward with labels and backward, `accumulation` times; at the end the gradients are alive.
+
+    Counted are also the input ids and labels, int64 [batch_size, seq_len] each. The logits go when the model's forward
+    has returned: a caller who keeps the output object holds them through the backward pass.
+    """
+    graph = Graph(cpu=step.cpu)
+    spec = step.spec
+    model = Model(
+        spec, step.batch_size, step.seq_len, step.width, step.attention, graph,
+        dropout=step.dropout, attention_dropout=step.attention_dropout, lora=step.lora,
+        math_kernel=step.math_kernel,
+    )  # fmt: skip
+    ends = Weights(model)
+    played = Played(graph.tape, _played_layers(model), ends)
+    for index in played.indices:
+        played.layers[index] = Weights(model)
+    ids, labels = model.indices(), model.indices()
+    for turn in range(step.accumulation):
+        with graph.autocasting(None if step.autocast is None else step.autocast == "cuda"):
+            loss = _loss(model, played, ids, labels, step, first=turn == 0)
+        graph.backward(loss)
+        del loss
+    return played
+
+
+def _kind(model: Model, index: int) -> tuple[bool, bool]:
+    """What distinguishes layers: whether sdpa gets the window's mask here, and which position table it is."""
+    spec = model.spec
+    window = slides(spec, index)
+    masked = window and model.attention == "sdpa" and spec.window is not None and model.s >= spec.window
+    return masked, window and spec.architecture in _TABLE_PER_KIND
+
+
+def _played_layers(model: Model) -> list[int]:
+    """Which layers to play: of each kind one after the first layer, and its last; those between are like them."""
+    kinds = [_kind(model, i) for i in range(model.spec.n_layers)]
+    last = len(kinds) - 1
+    start = max((kinds.index(kind, 1) for kind in set(kinds[1:])), default=0)
+    stop = min(last - kinds[::-1].index(kind) for kind in set(kinds))
+    if stop - start <= 2:
+        return list(range(len(kinds)))
+    return [*range(start + 1), *range(stop, len(kinds))]
+
+
+def _loss(model: Model, played: Played, ids: Var, labels: Var, step: Step, first: bool) -> Var:
+    """`model(input_ids, labels=labels).loss`."""
+    hidden_states = _hidden(model, played, ids, step.gradient_checkpointing, first)
+    spec = model.spec
+    head = (
+        played.ends.get("embed", spec.d_vocab, spec.d_model)
+        if spec.tied_embeddings
+        else played.ends.get("lm_head", spec.d_vocab, spec.d_model)
+    )
+    bias = played.ends.get("lm_head.bias", spec.d_vocab) if spec.lm_head_bias else None
+    logits = ops.linear(hidden_states, head, bias).book("logits")
+    if spec.logit_softcap:
+        logits = ops.neg(logits)
+        logits = ops.tanh(logits)
+        logits = ops.neg(logits).book("logits")
+    return _causal_loss(model, logits, labels)
+
+
+def _causal_loss(model: Model, logits: Var, labels: Var) -> Var:
+    """ForCausalLMLoss of loss/loss_utils.py: in float32, against the labels shifted by one."""
+    scores = ops.cast(logits, FLOAT32)
+    padded = model.graph.new((model.b, model.s + 1), INT64)
+    shifted = model.graph.new((model.b, model.s), INT64)
+    scores = views.view(scores, -1, scores.shape[-1])
+    loss = ops.cross_entropy(scores, views.view(shifted, -1))
+    del padded
+    return loss
+
+
+def _hidden(model: Model, played: Played, ids: Var, checkpointing: bool, first: bool) -> Var:
+    """The base model's forward: the last hidden state."""
+    spec, graph, ends = model.spec, model.graph, played.ends
+    inputs_embeds = ops.embedding(ids, ends.get("embed", spec.d_vocab, spec.d_model))
+    if model.lora is not None and checkpointing:
+        inputs_embeds.needs_grad = True  # enable_input_require_grads, which peft calls: a leaf, with a gradient
+    if spec.architecture in GEMMA:
+        inputs_embeds = ops.neg(inputs_embeds)
+    positions = [graph.new((1, model.s), INT64)]
+    hidden_states = inputs_embeds
+    if spec.architecture in ("GPT2LMHeadModel", "GPTNeoForCausalLM"):
+        position_embeds = ops.embedding(positions[0], ends.get("positions", spec.n_ctx, spec.d_model))
+        hidden_states = ops.add(inputs_embeds, position_embeds)
+    elif spec.architecture == "OPTForCausalLM":
+        positions = [graph.new((model.b, model.s), FLOAT32), model.indices()]
+        rows = spec.n_ctx + spec.positions_offset
+        position_embeds = ops.embedding(model.indices(), ends.get("positions", rows, spec.d_model))
+        hidden_states = ops.add(inputs_embeds, position_embeds)
+    elif spec.architecture == "BloomForCausalLM":
+        hidden_states = ends.layer_norm(inputs_embeds, "word_embeddings_layernorm")
+    contexts = _contexts(model)
+    if spec.architecture == "GPT2LMHeadModel":
+        hidden_states = ops.dropout(hidden_states, model.dropout)
+    saved: dict[tuple[bool, bool], tuple[int, int, int]] = {}
+    following = gradients = 0
+    for i, weights in played.layers.items():
+        if i > following:
+            unplayed = [saved[_kind(model, j)] for j in range(following, i)]
+            tensors, saved_copies, copies = (sum(each) for each in zip(*unplayed, strict=True))
+            hidden_states = graph.unplayed(
+                hidden_states, tensors, len(unplayed) * gradients if first else 0, saved_copies, copies
+            )
+        before = _kept(graph)
+        outputs = _call(model, weights, hidden_states, contexts[slides(spec, i)], checkpointing)
+        hidden_states = outputs[0]
+        now = _kept(graph)
+        saved[_kind(model, i)] = (now[0] - before[0], now[1] - before[1], now[2] - before[2])
+        gradients, following = weights.gradient_bytes, i + 1
+    if spec.architecture == "OPTForCausalLM" and spec.norm_placement != "pre":
+        return hidden_states
+    return ends.norm(hidden_states, "norm")
+
+
+def _kept(graph: Graph) -> tuple[int, int, int]:
+    """Bytes alive now: tensors, copies of weights that nodes saved, and those that go when autocast ends."""
+    copies = graph.tape.by_component["weight_copies"]
+    unsaved = graph.autocast.unsaved if graph.autocast is not None else 0
+    unplayed = sum(v.elements for v in graph.autocast.unplayed) if graph.autocast is not None else 0
+    return graph.tape.live - copies, copies - unsaved - unplayed, unsaved
+
+
+def _call(model: Model, weights: Weights, x: Var, context: Context, checkpointing: bool) -> tuple[Var, Var | None]:
+    """A layer, checkpointed if asked for."""
+    if not checkpointing:
+        return layer(model, weights, x, context)
+    returned: list[Var | None] = []
+
+    def call(x: Var) -> Var:
+        out, attention_weights = layer(model, weights, x, context)
+        returned.append(attention_weights)
+        return out
+
+    out = model.graph.checkpoint(call, x)
+    return out, returned.pop()
+
+
+def _contexts(model: Model) -> dict[bool, Context]:
+    """Masks and rotary tables, for layers without and with a window."""
+    spec, graph = model.spec, model.graph
+    alibi = None
+    if spec.positional == "alibi":
+        alibi = graph.new((model.b * spec.n_heads, 1, model.s), model.width)
+    table: tuple[Var, Var] | tuple[None, None] = (None, None)
+    out: dict[bool, Context] = {}
+    both = spec.architecture in _TWO_MASKS
+    for window in (False, True) if both else (slides(spec, 0),):
+        mask = None
+        if model.attention == "eager":
+            mask = graph.new((model.b, 1, model.s, model.s), model.width)
+        elif window and spec.window is not None and model.s >= spec.window:
+            mask = graph.new((1, 1, model.s, model.s), BOOL)
+        out[window] = Context(mask, alibi=alibi)
+    if spec.positional == "rotary" and spec.architecture != "GPTJForCausalLM":
+        width = FLOAT32 if spec.architecture in _FLOAT32_ROTARY else model.width
+        shape = (1, model.s, spec.rotary_dim or spec.d_head)
+        for context in out.values():
+            if table[0] is None or spec.architecture in _TABLE_PER_KIND:
+                table = (graph.new(shape, width), graph.new(shape, width))
+            cos, sin = table
+            assert cos is not None and sin is not None
+            context.cos, context.sin = views.unsqueeze(cos, 1), views.unsqueeze(sin, 1)
+    return out

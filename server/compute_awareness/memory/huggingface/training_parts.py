@@ -1,0 +1,234 @@
+"""Pieces of transformers 5.23 models in train mode, on symbolic tensors: weights, norms, activations, attention.
+
+Transcribed from `models/*/modeling_*.py`, `activations.py`, `integrations/sdpa_attention.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ...models.spec import ModelSpec
+from ..autograd import ops, views
+from ..autograd.graph import FLOAT32, HALF, INT64, Graph, Var
+
+LLAMA_RMS = frozenset(
+    {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "Phi3ForCausalLM"}
+)
+GEMMA = frozenset({"GemmaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM"})
+LATE_OLMO = frozenset({"Olmo2ForCausalLM", "Olmo3ForCausalLM"})
+
+
+@dataclass(frozen=True)
+class Lora:
+    """peft's LoraConfig: rank, and the names of the linear layers that get adapters (None: all of them)."""
+
+    rank: int
+    targets: frozenset[str] | None
+
+    def adapts(self, name: str) -> bool:
+        """Whether the linear layer `name` is a target: by its whole name, or its end after a dot."""
+        return self.targets is None or any(name == t or name.endswith(f".{t}") for t in self.targets)
+
+
+@dataclass
+class Model:
+    """What is trained: the model's numbers, the input's shape, and the graph it is played on."""
+
+    spec: ModelSpec
+    b: int
+    s: int
+    width: int
+    attention: str
+    graph: Graph
+    dropout: float = 0.0
+    """Of embeddings and of what attention and MLP return."""
+    attention_dropout: float = 0.0
+    lora: Lora | None = None
+    math_kernel: bool = False
+    """sdpa: grouped heads without a mask run in torch's unfused kernel."""
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the model's own weights are trained."""
+        return self.lora is None
+
+    def indices(self) -> Var:
+        """int64 [b, s], counted on the tape."""
+        return self.graph.new((self.b, self.s), INT64, None, "activations")
+
+
+class Weights:
+    """The weights of one layer (or of the ends), made when first asked for."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.named: dict[str, Var] = {}
+        self.linears: list[str] = []
+        """Names of the linear layers, as they were asked for."""
+
+    def get(self, name: str, *shape: int, width: int = 0, trainable: bool | None = None) -> Var:
+        known = self.named.get(name)
+        if known is None:
+            model = self.model
+            train = model.trainable if trainable is None else trainable
+            known = self.named[name] = model.graph.parameter(shape, width or model.width, train)
+        return known
+
+    @property
+    def gradient_bytes(self) -> int:
+        return sum(v.elements * v.width for v in self.named.values() if v.needs_grad)
+
+    @property
+    def trained(self) -> list[tuple[int, int]]:
+        """Elements and bytes per element of each trained tensor."""
+        return [(v.elements, v.width) for v in self.named.values() if v.needs_grad]
+
+    def linear(self, x: Var, name: str, out: int, bias: bool = False) -> Var:
+        """nn.Linear, with peft's adapter where the name is a target."""
+        inside = x.shape[-1]
+        y = ops.linear(x, self.get(name, out, inside), self.get(f"{name}.bias", out) if bias else None)
+        width = y.width
+        for added in self._adapter(x, name, inside, out):
+            y = ops.add(y, added)
+        return ops.cast(y, width)
+
+    def conv1d(self, x: Var, name: str, out: int) -> Var:
+        """GPT-2's Conv1D, with peft's adapter where the name is a target."""
+        inside = x.shape[-1]
+        y = ops.conv1d(x, self.get(name, inside, out), self.get(f"{name}.bias", out))
+        width = y.width
+        for added in self._adapter(x, name, inside, out):
+            y = ops.add(y, added)
+        return ops.cast(y, width)
+
+    def _adapter(self, x: Var, name: str, inside: int, out: int) -> Iterator[Var]:
+        """`lora_B(lora_A(x)) * scaling` of peft 0.21 (tuners/lora/layer.py), in float32 whatever the model's dtype."""
+        self.linears.append(name)
+        lora = self.model.lora
+        if lora is None or not lora.adapts(name):
+            return
+        down = self.get(f"{name}.lora_A", lora.rank, inside, width=FLOAT32, trainable=True)
+        up = self.get(f"{name}.lora_B", out, lora.rank, width=FLOAT32, trainable=True)
+        x = ops.cast(x, FLOAT32)
+        yield ops.neg(ops.linear(ops.linear(x, down), up))
+
+    def layer_norm(self, x: Var, name: str) -> Var:
+        """nn.LayerNorm with weight and bias."""
+        length = x.shape[-1]
+        return ops.layer_norm(x, self.get(name, length), self.get(f"{name}.bias", length))
+
+    def norm(self, x: Var, name: str) -> Var:
+        """The norm of the model's family."""
+        architecture = self.model.spec.architecture
+        if architecture in LLAMA_RMS:
+            return self._llama_rms(x, name)
+        if architecture in GEMMA:
+            return self._gemma_rms(x, name)
+        if architecture in LATE_OLMO:
+            return self._olmo_rms(x, name)
+        if architecture == "OlmoForCausalLM":
+            return ops.cast(ops.layer_norm(ops.cast(x, FLOAT32), None, None), x.width)
+        return self.layer_norm(x, name)
+
+    def _llama_rms(self, x: Var, name: str) -> Var:
+        hidden = ops.cast(x, FLOAT32)
+        variance = ops.mean(ops.power(hidden))
+        hidden = ops.mul(hidden, ops.rsqrt(ops.add(variance, 1e-6)))
+        return ops.mul(self.get(name, x.shape[-1]), ops.cast(hidden, x.width))
+
+    def _olmo_rms(self, x: Var, name: str) -> Var:
+        hidden = ops.cast(x, FLOAT32)
+        variance = ops.mean(ops.power(hidden))
+        hidden = ops.mul(hidden, ops.rsqrt(ops.add(variance, 1e-6)))
+        return ops.cast(ops.mul(self.get(name, x.shape[-1]), hidden), x.width)
+
+    def _gemma_rms(self, x: Var, name: str) -> Var:
+        def normed(x: Var) -> Var:
+            return ops.mul(x, ops.rsqrt(ops.add(ops.mean(ops.power(x)), 1e-6)))
+
+        output = normed(ops.cast(x, FLOAT32))
+        output = ops.mul(output, ops.add(ops.cast(self.get(name, x.shape[-1]), FLOAT32), 1.0))
+        return ops.cast(output, x.width)
+
+
+def gelu_new(x: Var) -> Var:
+    """NewGELUActivation: 0.5 * x * (1 + tanh(c * (x + 0.044715 * x ** 3)))."""
+    return ops.mul(ops.neg(x), ops.add(ops.tanh(ops.neg(ops.add(x, ops.neg(ops.power(x))))), 1.0))
+
+
+def activation(x: Var, name: str) -> Var:
+    """The activation function as ACT2FN of transformers has it."""
+    if name == "gelu_new":
+        return gelu_new(x)
+    if name == "relu":
+        return ops.relu(x)
+    return ops.saves_input(x)  # silu, gelu, gelu_pytorch_tanh: one kernel
+
+
+def rotate_half(x: Var) -> Var:
+    half = x.shape[-1] // 2
+    first = views.narrow(x, -1, half)
+    second = views.narrow(x, -1, half)
+    return views.cat([ops.neg(second), first])
+
+
+def rotated(x: Var, cos: Var, sin: Var) -> Var:
+    """(x * cos) + (rotate_half(x) * sin)."""
+    return ops.add(ops.mul(x, cos), ops.mul(rotate_half(x), sin))
+
+
+def heads(x: Var, d_head: int) -> Var:
+    """x.view(b, s, -1, d_head).transpose(1, 2)."""
+    return views.transpose(views.view(x, *x.shape[:-1], -1, d_head), 1, 2)
+
+
+def repeat_kv(x: Var, times: int) -> Var:
+    b, kv, s, d = x.shape
+    if times == 1:
+        return x
+    return views.reshape(views.expand(views.unsqueeze(x, 2), b, kv, times, s, d), b, kv * times, s, d)
+
+
+def eager(
+    model: Model, q: Var, k: Var, v: Var, mask: Var | None, *, softcap: bool = False, upcast: bool = True
+) -> tuple[Var, Var]:
+    """eager_attention_forward of most models. `upcast`: the softmax is asked for in float32."""
+    times = q.shape[1] // k.shape[1]
+    keys, values = repeat_kv(k, times), repeat_kv(v, times)
+    weights = ops.neg(ops.matmul(q, views.transpose(keys, 2, 3)))
+    if softcap:
+        weights = ops.neg(weights)
+        weights = ops.tanh(weights)
+        weights = ops.neg(weights)
+    if mask is not None:
+        weights = ops.add(weights, mask)
+    weights = ops.cast(ops.softmax(weights, FLOAT32), q.width) if upcast else ops.softmax(weights)
+    weights = ops.dropout(weights, model.attention_dropout)
+    out = ops.matmul(weights, values)
+    out = views.transpose(out, 1, 2)
+    return views.contiguous(out) if upcast else out, weights
+
+
+def sdpa(model: Model, q: Var, k: Var, v: Var, mask: Var | None) -> tuple[Var, None]:
+    """sdpa_attention_forward in a fused kernel; a boolean mask becomes a float one."""
+    times = q.shape[1] // k.shape[1]
+    if times > 1 and (mask is not None or k.shape[-1] > 256):
+        k, v = repeat_kv(k, times), repeat_kv(v, times)
+    if mask is not None:
+        width = q.width if model.graph.autocast is None else HALF
+        mask = model.graph.new((model.b, 1, model.s, model.s), width)
+    if model.math_kernel and mask is None and times > 1:
+        out = ops.math_attention(q, k, v)
+    else:
+        out = ops.flash_attention(q, k, v, mask)
+    return views.contiguous(views.transpose(out, 1, 2)), None
+
+
+def attend(
+    model: Model, q: Var, k: Var, v: Var, mask: Var | None, *, softcap: bool = False, upcast: bool = True
+) -> tuple[Var, Var | None]:
+    """The attention function of the chosen implementation: [b, s, heads, d_head]."""
+    if model.attention == "sdpa":
+        return sdpa(model, q, k, v, mask)
+    return eager(model, q, k, v, mask, softcap=softcap, upcast=upcast)

@@ -1,0 +1,68 @@
+"""Memory of dictionary_learning's trainSAE on activations that are at hand: trainers, Adam, the step.
+
+Every trainer of `trainer_configs` is built before the first step and stays; they are updated one after the other on
+the same batch. Read off dictionary_learning 0.1.0, training.py `trainSAE`. No wandb, no checkpoints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ...errors import InputError, nearest
+from .dictionary_learning import CONSTRAINED, COUNTS, TRAINERS, update
+from .step import FLOAT, INDEX, Ledger, Shape
+from .training import SaeMemory
+
+# Matrix products of d_in x d_sae per token, forward and backward; what is detached has fewer gradients: the batch
+# that JumpReLU's encoder reads, the decoder of the gate's reconstruction. Matryoshka's groups add up to one decoder.
+_PRODUCTS = {
+    "standard": 2 + 4, "topk": 2 + 4, "batchtopk": 2 + 4, "jumprelu": 2 + 3, "gated": 3 + 5,
+    "matryoshka_batchtopk": 2 + 4,
+}  # fmt: skip
+
+
+def training_flops(architecture: str, d_in: int, d_sae: int, training_tokens: int) -> int:
+    """Floating-point operations of one trainer on `training_tokens`: its matrix products."""
+    return _PRODUCTS[architecture] * 2 * d_in * d_sae * training_tokens
+
+
+def training_memory(shape: Shape, n_saes: int = 1) -> SaeMemory:
+    """Peak of trainSAE with `n_saes` trainers of this shape, latents alive. Bytes.
+
+    Raises:
+        InputError: a trainer that is not covered.
+    """
+    if shape.architecture not in TRAINERS:
+        close = nearest(shape.architecture, TRAINERS, 1)
+        hint = f"; nearest: {close[0]}" if close else ""
+        raise InputError(f"architecture: {shape.architecture!r} is not one of {', '.join(TRAINERS)}{hint}")
+    tape = _train(shape, n_saes)
+    dead_extra = 0
+    if "topk" in shape.architecture:
+        dead_extra = max(0, _train(replace(shape, dead=True), n_saes).peak - tape.peak)
+    return SaeMemory(
+        peak=tape.peak,
+        at_peak={name: size for name, size in tape.at_peak.items() if size},
+        components={name: size for name, size in tape.largest.items() if size},
+        phase=tape.worst_phase,
+        buffer_bytes=0,
+        dead_latents_extra=dead_extra,
+        host_bytes=0,
+    )
+
+
+def _train(shape: Shape, n_saes: int) -> Ledger:
+    """One trainer's update() in the steady state; the others stand by, alike."""
+    tape = Ledger()
+    tape.new(n_saes * shape.param_bytes, "sae_weights")
+    tape.new(2 * n_saes * shape.param_bytes, "optimizer_state")
+    if shape.architecture in COUNTS:
+        tape.new(n_saes * INDEX * shape.d_sae, "sae_activations")
+    tape.phase = "between steps"
+    own = []
+    if shape.architecture in CONSTRAINED:
+        tape.new((n_saes - 1) * shape.param_bytes, "gradients")
+        own = [tape.new(shape.param_bytes, "gradients")]
+    batch = tape.new(FLOAT * shape.batch * shape.d_in, "sae_activations")
+    update(tape, shape, batch, own)
+    return tape

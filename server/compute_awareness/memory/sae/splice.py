@@ -1,0 +1,72 @@
+"""A forward pass of a HookedTransformer with something run at one hook, whose result takes the hook's place.
+
+Used for an SAE spliced in: SAELens' evaluation and HookedSAETransformer (sae_lens 6.54.12).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ... import hook_names
+from ..hooked.run import Pass, Run
+from ..hooked.transformer import _block, family, forward
+from ..tape import Tape, Tensor
+
+# Plays what happens at the hook on the given tape, from the activation there; gives back what takes its place.
+Replacement = Callable[[Tape, Tensor], Tensor]
+
+
+class _Spliced(Pass):
+    """One section in which a hook's function allocates."""
+
+    def __init__(self, run: Run, name: str, replacement: Replacement) -> None:
+        super().__init__(run, None)
+        self.name, self.replacement = name, replacement
+        self.late: list[Tensor] = []
+
+    def hook(self, name: str, tensor: Tensor) -> Tensor:
+        if name == self.name:
+            frame = self.new(self.tokens * self.run.spec.d_model * self._outputs() if name == "hook_resid_post" else 0)
+            result = self.replacement(self.tape, tensor)
+            # It takes the place of a tensor as large as itself, but the block's input is still held by the caller.
+            if name == "hook_resid_pre":
+                self.late.append(result)
+            else:
+                self.tape.drop(result)
+            self.tape.drop(frame)
+        return super().hook(name, tensor)
+
+    def _outputs(self) -> int:
+        """What the block's frame still holds at hook_resid_post: attn_out, mlp_out, resid_mid and its normed copy."""
+        spec = self.run.spec
+        if spec.d_mlp == 0:
+            return 1
+        normed = spec.norm != "none" and spec.norm_placement != "post"
+        return (2 if spec.parallel_attn_mlp else 3) + normed
+
+
+def spliced_forward(run: Run, hook_name: str, replacement: Replacement) -> Tape:
+    """The tape of one call, at the moment it returns, with `replacement` played at `hook_name`.
+
+    What the replacement leaves behind (features in a cache) is counted from the start of the call, which is too early
+    only where the call stands highest before the hook.
+    The block with the hook is played by itself beside the whole call: the higher one decides.
+    """
+    spec = run.spec
+    width = run.width * run.batch_size * run.seq_len * spec.d_model
+    tape = Tape()
+    layer = hook_names.layer_of(hook_name)
+    tokens, residual = tape.new(8 * run.batch_size * run.seq_len), tape.new(width)
+    section = _Spliced(run, family(hook_name), replacement)
+    incoming = section.tape.adopt(width, "temporaries")
+    if layer is None:
+        section.name = hook_name
+        section.hook(hook_name, incoming)
+    else:
+        out = _block(section, incoming, spec.is_local(layer), None)
+        section.tape.drop(out)
+    section.tape.drop(*section.late)
+    tape.append(section.tape)
+    tape.drop(tokens, residual)
+    tape.append(forward(run).tape)
+    return tape
