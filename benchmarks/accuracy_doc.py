@@ -10,6 +10,7 @@ import accuracy_rules
 from accuracy_cases import KINDS
 from accuracy_plot import strips
 from accuracy_summary import error, makers, summarize
+from accuracy_verified import verified_table
 from accuracy_words import percent, table, words
 
 from compute_awareness.units import gib
@@ -40,6 +41,7 @@ def parts(results: dict[str, Any]) -> dict[str, str]:
         "makers": _makers(results),
         "not-answerable": _not_answerable(results),
         "cuda": _cuda(results["rows"]),
+        "verified": verified_table(),
         "rows": _rows(results["rows"]),
         **accuracy_rules.parts(),
     }

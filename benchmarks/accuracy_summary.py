@@ -64,7 +64,16 @@ def makers(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
         found[f"{name} {tool['version']}"] = {
             "errors": answered, "seconds": tool["cpu_seconds"], "not_answerable": tool["not_answerable"],
         }  # fmt: skip
-    return {name: entry | _of(entry["errors"], len(truths), entry["seconds"]) for name, entry in found.items()}
+    return {
+        name: entry | _of(entry["errors"], _asked(entry, len(truths)), entry["seconds"])
+        for name, entry in found.items()
+    }
+
+
+def _asked(entry: dict[str, Any], rows: int) -> int:
+    """Rows that the tool was asked about: a question that went wrong on our side is none it could not answer."""
+    reasons = entry.get("not_answerable", {})
+    return rows - sum(len(left) for reason, left in reasons.items() if reason.startswith("was not asked"))
 
 
 def _of(errors: dict[str, float], rows: int, seconds: Sequence[float] | None) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .errors import InputError
 from .memory.estimate import ROUGH_MARGIN, Estimate, Precision
 from .models.hf_config import Uncovered
@@ -41,7 +43,7 @@ def estimate(workload: AnyWorkload, compute_capability: str | None = None, *, py
             if workload.method == "closed_form":
                 raise
             result = _traced_instead(workload, compute_capability, python, error)
-    if result.method == "closed_form":
+    if result.method == "closed_form" and result.precision != "rough":
         result.precision = weaker(result.precision, _earned(workload))
     if result.precision == "rough":
         result.range.high += int(ROUGH_MARGIN * result.peak.tensors)
@@ -109,13 +111,33 @@ def _one_pass(workload: ActivationCache | Inference, capability: str | None) -> 
 def _traced_instead(
     workload: AnyWorkload, capability: str | None, python: str | None, uncovered: Uncovered
 ) -> Estimate:
-    """The trace of a model that no closed form covers. Raises InputError with both reasons where there is none."""
+    """The trace of a model that no closed form covers; of a multimodal one, its text model alone.
+
+    Raises:
+        InputError: with both reasons where there is no trace either.
+    """
+    text = uncovered.config.get("text_config")
+    if isinstance(text, dict) and text.get("model_type"):
+        return _text_model(workload, capability, python, text)
     from .trace.estimate import traced
 
     try:
         return traced(workload, capability, python, config=uncovered.config)
     except InputError as error:
         raise InputError(f"{uncovered}; and it cannot be traced: {error}") from None
+
+
+def _text_model(workload: AnyWorkload, capability: str | None, python: str | None, text: dict[str, Any]) -> Estimate:
+    """The text model of a multimodal one; the other towers are not counted, so the figure is rough."""
+    only_text = workload.model_copy(update={"model": text})
+    try:
+        result = _closed_form(only_text, capability)
+    except Uncovered as error:
+        result = _traced_instead(only_text, capability, python, error)
+    result.workload["model"] = workload.model
+    result.precision = "rough"
+    result.warnings.append("multimodal model: its text model alone is counted, not the vision or audio towers")
+    return result
 
 
 def _summary(workload: AnyWorkload, result: Estimate) -> str:

@@ -17,6 +17,7 @@ from .estimator import estimate
 from .hardware.compute import Compute
 from .memory.estimate import Estimate
 from .memory.weights import hf_params, tl_params
+from .models.hf_config import Uncovered
 from .models.resolve import resolve
 from .models.spec import ModelSpec
 from .runtime.duration import estimate_time
@@ -75,7 +76,7 @@ def preflight(
     time = result.time = estimate_time(
         result.flops, result.traffic, wanted.gpu, workload.dtype, wanted.kind, wanted.cpus
     )
-    spec = None if workload.model is None or result.method == "trace" else resolve(workload.model)
+    spec = _spec(workload)
     asking = decide(
         workload,
         result,
@@ -101,14 +102,20 @@ def preflight(
     )
 
 
+def _spec(workload: AnyWorkload) -> ModelSpec | None:
+    """The language model; None where there is none, or none that a closed form covers as it is named."""
+    try:
+        return None if workload.model is None else resolve(workload.model)
+    except Uncovered:
+        return None
+
+
 def _params(spec: ModelSpec | None, result: Estimate) -> int | None:
-    """Parameters as Hugging Face counts them; of a traced model by its weights; None without a language model."""
+    """Parameters as Hugging Face counts them; of other models by their weights; None without a language model."""
     if spec is not None:
         return hf_params(spec) if spec.has_hf_model else tl_params(spec)
-    if result.method != "trace":
-        return None
     held = sum(component.bytes for component in result.components if component.name == "weights")
-    return held // DTYPE_BYTES[result.workload["dtype"]]
+    return held // DTYPE_BYTES[result.workload["dtype"]] if held else None
 
 
 def recommend(workload: AnyWorkload, *, gpu: str | None = None, compute: Compute | None = None) -> Recommendation:
@@ -194,7 +201,8 @@ def _advise(workload: AnyWorkload, result: Estimate, place: Place) -> Advice:
     time = estimate_time(result.flops, result.traffic, reference, workload.dtype, "gpu", None)
     rent = platforms.where_to_rent(fitting, time.high, count=count) if fitting else []
     # A trace takes seconds, and a change is tried many times.
-    tried = [] if result.method == "trace" else changes(workload, result, place)
+    known = workload.model is None or _spec(workload) is not None
+    tried = changes(workload, result, place) if known and result.method != "trace" else []
     return Advice(changes=tried, gpus=choices, platforms=rent)
 
 

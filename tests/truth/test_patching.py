@@ -96,7 +96,9 @@ def _compare(spec: ModelSpec, workload: dict[str, Any], run: Callable[[Any], Any
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [*NAMES, "opt-1.3b", "qwen3-0.6b", "olmo-2-0425-1b", "gemma-2b", "gpt-j-6b", "olmo-7b"]
+)
 def test_attribution_patching_to_the_byte(name: str) -> None:
     spec = small(name)
 

@@ -11,6 +11,7 @@ from ..advice.place import Place, needed
 from ..advice.strategies import best, changes
 from ..estimator import estimate
 from ..memory.estimate import Estimate
+from ..models.hf_config import Uncovered
 from ..models.resolve import resolve
 from ..units import GIB, MIB, gib
 from ..workload import DTYPE_BYTES, AnyWorkload, SaeTraining
@@ -70,7 +71,8 @@ def explain_oom(text: str, workload: AnyWorkload | None = None) -> OomReport:
     found = _matches(message, workload, expected)
     findings = _findings(message, available, expected)
     cures: list[Change] = []
-    if workload is not None and expected is not None:
+    # A trace takes seconds, and a change is tried many times.
+    if workload is not None and expected is not None and expected.method == "closed_form" and _covered(workload):
         cures = _cures(workload, expected, message, available)
     return OomReport(
         message=message,
@@ -82,6 +84,14 @@ def explain_oom(text: str, workload: AnyWorkload | None = None) -> OomReport:
         changes=cures,
         summary=_summary(message, findings, found, cures),
     )
+
+
+def _covered(workload: AnyWorkload) -> bool:
+    """Whether the model is one that changes can be estimated for."""
+    try:
+        return workload.model is None or resolve(workload.model) is not None
+    except Uncovered:
+        return False
 
 
 def _available(message: OomMessage) -> int | None:
@@ -132,7 +142,11 @@ def _tensors(workload: AnyWorkload, expected: Estimate) -> list[Candidate]:
         if filled.get("d_sae"):
             found += sae_tensors(filled["d_in"], filled["d_sae"], batch * seq, None)
     if workload.model is not None:
-        found += model_tensors(resolve(workload.model), batch, seq, DTYPE_BYTES[dtype], workload.library)
+        try:
+            spec = resolve(workload.model)
+        except Uncovered:  # traced: its tensors have no names here
+            return found
+        found += model_tensors(spec, batch, seq, DTYPE_BYTES[dtype], workload.library)
     return found
 
 
