@@ -14,6 +14,12 @@ from compute_awareness.advice.answers import GpuChoice
 from compute_awareness.asking.policy import CONDITIONS
 from compute_awareness.asking.question import Trigger
 from compute_awareness.asking.words import amount, question_files, useful_changes
+from compute_awareness.workload import AnyWorkload, parse_workload
+
+
+def parsed(**fields: object) -> AnyWorkload:
+    return parse_workload(fields)
+
 
 EXAMPLE = Case("the example", cache(), 61.3, "elsewhere")
 
@@ -132,6 +138,15 @@ def test_tight_words_follow_the_odds() -> None:
         (sae("gpt2", architecture="topk"),
          "training a topk SAE with 24576 features on blocks.6.hook_resid_pre of gpt2"),
         (sae(None, d_sae=None, expansion_factor=8), "training a standard SAE with expansion factor 8 on cached activ"),
+        (parsed(task="training", model="gpt2", batch_size=4, seq_len=512),
+         "training gpt2 with adamw, 4 x 512 tokens, float32"),
+        (parsed(task="training", model="gpt2", trainable="lora"), "fine-tuning LoRA adapters of gpt2 with adamw"),
+        (parsed(task="generation", model="gpt2", new_tokens=64),
+         "generating 64 tokens with gpt2, prompts of 1 x 1024 tokens"),
+        (parsed(task="patching", model="gpt2", method="eap_ig"),
+         "edge attribution patching with integrated gradients in gpt2, 1 x 1024 tokens"),
+        (parsed(task="patching", model="gpt2"), "activation patching in gpt2"),
+        (parsed(task="sae_inference", d_in=768, d_sae=6144, architecture="topk"), "using a topk SAE, 1 x 128 tokens"),
     ],
 )  # fmt: skip
 def test_the_run_in_a_few_words(work: object, words: str) -> None:
