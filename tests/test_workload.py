@@ -61,6 +61,7 @@ def test_one_clear_line(change: dict[str, Any], said: str) -> None:
         ({"task": "sae_training", "d_in": 768}, "give d_sae or expansion_factor"),
         ({"task": "sae_training", "model": "gpt2", "expansion_factor": 8}, "hook_name is needed"),
         (SAE | {"architecture": "matryoshka"}, "architecture"),
+        (SAE | {"library": "dictionary_learning", "context_size": 64}, "context_size is for library sae_lens"),
         ({"task": "inference", "model": "gpt2", "attention": "sdpa"}, "HookedTransformer always computes the scores"),
         ({"task": "inference", "model": "gpt2", "library": "transformers", "no_processing": True}, "no_processing"),
     ],

@@ -124,3 +124,16 @@ def test_every_task_has_changes_that_can_be_applied(data: dict[str, Any]) -> Non
         after = estimate(parse_workload(workload.model_dump() | change.patch))
         assert after.peak.tensors < before.peak.tensors
         assert change.code and change.saving > 0
+
+
+def test_accumulated_gradients_are_counted_where_the_batch_is_sought() -> None:
+    """They live through every pass but the first, so a batch that fits alone may not fit with them."""
+    workload = parse_workload({"task": "training", "model": "gpt2-medium", "batch_size": 16, "seq_len": 1024})
+    place = at("RTX 4090")
+    change = next(
+        c for c in changes(workload, estimate(workload), place) if c.strategy == "smaller_batch" and c.applies
+    )
+    assert change.fits and change.patch["gradient_accumulation"] >= 2
+    more = change.patch | {"batch_size": change.patch["batch_size"] + 1}
+    after = estimate(parse_workload(workload.model_dump() | more), place.compute_capability)
+    assert verdict_at(after, place).status != "fits"

@@ -54,3 +54,13 @@ def test_broken_files_say_nothing(tmp_path: Path) -> None:
 def test_packed_and_small_dtypes_are_counted_by_their_bits() -> None:
     found = from_headers([("w", "F4", [3, 3]), ("s", "F8_E4M3", [3])])
     assert (found.stored_bytes, found.parameters, found.dtype) == (5 + 3, 12, None)
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    """Headers are kept by what the file is, not by its name."""
+    file = tmp_path / "model.safetensors"
+    save_file({"a": torch.zeros(4)}, file)
+    first = from_folder(tmp_path)
+    save_file({"a": torch.zeros(4000)}, file)
+    second = from_folder(tmp_path)
+    assert first is not None and second is not None and (first.parameters, second.parameters) == (4, 4000)

@@ -60,19 +60,33 @@ class Attempt:
             effect="equivalent",
         )  # fmt: skip
 
-    def largest(self, field: str, most: int) -> int | None:
-        """The largest value below `most` with which it fits; 1 where nothing is known of the place or nothing fits,
-        half where it fits already."""
+    def smaller_batch(
+        self, batch_size: int, *, detail: str, code: str, stuck: str = "the batch is 1 already"
+    ) -> Change:
+        """The same inputs in more, smaller runs; `code` is the body of the loop over `batch`."""
+        batch = self.largest("batch_size", batch_size)
+        if batch is None:
+            return self.no("smaller_batch", stuck)
+        return self.change(
+            "smaller_batch", f"batch {batch} instead of {batch_size}", {"batch_size": batch}, "equivalent",
+            detail=detail,
+            cost=f"{-(-batch_size // batch)} passes instead of one",
+            code=f"for batch in torch.split(tokens, {batch}):\n    {code}",
+        )  # fmt: skip
+
+    def largest(self, field: str, most: int, **also: Any) -> int | None:
+        """The largest value below `most` with which it fits, `also` changed with it; 1 where nothing is known of the
+        place or nothing fits, half where it fits already."""
         if most <= 1:
             return None
         if self.fits(self.before):
             return most // 2
-        if self.place.free_bytes is None or not self.fits(self.patched({field: 1})):
+        if self.place.free_bytes is None or not self.fits(self.patched(also | {field: 1})):
             return 1
         low, high = 1, most
         while high - low > 1:
             middle = (low + high) // 2
-            if self.fits(self.patched({field: middle})):
+            if self.fits(self.patched(also | {field: middle})):
                 low = middle
             else:
                 high = middle

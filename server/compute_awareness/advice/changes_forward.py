@@ -62,17 +62,14 @@ def _prefixes(layers: list[int]) -> str:
 
 
 def _smaller_batch(attempt: Attempt, workload: ActivationCache | Inference) -> Change:
-    batch = attempt.largest("batch_size", workload.batch_size)
-    if batch is None:
-        return attempt.no("smaller_batch", "the batch is 1 already; a shorter seq_len would change the experiment")
     cached = not isinstance(workload, Inference) and workload.library.startswith("transformer_")
     call = "model.run_with_cache(batch, ...)" if cached else "model(batch)"
-    return attempt.change(
-        "smaller_batch", f"batch {batch} instead of {workload.batch_size}", {"batch_size": batch}, "equivalent",
+    return attempt.smaller_batch(
+        workload.batch_size,
         detail="sequences do not see each other; keep only what you need of each batch",
-        cost=f"{-(-workload.batch_size // batch)} passes instead of one",
-        code=f"for batch in torch.split(tokens, {batch}):\n    result = {call}  # reduce or move to CPU, then del",
-    )  # fmt: skip
+        code=f"result = {call}  # reduce or move to CPU, then del",
+        stuck="the batch is 1 already; a shorter seq_len would change the experiment",
+    )
 
 
 def _cache_on_cpu(attempt: Attempt, workload: ActivationCache) -> Change:

@@ -69,23 +69,15 @@ def _half_language_model(attempt: Attempt, workload: SaeTraining) -> Change:
 def for_sae_inference(attempt: Attempt, workload: SaeInference) -> list[Change]:
     return [
         attempt.no("selective_caching", "only the features are kept"),
-        _smaller_inference_batch(attempt, workload),
+        attempt.smaller_batch(
+            workload.batch_size,
+            detail="sequences do not see each other; keep only the features that are active",
+            code="features = sae.encode(...).to_sparse()",
+        ),
         attempt.no("offloading", "the SAE is read in every pass"),
         _half_of_both(attempt, workload),
         attempt.no("gradient_checkpointing", "no gradients are kept (torch.no_grad)"),
     ]
-
-
-def _smaller_inference_batch(attempt: Attempt, workload: SaeInference) -> Change:
-    batch = attempt.largest("batch_size", workload.batch_size)
-    if batch is None:
-        return attempt.no("smaller_batch", "the batch is 1 already")
-    return attempt.change(
-        "smaller_batch", f"batch {batch} instead of {workload.batch_size}", {"batch_size": batch}, "equivalent",
-        detail="sequences do not see each other; keep only the features that are active",
-        cost=f"{-(-workload.batch_size // batch)} passes instead of one",
-        code=f"for batch in torch.split(tokens, {batch}):\n    ...",
-    )  # fmt: skip
 
 
 def _half_of_both(attempt: Attempt, workload: SaeInference) -> Change:

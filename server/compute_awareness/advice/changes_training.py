@@ -25,7 +25,9 @@ def for_patching(attempt: Attempt, workload: Patching) -> list[Change]:
     needs_graph = workload.method != "activation_patching"
     return [
         _cache_less(attempt, workload),
-        _smaller_batch(attempt, workload, "the effects of prompts are averaged anyway"),
+        attempt.smaller_batch(
+            workload.batch_size, detail="the effects of prompts are averaged anyway", code="effects += patch(batch)"
+        ),
         attempt.no("offloading", "the clean cache is read in every patched pass"),
         _half_model(attempt, workload),
         attempt.no("gradient_checkpointing", "HookedTransformer has no checkpointing")
@@ -37,7 +39,9 @@ def for_patching(attempt: Attempt, workload: Patching) -> list[Change]:
 def for_generation(attempt: Attempt, workload: Generation) -> list[Change]:
     return [
         attempt.no("selective_caching", "nothing is cached but keys and values"),
-        _smaller_batch(attempt, workload, "sequences do not see each other"),
+        attempt.smaller_batch(
+            workload.batch_size, detail="sequences do not see each other", code="texts += model.generate(batch, ...)"
+        ),
         attempt.no("offloading", "the weights are read for every token: moving them would dominate"),
         _half_model(attempt, workload),
         attempt.no("gradient_checkpointing", "no gradients are kept in generation"),
@@ -45,7 +49,9 @@ def for_generation(attempt: Attempt, workload: Generation) -> list[Change]:
 
 
 def _accumulate(attempt: Attempt, workload: Training) -> Change:
-    batch = attempt.largest("batch_size", workload.batch_size)
+    # Gradients that are added up live through the passes, so the batch is sought with them there.
+    added = {"gradient_accumulation": max(2, workload.gradient_accumulation)}
+    batch = attempt.largest("batch_size", workload.batch_size, **added)
     if batch is None:
         return attempt.no("smaller_batch", "the batch is 1 already; a shorter seq_len would change the experiment")
     steps = -(-workload.batch_size // batch)
@@ -108,18 +114,6 @@ def _cache_less(attempt: Attempt, workload: Patching) -> Change:
         detail="what is kept is the same to the bit; name the hooks that you patch",
         cost="none",
         code='_, clean_cache = model.run_with_cache(clean, names_filter=lambda n: n.endswith("hook_resid_pre"))',
-    )  # fmt: skip
-
-
-def _smaller_batch(attempt: Attempt, workload: Generation | Patching, why: str) -> Change:
-    batch = attempt.largest("batch_size", workload.batch_size)
-    if batch is None:
-        return attempt.no("smaller_batch", "the batch is 1 already")
-    return attempt.change(
-        "smaller_batch", f"batch {batch} instead of {workload.batch_size}", {"batch_size": batch}, "equivalent",
-        detail=why,
-        cost=f"{-(-workload.batch_size // batch)} runs instead of one",
-        code=f"for batch in torch.split(tokens, {batch}):\n    ...",
     )  # fmt: skip
 
 

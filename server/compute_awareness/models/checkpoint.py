@@ -12,6 +12,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 
@@ -76,6 +77,12 @@ def from_folder(folder: Path) -> Checkpoint | None:
         return from_headers(tensor for file in files for tensor in _header(file))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError):
         return None
+
+
+@lru_cache(maxsize=16)
+def _read(files: tuple[tuple[Path, int, int], ...]) -> Checkpoint:
+    """Of (file, time of change, size): a preflight resolves its model many times, the headers are read once."""
+    return from_headers(tensor for file, *_ in files for tensor in _header(file))
 
 
 def _header(file: Path) -> list[tuple[str, str, list[int]]]:

@@ -31,6 +31,13 @@ def _trainable(value: Any) -> Any:
     return value
 
 
+# Fields of SAELens' activation store and evaluation.
+_OF_SAELENS = (
+    "context_size", "n_batches_in_buffer", "store_batch_size_prompts", "act_store_device", "model_dtype", "evaluation",
+    "eval_batch_size_prompts", "eval_every_n_steps",
+)  # fmt: skip
+
+
 class SaeTraining(Task):
     """An SAE training run: the step; with SAELens its activation store and the language model where one is named."""
 
@@ -131,6 +138,9 @@ class SaeTraining(Task):
 
     def _dictionary_learning(self) -> None:
         """What of the fields that library does not have, or is not covered with it."""
+        for name in _OF_SAELENS:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is for library sae_lens; of dictionary_learning the step alone is covered")
         if self.architecture == "abstopk":
             raise ValueError("dictionary_learning has no trainer for abstopk; try topk, or library sae_lens")
         if self.model is not None:
@@ -143,5 +153,3 @@ class SaeTraining(Task):
                 "dictionary_learning's trainers are built in float32; autocast_dtype is not covered yet: give dtype "
                 "float32 and autocast false"
             )
-        if self.act_store_device is not None:
-            raise ValueError("act_store_device is for library sae_lens")

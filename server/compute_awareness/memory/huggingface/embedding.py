@@ -56,7 +56,7 @@ def embed(p: Pass) -> tuple[list[Tensor], Tensor | None]:
     p.gives("input", x or embedded)
     held += _masks(p)
     if spec.positional == "rotary" and spec.architecture != "GPTJForCausalLM":
-        held += _rotary_tables(p)
+        held += rotary_tables(p, p.s)
     return held, x
 
 
@@ -82,32 +82,33 @@ def _masks(p: Pass) -> list[Tensor]:
     """
     spec = p.spec
     windows: list[bool] = [False, True] if spec.architecture in _TWO_MASKS else [slides(spec, 0)]
-    return [_mask(p, window) for window in windows if p.attention == "eager" or masked(p, window)]
+    return [mask(p, p.s, window) for window in windows if p.attention == "eager" or masked(p, window)]
 
 
-def _mask(p: Pass, window: bool) -> Tensor:
-    tape, square = p.tape, p.s * p.s
-    ranges = tape.new(2 * INT64 * p.s)
+def mask(p: Pass, keys: int, window: bool) -> Tensor:
+    """masking_utils.sdpa_mask [1, 1, s, keys] of bool, expanded over the batch; eager_mask makes floats of it."""
+    tape, cells = p.tape, p.s * keys
+    ranges = tape.new(INT64 * (p.s + keys))
     if window:
-        tape.touch(2 * square)
-        inside = tape.new(square)
-        causal = tape.new(square)
-        mask = tape.new(square)
+        tape.touch(2 * cells)
+        inside = tape.new(cells)
+        causal = tape.new(cells)
+        made = tape.new(cells)
         tape.drop(inside, causal)
     else:
-        mask = tape.new(square)
+        made = tape.new(cells)
     if p.attention == "eager":
-        bias = tape.new(p.w * p.b * square)
-        tape.drop(mask)
-        mask = bias
+        bias = tape.new(p.w * p.b * cells)
+        tape.drop(made)
+        made = bias
     tape.drop(ranges)
-    return mask
+    return made
 
 
-def _rotary_tables(p: Pass) -> list[Tensor]:
-    """The rotary embedding: cosines and sines [1, s, rotary_dim], made in float32, for each kind of layer."""
+def rotary_tables(p: Pass, rows: int) -> list[Tensor]:
+    """Cosines and sines [rows, rotary_dim], made in float32, per kind of layer; `rows` is s, or b*s in generate."""
     tape, spec = p.tape, p.spec
-    table = FLOAT32 * p.s * (spec.rotary_dim or spec.d_head)
+    table = FLOAT32 * rows * (spec.rotary_dim or spec.d_head)
     kinds = 1
     if spec.architecture in ("Gemma3ForCausalLM", "Olmo3ForCausalLM"):
         kinds = len({spec.is_local(layer) for layer in range(spec.n_layers)})

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from ...errors import InputError
 from ...models.spec import ModelSpec
 from ..tape import Tape, Tensor
-from .attention import attend, rotary_width
+from .attention import attend
 from .decode import Step, decode_layer, gptj_tables
-from .embedding import slides
+from .embedding import mask, rotary_tables, slides
 from .forward import EAGER_ONLY, KEEPS_LAYER_OUTPUT, SDPA, Attention, supports_sdpa
 from .forward import layer as whole_layer
 from .parts import FLOAT32, INT64, norm
@@ -204,9 +204,9 @@ def _embed(p: Step) -> tuple[list[Tensor], Tensor | None]:
     for window in windows:
         q = _for_layer(p, window)
         if p.attention == "eager" or q.masked:
-            held.append(_mask(p, q.keys, window))
+            held.append(mask(p, q.keys, window))
     if spec.positional == "rotary" and spec.architecture != "GPTJForCausalLM":
-        held += _rotary_tables(p)
+        held += rotary_tables(p, p.tokens)
     return held, x
 
 
@@ -222,42 +222,3 @@ def _alibi(p: Step) -> list[Tensor]:
         tape.drop(alibi)
         alibi = narrow
     return [slopes, alibi]
-
-
-def _mask(p: Step, keys: int, window: bool) -> Tensor:
-    """masking_utils.sdpa_mask [1, 1, s, keys] of bool, expanded over the batch; eager_mask makes floats of it."""
-    tape, cells = p.tape, p.s * keys
-    ranges = tape.new(INT64 * (p.s + keys))
-    if window:
-        tape.touch(2 * cells)
-        inside, causal = tape.new(cells), tape.new(cells)
-        mask = tape.new(cells)
-        tape.drop(inside, causal)
-    else:
-        mask = tape.new(cells)
-    if p.attention == "eager":
-        bias = tape.new(p.w * p.b * cells)
-        tape.drop(mask)
-        mask = bias
-    tape.drop(ranges)
-    return mask
-
-
-def _rotary_tables(p: Step) -> list[Tensor]:
-    """Cosines and sines [b, s, rotary_dim], made in float32, for each kind of layer."""
-    tape, spec = p.tape, p.spec
-    table = FLOAT32 * p.tokens * (spec.rotary_dim or spec.d_head)
-    kinds = 1
-    if spec.architecture in ("Gemma3ForCausalLM", "Olmo3ForCausalLM"):
-        kinds = len({spec.is_local(layer) for layer in range(spec.n_layers)})
-    tables = []
-    for _ in range(kinds):
-        angles = [tape.new(table // 2), tape.new(table)]
-        wide = [tape.new(table), tape.new(table)]
-        if rotary_width(p) != FLOAT32:
-            narrow = [tape.new(table * p.w // FLOAT32) for _ in range(2)]
-            tape.drop(*wide)
-            wide = narrow
-        tape.drop(*angles)
-        tables += wide
-    return tables
