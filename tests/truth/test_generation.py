@@ -141,7 +141,9 @@ def grouped_in_float32(spec: ModelSpec, w: Generation) -> bool:
 def without_math_kernel(w: Generation) -> Any:
     """The estimate as the CPU runs it; on CUDA float32 with grouped heads falls back to the unfused kernel."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("compute_awareness.memory.huggingface.forward.needs_math_kernel", lambda spec, width: False)
+        patch.setattr(
+            "compute_awareness.memory.huggingface.forward.needs_math_kernel", lambda spec, width, capability=None: False
+        )
         return generation(w, None)
 
 

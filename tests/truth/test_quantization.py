@@ -11,8 +11,11 @@ import transformers
 from builders import hf_config, quiet
 from judge import judge
 
+from compute_awareness.estimator import estimate
 from compute_awareness.memory.quantization import quantized_weight_bytes
 from compute_awareness.models.catalogue import find
+from compute_awareness.preflight import preflight
+from compute_awareness.workload import parse_workload
 
 FAMILIES = {
     "gpt2": {"d_model": 128, "n_heads": 2, "n_kv_heads": 2, "d_head": 64, "d_mlp": 512},
@@ -56,3 +59,21 @@ def test_weights_of_a_quantised_model(tmp_path: Path, name: str, quantization: s
         "transformers", transformers.__version__, "inference", spec.architecture, quantization,
         quantized_weight_bytes(spec, quantization, 2), held(model), 0.0, name,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("quantization", ["bitsandbytes_4bit", "gptq_4bit", "fp8"])
+def test_a_quantised_model_is_not_judged_by_its_whole_weights(quantization: str) -> None:
+    """A 7B model in 4 bits loads on a card that its 16-bit weights do not fit."""
+    workload = {
+        "task": "inference",
+        "library": "transformers",
+        "model": "llama-2-7b",
+        "dtype": "bfloat16",
+        "seq_len": 64,
+    }
+    plain, small = (estimate(parse_workload(workload | more)) for more in ({}, {"quantization": quantization}))
+    assert small.loading_device_bytes < 0.6 * plain.loading_device_bytes
+    held = {c.name: c.bytes for c in small.components}["weights"]
+    assert held < small.loading_device_bytes < 1.05 * held
+    fits = preflight(parse_workload(workload | {"quantization": quantization}), gpu="RTX 4090").verdict.needed_bytes
+    assert fits < preflight(parse_workload(workload), gpu="RTX 4090").verdict.needed_bytes * 0.7

@@ -158,7 +158,8 @@ def test_grouped_heads_in_the_math_kernel(name: str, b: int, s: int, kv_cache: b
     """The kernel that CUDA falls back to in float32, and in 16 bit before Ampere, is what meta takes by itself."""
     spec = spec_of(name, 2)
     assert needs_math_kernel(spec, 4)
-    assert not needs_math_kernel(spec, 2)
+    assert not needs_math_kernel(spec, 2) and not needs_math_kernel(spec, 2, "8.0")
+    assert needs_math_kernel(spec, 2, "7.5")
     for dtype in ("float32", "float16"):
         check(spec, meta_model(name, 2, dtype, "sdpa"), b, s, dtype, "sdpa", kv_cache, math_kernel=True)
 

@@ -112,8 +112,7 @@ def _transformers(
 ) -> tuple[Tape, str, int, int, int, list[str]]:
     """(tape, attention, parameters, bytes of buffers, context, assumptions) of `model.generate`."""
     attention = workload.attention or transformers_forward.default_attention(spec)
-    old_card = capability is not None and float(capability) < 8.0 and spec.n_kv_heads != spec.n_heads
-    unfused = attention == "sdpa" and (transformers_forward.needs_math_kernel(spec, width) or old_card)
+    unfused = attention == "sdpa" and transformers_forward.needs_math_kernel(spec, width, capability)
     run = transformers_generate.Generate(
         spec, workload.batch_size, workload.seq_len, workload.new_tokens, width, attention, workload.kv_cache, unfused
     )

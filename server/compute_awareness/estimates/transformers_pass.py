@@ -13,7 +13,6 @@ from ..memory.huggingface.parts import INT64
 from ..memory.loading import loading
 from ..memory.quantization import quantized_weight_bytes, scratch_bytes
 from ..models.resolve import resolve
-from ..models.spec import ModelSpec
 from ..runtime.flops import forward_flops
 from ..versions import check, is_verified
 from ..workload import DTYPE_BYTES, ActivationCache, Inference
@@ -45,7 +44,7 @@ def transformers_pass(workload: Inference | ActivationCache, capability: str | N
         assumptions.append(f"measured on {verified} only; {workload.library_version} is taken to allocate the same")
     attention = workload.attention or transformers_forward.default_attention(spec)
     kv_cache = not (isinstance(workload, Inference) and workload.kv_cache is False)
-    unfused = attention == "sdpa" and _unfused(spec, width, capability)
+    unfused = attention == "sdpa" and transformers_forward.needs_math_kernel(spec, width, capability)
     selection, keeps = None, None
     if isinstance(workload, ActivationCache):
         selection = transformers_outputs.select(
@@ -147,15 +146,6 @@ def transformers_pass(workload: Inference | ActivationCache, capability: str | N
         events=tape,
         standing=parameters.hf_tensors(spec, width) if quantization is None else (),
     )
-
-
-def _unfused(spec: ModelSpec, width: int, capability: str | None) -> bool:
-    """Whether sdpa falls back to the kernel that computes all scores. Source: `needs_math_kernel`.
-
-    Before Ampere (8.0) there is no flash attention, and the memory-efficient kernel cannot group heads.
-    """
-    old_card = capability is not None and float(capability) < 8.0
-    return transformers_forward.needs_math_kernel(spec, width) or (old_card and spec.n_kv_heads != spec.n_heads)
 
 
 def _hooks(selection: Selection | None, played: Played) -> tuple[list[HookFamily], int]:

@@ -44,7 +44,8 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
     step = Step(
         spec, workload.batch_size, workload.seq_len, width, attention, dropout, attention_dropout,
         gradient_checkpointing=workload.gradient_checkpointing, accumulation=min(workload.gradient_accumulation, 2),
-        math_kernel=_unfused(spec, attention, 2 if workload.autocast else width, capability),
+        math_kernel=attention == "sdpa"
+        and transformers_forward.needs_math_kernel(spec, 2 if workload.autocast else width, capability),
         autocast="cuda" if workload.autocast else None,
     )  # fmt: skip
     if workload.trainable == "lora":
@@ -148,13 +149,6 @@ def _check(spec: ModelSpec, attention: str) -> None:
         raise InputError(f"{spec.name}: training of {spec.architecture} is not covered yet")
     if attention == "sdpa" and not transformers_forward.supports_sdpa(spec.architecture):
         raise InputError(f"{spec.name}: {spec.architecture} has no sdpa in transformers 5.23; use attention 'eager'")
-
-
-def _unfused(spec: ModelSpec, attention: str, width: int, capability: str | None) -> bool:
-    """Whether sdpa computes all scores on this card: grouped heads in float32, or before Ampere."""
-    old_card = capability is not None and float(capability) < 8.0
-    grouped = spec.n_kv_heads != spec.n_heads
-    return attention == "sdpa" and (transformers_forward.needs_math_kernel(spec, width) or (old_card and grouped))
 
 
 def _lora(workload: Training, step: Step) -> Lora:

@@ -12,6 +12,7 @@ from . import weights
 from .bridge.weights import boot_peak
 from .hooked import loading as loading_hooked
 from .hooked import versions as hooked_versions
+from .quantization import linear_layers, quantized_weight_bytes
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def loading(
         return _hooked(spec, width, no_processing, keeps_hf_model, release)
     if library == "transformer_bridge":
         return _bridge(spec, dtype, width, compatibility_mode, no_processing)
-    return _transformers(spec, dtype, width)
+    return _transformers(spec, dtype, width, quantization)
 
 
 def _hooked(
@@ -71,10 +72,18 @@ def _hooked(
     return Loading(tape.peak, finished + early, "RAM: " + ", ".join(parts))
 
 
-def _transformers(spec: ModelSpec, dtype: str, width: int) -> Loading:
+def _transformers(spec: ModelSpec, dtype: str, width: int, quantization: str | None = None) -> Loading:
     """transformers 5.23.0 (modeling_utils.py, core_model_loading.py): the model is built on meta and filled tensor by
-    tensor from the memory-mapped checkpoint, so there is never a second copy."""
+    tensor from the memory-mapped checkpoint, so there is never a second copy.
+
+    Where it quantises on the way, it loads one tensor at a time so that the card never holds more than one that is
+    not quantised yet (has_on_the_fly_quantization there; read, not run on a card).
+    """
     ours = weights.hf_params(spec) * width + weights.hf_buffer_bytes(spec, width)
+    if quantization is not None:
+        whole = max(rows * columns for rows, columns in linear_layers(spec)) * width
+        card = quantized_weight_bytes(spec, quantization, width) + weights.hf_buffer_bytes(spec, width) + whole
+        return Loading(ours, card, "RAM: the weights before they are quantised; on the device one matrix of them")
     if spec.checkpoint_dtype == dtype:
         detail = "RAM: the weights, pages of the checkpoint file mapped into memory; none with device_map"
     else:

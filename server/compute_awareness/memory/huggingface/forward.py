@@ -62,15 +62,17 @@ def default_attention(spec: ModelSpec) -> Attention:
     return "sdpa" if supports_sdpa(spec.architecture) else "eager"
 
 
-def needs_math_kernel(spec: ModelSpec, width: int) -> bool:
-    """Whether sdpa of this model computes all scores on CUDA: grouped heads in float32.
+def needs_math_kernel(spec: ModelSpec, width: int, capability: str | None = None) -> bool:
+    """Whether sdpa of this model computes all scores on CUDA: grouped heads in float32, or on a card before Ampere.
 
     transformers 5.23 (integrations/sdpa_attention.py, use_gqa_in_sdpa) leaves the grouping to the kernel where there
     is no mask. Of torch 2.13's CUDA kernels flash and cuDNN attention can group but refuse float32, the
     memory-efficient one cannot group (ATen/native/transformers/cuda/sdp_utils.cpp; pytorch/pytorch#181528), so the
-    unfused one is left. The CPU's kernel groups in every dtype.
+    unfused one is left. Before compute capability 8.0 there is no flash attention at all. The CPU's kernel groups in
+    every dtype.
     """
-    return supports_sdpa(spec.architecture) and spec.n_heads > spec.n_kv_heads and width == FLOAT32
+    no_flash = width == FLOAT32 or (capability is not None and float(capability) < 8.0)
+    return supports_sdpa(spec.architecture) and spec.n_heads > spec.n_kv_heads and no_flash
 
 
 def forward(
