@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -96,10 +97,8 @@ def test_loading_that_does_not_fit_the_ram_is_not_green() -> None:
 
 def test_the_emptiest_visible_card_is_taken() -> None:
     compute = machine(free_gib=10)
-    compute.accelerators.append(compute.accelerators[0].model_copy(update={"index": 1, "free_bytes": 90 * GIB}))
-    compute.accelerators.append(
-        compute.accelerators[0].model_copy(update={"index": 2, "free_bytes": 100 * GIB, "visible": False})
-    )
+    compute.accelerators.append(replace(compute.accelerators[0], index=1, free_bytes=90 * GIB))
+    compute.accelerators.append(replace(compute.accelerators[0], index=2, free_bytes=100 * GIB, visible=False))
     assert flow(CACHE, compute=compute).verdict.free_bytes == 90 * GIB
 
 
@@ -142,7 +141,7 @@ def test_a_model_too_large_for_any_card() -> None:
 def test_apple_memory_is_shared_with_loading() -> None:
     """Unified memory: the weights are loaded and processed in the same RAM before they are used."""
     compute = machine(free_gib=100, ram_gib=24)
-    compute.accelerators[0] = compute.accelerators[0].model_copy(update={"kind": "mps", "compute_capability": None})
+    compute.accelerators[0] = replace(compute.accelerators[0], kind="mps", compute_capability=None)
     assert flow(CACHE, compute=compute).verdict.status == "tight"
 
 

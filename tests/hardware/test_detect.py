@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from compute_awareness.errors import InputError
-from compute_awareness.hardware import apple
-from compute_awareness.hardware import detect as module
 from compute_awareness.hardware.compute import Compute
 from compute_awareness.hardware.detect import detect
+from compute_awareness.hardware.probe import apple
+from compute_awareness.hardware.probe import examine as module
 from compute_awareness.units import GIB, MIB
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compute_awareness.hardware import environment
 from compute_awareness.hardware.detect import detect
-from compute_awareness.hardware.environment import harmless, probe_environment
+from compute_awareness.hardware.probe import environment
+from compute_awareness.hardware.probe.environment import harmless, probe_environment
 
-SIGNALS = json.loads((Path(environment.__file__).parent.parent / "facts/env_signals.json").read_text())
+SIGNALS = json.loads((Path(environment.__file__).parents[2] / "facts/env_signals.json").read_text())
 
 
 def root_with(tmp_path: Path, files: dict[str, str]) -> Path:
@@ -183,7 +184,7 @@ tokens = st.one_of(
 
 @given(variables=st.dictionaries(st.sampled_from(NAMES), tokens, min_size=1, max_size=12))
 def test_nothing_like_a_token_is_told(tmp_path_factory, variables):
-    told = probe_environment(variables, tmp_path_factory.getbasetemp() / "nowhere").model_dump_json()
+    told = json.dumps(asdict(probe_environment(variables, tmp_path_factory.getbasetemp() / "nowhere")))
     assert not [value for value in variables.values() if value in told]
 
 

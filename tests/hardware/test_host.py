@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compute_awareness.hardware.cgroup import cpu_quota, memory_limit
-from compute_awareness.hardware.host import free_disk, hugging_face_cache, probe_host, usable_cpus
+from compute_awareness.hardware.probe.cgroup import cpu_quota, memory_limit
+from compute_awareness.hardware.probe.host import free_disk, hugging_face_cache, probe_host, usable_cpus
 from compute_awareness.units import GIB, MIB
 
 V1_NONE = "9223372036854771712"

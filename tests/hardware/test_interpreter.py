@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from compute_awareness.errors import InputError
-from compute_awareness.hardware import interpreter
-from compute_awareness.hardware.child import run_child
 from compute_awareness.hardware.detect import detect
-from compute_awareness.hardware.interpreter import Choice, choose_python, probe_python
+from compute_awareness.hardware.probe import interpreter
+from compute_awareness.hardware.probe.child import run_child
+from compute_awareness.hardware.probe.interpreter import Choice, choose_python, probe_python
 
 PLAIN = {"PATH": os.defpath}
 
@@ -204,7 +204,7 @@ def test_our_own_environment_comes_last_unless_it_has_torch(tmp_path, monkeypatc
 
 
 def test_the_servers_own_folder_is_kept_off_the_childs_path(tmp_path):
-    ours = Path(interpreter.__file__).parents[2]
+    ours = Path(interpreter.__file__).parents[3]
     env = interpreter.child_environment({"PYTHONPATH": f"{ours}{os.pathsep}{tmp_path}"})
     assert env["PYTHONPATH"] == str(tmp_path)
     assert "PYTHONPATH" not in interpreter.child_environment({"PYTHONPATH": str(ours)})
@@ -230,12 +230,12 @@ def test_a_hung_probe_does_not_hold_up_the_end_of_the_program():
     code = (
         "import threading, os\n"
         "from pathlib import Path\n"
-        "from compute_awareness.hardware import detect as module\n"
+        "from compute_awareness.hardware.probe import examine as module\n"
         "probes = {'stuck': (lambda: threading.Event().wait(60), 0.3), 'quick': (lambda: 5, 5.0)}\n"
         "found, problems = module._side_by_side(probes)\n"
         "print(found, problems[0].reason)\n"
     )
-    server = str(Path(interpreter.__file__).parents[2])
+    server = str(Path(interpreter.__file__).parents[3])
     started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", code],

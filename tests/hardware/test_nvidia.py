@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from compute_awareness.hardware import nvidia
 from compute_awareness.hardware.detect import detect
-from compute_awareness.hardware.nvidia import NO_DRIVER, gpu_id, pci_nvidia_cards, probe_nvidia
+from compute_awareness.hardware.probe import nvidia
+from compute_awareness.hardware.probe.nvidia import NO_DRIVER, gpu_id, pci_nvidia_cards, probe_nvidia
 from compute_awareness.units import MIB
 
 

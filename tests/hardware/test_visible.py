@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compute_awareness.hardware.compute import Accelerator
-from compute_awareness.hardware.nvidia import probe_nvidia
-from compute_awareness.hardware.visible import leading_int, visible_cards
+from compute_awareness.hardware.probe.nvidia import probe_nvidia
+from compute_awareness.hardware.probe.visible import leading_int, visible_cards
 
 UUIDS = ["GPU-aaaa1111-0000", "GPU-aaaa2222-0000", "GPU-bbbb3333-0000"]
 

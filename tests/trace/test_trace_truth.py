@@ -21,7 +21,7 @@ from builders import quiet
 from judge import judge
 from meters import distinct_bytes, measure_peak, profiler_peak
 
-from compute_awareness.hardware.interpreter import child_environment
+from compute_awareness.hardware.probe.interpreter import child_environment
 from compute_awareness.trace import worker
 from compute_awareness.trace.extrapolate import extend
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..units import gib
 from .compute import Accelerator, Compute, TorchBuild
-from .nvidia import NO_DRIVER
+from .probe.nvidia import NO_DRIVER
 
 _ON = ("1", "on", "yes", "true")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pydantic_core
@@ -39,9 +40,9 @@ def answer(result: BaseModel, detail: str) -> CallToolResult:
 
 def concise_compute(compute: Compute) -> Compute:
     """Without the evidence of the environment layers and the processes on each card."""
-    layers = [layer.model_copy(update={"evidence": [], "details": {}}) for layer in compute.environment.layers]
-    cards = [card.model_copy(update={"processes": [], "uuid": None}) for card in compute.accelerators]
-    environment = compute.environment.model_copy(update={"layers": layers})
+    layers = [replace(layer, evidence=[], details={}) for layer in compute.environment.layers]
+    cards = [replace(card, processes=[], uuid=None) for card in compute.accelerators]
+    environment = replace(compute.environment, layers=layers)
     return compute.model_copy(update={"environment": environment, "accelerators": cards})
 
 
@@ -129,8 +130,8 @@ def _where(compute: Compute) -> Compute:
     shorter = concise_compute(compute)
     ranked = shorter.usable() or shorter.accelerators
     update = {
-        "host": compute.host.model_copy(update={"hostname": "", "disk_path": "", "disk_free_bytes": None}),
-        "environment": shorter.environment.model_copy(update={"layers": []}),
+        "host": replace(compute.host, hostname="", disk_path="", disk_free_bytes=None),
+        "environment": replace(shorter.environment, layers=[]),
         "accelerators": ranked[:_CARDS_KEPT],
         "summary": compute.summary if len(compute.accelerators) > _CARDS_KEPT else "",
         "python": None,

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..hardware.child import Finished, run_child
-from ..hardware.interpreter import Choice, child_environment, choose_python
+from ..hardware.probe.child import Finished, run_child
+from ..hardware.probe.interpreter import Choice, child_environment, choose_python
 
 LIMIT_S = 120.0
 """Enough for imports on a slow disk and a deep training step."""

@@ -223,7 +223,7 @@ def mps_process_range(tensors: int) -> tuple[int, int]:
     torch's MPS allocator packs tensors up to 1 MiB in heaps of 8 MiB, below 10 MiB in heaps of 32 MiB, below 512 MiB
     in heaps of 1 GiB; larger ones get a heap of their own in whole 2 MiB (ATen/mps/MPSAllocator.h). How much of a
     heap counts before it is used is Metal's business and was not measured. What Metal recommends as the most
-    (two thirds to three quarters of the RAM) is `hardware.apple.metal_working_set`.
+    (two thirds to three quarters of the RAM) is `hardware.probe.apple.metal_working_set`.
     """
     low, high = cpu_process_range(tensors)
     return low, high + sum(_facts()["mps_allocator"]["heaps"])

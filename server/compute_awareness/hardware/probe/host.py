@@ -9,9 +9,9 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..units import KIB, MIB
+from ...units import KIB, MIB
 from .cgroup import cpu_quota, memory_limit
-from .compute import Host
+from .report import Host
 
 
 def probe_host(environ: Mapping[str, str], root: Path = Path("/")) -> Host:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from .compute import Accelerator
+from .report import Accelerator
 
 _VARIABLE = "CUDA_VISIBLE_DEVICES"
 
@@ -107,7 +107,7 @@ def _named(card: Accelerator, entry: str, cards: Sequence[Accelerator]) -> bool:
     if is_slice and entry.startswith("MIG-GPU-"):
         parent = next((c for c in cards if c.mig_of is None and c.index == card.mig_of), None)
         alone = sum(c.mig_of == card.mig_of for c in cards) == 1
-        return alone and parent is not None and parent.uuid == entry.removeprefix("MIG-").split("/")[0]
+        return alone and parent is not None and parent.uuid == entry[len("MIG-") :].split("/")[0]
     return False
 
 

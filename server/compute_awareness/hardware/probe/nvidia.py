@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import json
 import os
@@ -13,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..units import MIB
+from ...units import MIB
 from .child import run_child
-from .compute import Accelerator, GpuProcess, ProbeProblem
+from .embedded import program, table
+from .report import Accelerator, GpuProcess, ProbeProblem
 from .visible import visible_cards
 
 NVML_LIMIT_S = 10.0  # a box of eight cards without persistence mode takes seconds to wake them
@@ -129,14 +129,8 @@ def shares_ram(name: str) -> bool:
     return any(word in name for word in ("GB10", "Orin", "Thor", "Xavier", "Tegra", "nvgpu"))
 
 
-@functools.cache
 def _gpu_table() -> list[dict[str, Any]]:
-    path = Path(__file__).parent.parent / "facts" / "gpus.json"
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    return table.get("gpus", [])
+    return table("gpus.json")["gpus"]
 
 
 def _ask_nvml(report: NvidiaReport, environ: Mapping[str, str], limit_s: float) -> bool:
@@ -144,9 +138,12 @@ def _ask_nvml(report: NvidiaReport, environ: Mapping[str, str], limit_s: float) 
     spec = importlib.util.find_spec("pynvml")
     if spec is None or not spec.origin or not sys.executable:
         return False
-    reader = str(Path(__file__).with_name("nvml_reader.py"))
     try:
-        done = run_child([sys.executable, "-I", "-S", reader, str(Path(spec.origin).parent)], environ, limit_s)
+        done = run_child(
+            [sys.executable, "-I", "-S", "-c", program("nvml_reader.py"), str(Path(spec.origin).parent)],
+            environ,
+            limit_s,
+        )
     except OSError:
         return False
     started: int | None = None
@@ -232,10 +229,10 @@ def _card(index: int, line: dict[str, Any], mig_of: int | None = None) -> Accele
 
 def _ask_smi(report: NvidiaReport, environ: Mapping[str, str], limit_s: float) -> None:
     """Fill `report` from `nvidia-smi`, where there is one: its own copy of NVML may load where ours did not."""
-    program = shutil.which("nvidia-smi", path=environ.get("PATH", os.defpath))
-    if program is None:
+    smi = shutil.which("nvidia-smi", path=environ.get("PATH", os.defpath))
+    if smi is None:
         return
-    query = [program, f"--query-gpu={_SMI_FIELDS}", "--format=csv,noheader,nounits"]
+    query = [smi, f"--query-gpu={_SMI_FIELDS}", "--format=csv,noheader,nounits"]
     try:
         done = run_child(query, environ, limit_s)
     except OSError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import re
 from collections.abc import Mapping
@@ -10,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from .compute import Environment, EnvironmentLayer
+from .embedded import table
+from .report import Environment, EnvironmentLayer
 
 # What a container's entry process knows and an ssh session into the container does not.
 _ENTRY_ONLY = re.compile(r"RUNPOD_|VAST_|CONTAINER_ID$")
@@ -101,7 +101,7 @@ def _layer(entry: dict[str, Any], machine: _Machine) -> EnvironmentLayer | None:
     details = {}
     for label, source in entry.get("details", {}).items():
         is_file = source.startswith("file:")
-        value = machine.text(source.removeprefix("file:")) if is_file else machine.variable(source)[0]
+        value = machine.text(source[len("file:") :]) if is_file else machine.variable(source)[0]
         if harmless(value):
             details[label] = value
     if entry["id"] == "ssh_session" and harmless(platform.node()):
@@ -161,12 +161,11 @@ def _entry_variables(environ: Mapping[str, str], root: Path) -> dict[str, tuple[
         except OSError:
             continue
         for line in text.split(separator):
-            name, equals, value = line.strip().removeprefix("export ").partition("=")
+            name, equals, value = re.sub("^export ", "", line.strip()).partition("=")
             if equals and _ENTRY_ONLY.match(name) and name not in environ:
                 found.setdefault(name, (value.strip("'\""), path))
     return found
 
 
 def _signals() -> list[dict[str, Any]]:
-    path = Path(__file__).parent.parent / "facts" / "env_signals.json"
-    return json.loads(path.read_text(encoding="utf-8"))["environments"]
+    return table("env_signals.json")["environments"]

@@ -73,8 +73,7 @@ def run_child(
 
     # Threads rather than communicate(): that would hold a flood of output in memory before any limit bites.
     readers = [
-        threading.Thread(target=drain, args=pair, daemon=True)
-        for pair in zip((process.stdout, process.stderr), kept, strict=True)
+        threading.Thread(target=drain, args=pair, daemon=True) for pair in zip((process.stdout, process.stderr), kept)
     ]
     for reader in readers:
         reader.start()

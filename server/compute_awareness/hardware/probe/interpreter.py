@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import InputError
+from ...errors import InputError
 from .child import Finished, run_child
-from .compute import Interpreter, TorchBuild
+from .embedded import program
+from .report import Interpreter, TorchBuild
 
 LIBRARIES = ("torch", "transformer-lens", "sae-lens", "nnsight", "transformers", "accelerate", "bitsandbytes")
 ANSWER_LIMIT_S = 8.0
@@ -88,7 +89,7 @@ def probe_python(
             if (int(said[1]), int(said[2])) < _OLDEST:
                 report.problem = f"Python {report.version} is too old to be asked (3.8 or newer)"
                 return report
-            script = Path(__file__).with_name("probe_torch.py").read_text(encoding="utf-8")
+            script = program("probe_torch.py")
             limit = answer_limit_s + import_limit_s
             done = run_child([str(choice.path), "-c", script, *LIBRARIES], env, limit, cwd=clean)
     except OSError as error:
@@ -212,7 +213,7 @@ def _is_own(path: Path) -> bool:
 
 def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
     env = {name: value for name, value in environ.items() if name not in _DROPPED}
-    ours = Path(__file__).resolve().parents[2]
+    ours = Path(__file__).resolve().parent.parent.parent.parent
     if "PYTHONPATH" in env:
         # This package's own folder on PYTHONPATH would show the server's libraries as the experiment's.
         kept = [entry for entry in env["PYTHONPATH"].split(os.pathsep) if entry and Path(entry).resolve() != ours]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 
-from ..units import GIB, MIB
+from ...units import GIB, MIB
 from .child import run_child
-from .compute import Accelerator
+from .report import Accelerator
 
 _KEYS = ("hw.memsize", "machdep.cpu.brand_string", "hw.optional.arm64", "sysctl.proc_translated")
 _LIMIT_KEY = "iogpu.wired_limit_mb"

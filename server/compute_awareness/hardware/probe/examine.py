@@ -1,0 +1,211 @@
+"""A look at this machine: every probe side by side, each under its own limit, each failing alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError
+from ...units import gib
+from .apple import probe_apple
+from .environment import harmless, probe_environment
+from .host import free_disk, hugging_face_cache, probe_host
+from .interpreter import ANSWER_LIMIT_S, IMPORT_LIMIT_S, choose_python, probe_python
+from .nvidia import NVML_LIMIT_S, SMI_LIMIT_S, NvidiaReport, probe_nvidia
+from .report import Accelerator, Environment, EnvironmentLayer, Host, Interpreter, ProbeProblem
+
+_FILE_LIMIT_S = 5.0
+# What a child may overrun its limit by while it is being killed.
+_GRACE_S = 3.0
+_SETTINGS = (
+    "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES", "CUDA_MODULE_LOADING",
+    "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE",
+    "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_NO_CUDA_MEMORY_CACHING",
+    "PYTORCH_MPS_HIGH_WATERMARK_RATIO", "CUBLAS_WORKSPACE_CONFIG",
+)  # fmt: skip
+
+
+def examine(
+    python: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    root: Path = Path("/"),
+    with_python: bool = True,
+) -> dict[str, Any]:
+    """What compute there is on this machine, memory in bytes: the fields of the report, by name.
+
+    `python` is the experiment's Python (a file, a virtual environment's folder or a command); without it one is
+    looked for from `environ` and `cwd` (by default this process's own). `root` is where /proc, /sys and /etc are
+    read. A probe that fails or does not end is told under `problems`; the rest of the report stands.
+
+    Raises:
+        InputError: `python` is not found, not executable or not a Python.
+    """
+    variables = dict(os.environ if environ is None else environ)
+    folder = cwd if cwd is not None else _working_folder()
+    probes: dict[str, tuple[Callable[[], Any], float]] = {
+        "nvidia": (lambda: probe_nvidia(variables, root), NVML_LIMIT_S + SMI_LIMIT_S + _GRACE_S),
+        "apple": (lambda: probe_apple(variables), _FILE_LIMIT_S + _GRACE_S),
+        "host": (lambda: probe_host(variables, root), _FILE_LIMIT_S),
+        "disk": (lambda: _disk(variables), _FILE_LIMIT_S),
+        "environment": (lambda: probe_environment(variables, root), _FILE_LIMIT_S),
+    }
+    if with_python:
+        limit = 2 * ANSWER_LIMIT_S + IMPORT_LIMIT_S + _GRACE_S
+        probes["python"] = (lambda: _python(python, variables, folder), limit)
+    found, problems = _side_by_side(probes)
+
+    host = found.get("host") or Host(
+        os=platform.system(), cpus=float(os.cpu_count() or 1), ram_total_bytes=0, ram_available_bytes=0
+    )
+    if "disk" in found:
+        host.disk_path, host.disk_free_bytes = found["disk"]
+    nvidia: NvidiaReport = found.get("nvidia") or NvidiaReport()
+    cards = [*nvidia.cards, *found.get("apple", [])]
+    if "host" in found:
+        for card in cards:
+            _fill_from_ram(card, host)
+    problems = [*nvidia.problems, *problems]
+    interpreter: Interpreter | None = found.get("python")
+    if with_python and interpreter is None and not any(p.probe == "python" for p in problems):
+        problems.append(ProbeProblem(probe="python", reason="no Python was found; name one with --python"))
+    environment = found.get("environment") or _unknown_place()
+    return {
+        "host": host,
+        "environment": environment,
+        "accelerators": cards,
+        "driver_version": nvidia.driver_version,
+        "driver_cuda_version": nvidia.driver_cuda_version,
+        "python": interpreter,
+        "settings": _settings(variables),
+        "problems": problems,
+        "summary": summarise(host, environment, cards, interpreter),
+    }
+
+
+def report_json() -> str:
+    """The report of this machine as one line of JSON, in ASCII: what the script prints."""
+
+    def plain(value: Any) -> Any:
+        return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+    return json.dumps(examine(), default=plain, allow_nan=False)
+
+
+def summarise(
+    host: Host, environment: Environment, accelerators: list[Accelerator], interpreter: Interpreter | None
+) -> str:
+    """The report in one sentence."""
+    cards = [card for card in accelerators if card.visible and card.problem is None]
+    hidden = len(accelerators) - len(cards)
+    if cards:
+        what = "; ".join(_card_text(card) for card in cards[:4])
+        more = f" and {len(cards) - 4} more" if len(cards) > 4 else ""
+        gpu = what + more + (f" ({hidden} not usable or hidden)" if hidden else "")
+    elif hidden:
+        gpu = f"no usable GPU ({hidden} not usable or hidden)"
+    else:
+        gpu = "no GPU found"
+    ram = "RAM unknown"
+    if host.ram_total_bytes:
+        ram = f"{gib(host.ram_available_bytes)} of {gib(host.ram_total_bytes)} RAM free"
+    cpus = f"{host.cpus:g} CPU{'' if host.cpus == 1 else 's'}"
+    python = ""
+    if interpreter is not None:
+        torch = interpreter.torch
+        if torch is None:
+            build = "torch not known" if interpreter.problem else "no torch"
+        elif torch.cuda_build:
+            build = f"torch {torch.version} for CUDA {torch.cuda_build}"
+        else:
+            build = f"torch {torch.version} without CUDA"
+        python = f", {build} in {interpreter.path}"
+    return f"{environment.primary}: {gpu}, {ram}, {cpus}{python}."
+
+
+def _card_text(card: Accelerator) -> str:
+    if card.free_bytes is None or card.total_bytes is None:
+        return f"{card.name} (memory not known)"
+    shared = " shared with the system" if card.unified else ""
+    return f"{card.name} with {gib(card.free_bytes)} of {gib(card.total_bytes)}{shared} free"
+
+
+def _side_by_side(probes: Mapping[str, tuple[Callable[[], Any], float]]) -> tuple[dict[str, Any], list[ProbeProblem]]:
+    """Results by name, and a problem for each probe that failed or is not done in time. Lets InputError through.
+
+    Daemon threads and no pool: a pool waits for its threads when the program ends, and one may hang on a dead disk.
+    """
+    results: dict[str, Any] = {}
+    failures: dict[str, Exception] = {}
+
+    def work(name: str, probe: Callable[[], Any]) -> None:
+        try:
+            results[name] = probe()
+        except Exception as error:
+            failures[name] = error
+
+    started = time.monotonic()
+    threads = {}
+    for name, (probe, _) in probes.items():
+        threads[name] = threading.Thread(target=work, args=(name, probe), daemon=True, name=f"probe-{name}")
+        threads[name].start()
+    found: dict[str, Any] = {}
+    problems = []
+    for name, (_, limit) in probes.items():
+        threads[name].join(max(0.0, started + limit - time.monotonic()))
+        error = failures.get(name)
+        if isinstance(error, InputError):
+            raise error
+        if error is not None:
+            text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            problems.append(ProbeProblem(probe=name, reason=f"could not be read ({text})"))
+        elif name in results:
+            found[name] = results[name]
+        else:
+            problems.append(ProbeProblem(probe=name, reason=f"did not end within {limit:g} s and was left behind"))
+    return found, problems
+
+
+def _python(python: str | None, environ: Mapping[str, str], cwd: Path) -> Any:
+    choice = choose_python(python, environ, cwd)
+    return None if choice is None else probe_python(choice, environ)
+
+
+def _disk(environ: Mapping[str, str]) -> tuple[str, int]:
+    folder = hugging_face_cache(environ)
+    return str(folder), free_disk(folder)
+
+
+def _fill_from_ram(card: Accelerator, host: Host) -> None:
+    """A card without memory of its own can have what the RAM has; the driver gives no figure for it."""
+    if not card.unified or card.problem is not None:
+        return
+    if card.total_bytes is None:
+        card.total_bytes = host.ram_total_bytes
+    if card.free_bytes is None:
+        card.free_bytes = min(card.total_bytes, host.ram_available_bytes)
+        card.used_bytes = card.total_bytes - card.free_bytes
+
+
+def _settings(environ: Mapping[str, str]) -> dict[str, str]:
+    values = {name: environ[name] for name in _SETTINGS if name in environ}
+    return {name: value if not value or harmless(value) else "(set)" for name, value in values.items()}
+
+
+def _unknown_place() -> Environment:
+    layer = EnvironmentLayer(id="local", layer="fallback", confidence="low", evidence=["could not be read"])
+    return Environment(primary="local", layers=[layer], clear=False)
+
+
+def _working_folder() -> Path:
+    try:
+        return Path.cwd()
+    except OSError:
+        return Path.home()
