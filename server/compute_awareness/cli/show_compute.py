@@ -53,6 +53,12 @@ def _show_environment(to: Console, compute: Compute) -> None:
     heading(to, f"Environment: {environment.primary}" + ("" if environment.clear else " (not clear)"))
     rows = [(layer.id, layer.layer, layer.confidence, ", ".join(layer.evidence)) for layer in environment.layers]
     table(to, ("what", "layer", "sure", "seen by"), rows)
+    for layer in environment.layers:
+        if layer.details:
+            say(to, f"  {layer.id}: " + ", ".join(f"{name} {value}" for name, value in layer.details.items()))
+    bullets(
+        to, (f"{layer.id}, {about}: {says}" for layer in environment.layers for about, says in layer.implies.items())
+    )
 
 
 def _show_cards(to: Console, compute: Compute) -> None:

@@ -39,8 +39,12 @@ def answer(result: BaseModel, detail: str) -> CallToolResult:
 
 
 def concise_compute(compute: Compute) -> Compute:
-    """Without the evidence of the environment layers and the processes on each card."""
-    layers = [replace(layer, evidence=[], details={}) for layer in compute.environment.layers]
+    """Without the evidence of the environment layers, what any but the first implies, and the processes on cards."""
+    first = compute.environment.primary
+    layers = [
+        replace(layer, evidence=[], details={}, implies=layer.implies if layer.id == first else {})
+        for layer in compute.environment.layers
+    ]
     cards = [replace(card, processes=[], uuid=None) for card in compute.accelerators]
     environment = replace(compute.environment, layers=layers)
     return compute.model_copy(update={"environment": environment, "accelerators": cards})

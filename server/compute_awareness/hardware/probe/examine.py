@@ -15,10 +15,10 @@ from typing import Any
 from ...errors import InputError
 from ...units import gib
 from .apple import probe_apple
-from .environment import harmless, probe_environment
+from .environment import harmless, probe_environment, tell_accelerators
 from .host import free_disk, hugging_face_cache, probe_host
 from .interpreter import ANSWER_LIMIT_S, IMPORT_LIMIT_S, choose_python, probe_python
-from .nvidia import NVML_LIMIT_S, SMI_LIMIT_S, NvidiaReport, probe_nvidia
+from .nvidia import NO_DRIVER, NVML_LIMIT_S, SMI_LIMIT_S, NvidiaReport, probe_nvidia
 from .report import Accelerator, Environment, EnvironmentLayer, Host, Interpreter, ProbeProblem
 
 _FILE_LIMIT_S = 5.0
@@ -77,6 +77,7 @@ def examine(
     if with_python and interpreter is None and not any(p.probe == "python" for p in problems):
         problems.append(ProbeProblem(probe="python", reason="no Python was found; name one with --python"))
     environment = found.get("environment") or _unknown_place()
+    tell_accelerators(environment, cards, bool(cards) or _looked(problems))
     return {
         "host": host,
         "environment": environment,
@@ -197,6 +198,11 @@ def _fill_from_ram(card: Accelerator, host: Host) -> None:
 def _settings(environ: Mapping[str, str]) -> dict[str, str]:
     values = {name: environ[name] for name in _SETTINGS if name in environ}
     return {name: value if not value or harmless(value) else "(set)" for name, value in values.items()}
+
+
+def _looked(problems: list[ProbeProblem]) -> bool:
+    """Whether no card means that there is none: a driver that is broken or hangs hides one."""
+    return not any(p.probe in ("nvidia", "apple") and p.reason != NO_DRIVER for p in problems)
 
 
 def _unknown_place() -> Environment:

@@ -76,6 +76,10 @@ class EnvironmentLayer:
     confidence: Literal["high", "medium", "low"]
     evidence: list[str] = field(metadata=_says("The signals seen; values only where they are no secrets"))
     details: dict[str, str] = field(default_factory=dict)
+    implies: dict[str, str] = field(
+        metadata=_says("What follows, by subject: session, lost (by a restart), keep (caches, results), note"),
+        default_factory=dict,
+    )
 
 
 @dataclass
