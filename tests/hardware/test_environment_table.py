@@ -212,3 +212,22 @@ def test_rosetta_hides_the_processor_but_not_the_gpu() -> None:
     assert found.layers[0].details["has_gpu"] == "true" and found.layers[1].implies["note"]
     environment.tell_accelerators(found, [card], certain=True)
     assert len(found.layers) == 2
+
+
+def test_a_concise_answer_says_what_the_place_implies_in_few_words(tmp_path: Path) -> None:
+    from compute_awareness.hardware.compute import Compute
+    from compute_awareness.hardware.probe.report import Host, JobLimits, Limits
+    from compute_awareness.mcp_server.answers import answer, concise_compute
+
+    for number, machine in enumerate([*PLACES, *NESTED]):
+        found = seen(machine, tmp_path / str(number))
+        host = Host(os="Linux 6.8 x86_64", cpus=8, ram_total_bytes=1 << 36, ram_available_bytes=1 << 35)
+        limits = Limits(processes=9, open_files=9, shm_total_bytes=9, job=JobLimits(source="SLURM job 1", cpus=8))
+        compute = Compute(host=host, environment=found, limits=limits, summary="s")
+        told = answer(concise_compute(compute), "concise")
+        assert len(told.content[0].text) / 4 <= 220, machine.name
+        short = told.structured_content
+        assert short is not None and short["limits"] == {"job": {"source": "SLURM job 1", "cpus": 8.0}}
+        for layer, whole in zip(short["environment"]["layers"], found.layers, strict=True):
+            assert "evidence" not in layer and "details" not in layer
+            assert layer.get("implies", {}) == (whole.implies if layer["id"] == found.primary else {})
