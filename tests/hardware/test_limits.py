@@ -87,6 +87,23 @@ def test_soft_ulimits(tmp_path: Path) -> None:
     assert found.shm_total_bytes is None, "there is no /dev/shm under this root"
 
 
+@pytest.mark.parametrize(
+    ("membership", "files", "processes"),
+    [
+        ("0::/a/b", {"a/pids.max": "512", "a/b/pids.max": "max"}, 512),
+        ("0::/a", {"a/pids.max": "9000"}, 4096),
+        ("3:pids:/a\n0::/a", {"pids/a/pids.max": "100", "unified/a/cpu.max": "max 100000"}, 100),
+        ("0::/a", {"a/pids.max": "plenty"}, 4096),
+    ],
+)
+def test_processes_are_limited_by_the_cgroup_too(
+    tmp_path: Path, membership: str, files: dict[str, str], processes: int
+) -> None:
+    write(tmp_path, {"proc/self/limits": ULIMITS.format("unlimited"), "proc/self/cgroup": membership})
+    write(tmp_path, {f"sys/fs/cgroup/{name}": text for name, text in files.items()})
+    assert probe_limits(tmp_path).processes == processes
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no ulimits")
 def test_ulimits_of_this_process() -> None:
     import resource

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from compute_awareness.hardware.probe.cgroup import cpu_quota, memory_limit
+from compute_awareness.hardware.probe.cgroup import cpu_quota, memory_limit, process_limit
 from compute_awareness.hardware.probe.environment import probe_environment
 from compute_awareness.hardware.probe.figures import amount, whole
 from compute_awareness.hardware.probe.job import job_cpus, job_memory, probe_job, time_left
@@ -97,7 +97,7 @@ CGROUP_LINES = st.one_of(
     st.lists(whole_lines, min_size=1, max_size=3).map("\n".join),
     lines_of("0::/", "0::/a/b", "5:memory:/a", "4:cpu,cpuacct:/a/b", "0::", "0::/../..", "7:memory", "::"),
 )
-V2_FILES = ("memory.max", "memory.high", "memory.current", "memory.stat", "cpu.max")
+V2_FILES = ("memory.max", "memory.high", "memory.current", "memory.stat", "cpu.max", "pids.max")
 V1_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat", "cpu.cfs_quota_us", "cpu.cfs_period_us")
 small = st.integers(0, 99).map(str)
 contents = st.one_of(small, small, words, st.builds(lambda a, b: f"{a} {b}", words, words), anything)
@@ -125,6 +125,7 @@ def test_cgroups(
     if limit is not None:
         assert limit.limit_bytes in written
         assert 0 <= limit.available_bytes <= limit.limit_bytes
+    assert process_limit(root) in {None, *written}
     quota = cpu_quota(root)
     if quota is not None:
         assert quota > 0

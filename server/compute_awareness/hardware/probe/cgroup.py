@@ -50,6 +50,13 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
     return min(quotas, default=None)
 
 
+def process_limit(root: Path = Path("/")) -> int | None:
+    """Processes and threads this process's cgroups allow (pids.max); None where nothing limits them."""
+    folders = [*_v1_folders(root, "pids"), *_v2_folders(root)]
+    limits = [_number(folder / "pids.max") for folder in folders]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
 def _v1_memory(root: Path) -> Iterator[MemoryLimit]:
     for folder in _v1_folders(root, "memory"):
         limit = _number(folder / "memory.limit_in_bytes")

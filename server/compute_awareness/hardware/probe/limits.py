@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .cgroup import process_limit
 from .figures import whole
 from .report import Limits
 
@@ -19,13 +20,16 @@ _ULIMITS = {
 
 
 def probe_limits(root: Path = Path("/"), statvfs: Callable[[Path], Any] | None = None) -> Limits:
-    """The soft ulimits -v, -u and -n of this process, and the size of /dev/shm in bytes.
+    """The soft ulimits -v, -u and -n of this process (or its cgroup's pids.max), and the size of /dev/shm in bytes.
 
     A program started from here inherits them. `statvfs` answers for a folder, by default as `os.statvfs` does.
     """
     found = Limits()
     for name, limit in _ulimits(root).items():
         setattr(found, name, limit)
+    in_cgroup = process_limit(root)
+    if in_cgroup is not None and (found.processes is None or in_cgroup < found.processes):
+        found.processes = in_cgroup
     shm = root / "dev/shm"
     ask = statvfs or getattr(os, "statvfs", None)
     try:

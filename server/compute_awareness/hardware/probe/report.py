@@ -96,7 +96,9 @@ class Limits:
 
     __pydantic_config__ = _STRICT
     address_space_bytes: int | None = field(metadata=_says("ulimit -v"), default=None)
-    processes: int | None = field(metadata=_says("ulimit -u"), default=None)
+    processes: int | None = field(
+        metadata=_says("ulimit -u, or the cgroup's pids.max where lower; threads count"), default=None
+    )
     open_files: int | None = field(metadata=_says("ulimit -n"), default=None)
     shm_total_bytes: int | None = field(
         metadata=_says("/dev/shm, through which DataLoader workers hand tensors over"), default=None
