@@ -256,6 +256,14 @@ PLACES = [
         {"/opt/slurm/bin/sinfo": "", "/etc/slurm/slurm.conf": ""}, "medium", clear=False,
     ),
     Machine(
+        "a SLURM login node reached by ssh", ["slurm_login_node", "ssh_session"],
+        {"PATH": "/usr/bin", "SSH_CONNECTION": "10.0.0.9 1 10.0.0.1 22"}, {"/usr/bin/sinfo": ""}, "medium", clear=False,
+    ),
+    Machine(
+        "a SLURM login node with its configuration elsewhere", ["slurm_login_node"],
+        {"PATH": "/usr/bin", "SLURM_CONF": "/cm/slurm.conf"}, {"/usr/bin/sinfo": ""}, "medium", clear=False,
+    ),
+    Machine(
         "a pod", ["kubernetes"], {"KUBERNETES_SERVICE_HOST": "10.0.0.1"},
         {"/var/run/secrets/kubernetes.io/serviceaccount/token": "t",
          "/var/run/secrets/kubernetes.io/serviceaccount/namespace": "lab"},

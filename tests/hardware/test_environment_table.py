@@ -105,6 +105,7 @@ GUESSES = [
         "a workstation with Lambda Stack from dpkg", ["lambda_cloud"], {},
         {"/var/lib/dpkg/info/lambda-stack-cuda.list": ""},
     ),
+    Machine("a laptop with SLURM's programs", ["slurm_login_node"], {"PATH": "/usr/bin"}, {"/usr/bin/sinfo": ""}),
     Machine("a folder /lambda/nfs", ["lambda_cloud"], {}, {"/lambda/nfs/x": ""}),
 ]  # fmt: skip
 

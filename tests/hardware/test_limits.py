@@ -21,7 +21,7 @@ from compute_awareness.hardware.probe.job import job_cpus, job_memory, probe_job
 from compute_awareness.hardware.probe.limits import probe_limits
 from compute_awareness.hardware.probe.mounts import Mount, mount_of, parse_mounts, read_mounts
 from compute_awareness.hardware.probe.quota import probe_quota, quota_lines
-from compute_awareness.hardware.probe.report import Accelerator, Environment, Host, JobLimits, Limits
+from compute_awareness.hardware.probe.report import Accelerator, Environment, EnvironmentLayer, Host, JobLimits, Limits
 from compute_awareness.units import GIB, KIB, MIB
 
 ULIMITS = """\
@@ -257,8 +257,16 @@ def test_findings_of_a_job() -> None:
     assert findings["job_time"].message == "SLURM job 12 is ended in 12 min"
     job = probe_job({"SLURM_JOB_ID": "1", "SLURM_SHARDS_ON_NODE": "2", "CUDA_VISIBLE_DEVICES": "0"})
     assert job is not None and job.gpu_shares == 2
-    assert "login_node" in found_ids(compute_with(place="slurm_login_node"))
-    assert "login_node" not in found_ids(compute_with(place="slurm"))
+
+
+@pytest.mark.parametrize(
+    ("place", "confidence", "told"),
+    [("slurm_login_node", "medium", True), ("slurm_login_node", "low", False), ("slurm", "high", False)],
+)
+def test_a_login_node_is_no_place_to_run(place: str, confidence: Any, told: bool) -> None:
+    compute = compute_with(place=place)
+    compute.environment.layers = [EnvironmentLayer(id=place, layer="scheduler", confidence=confidence)]
+    assert ("login_node" in found_ids(compute)) is told
 
 
 # The disk of the cache

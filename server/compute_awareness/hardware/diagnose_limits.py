@@ -70,7 +70,8 @@ def _job(compute: Compute) -> list[Finding]:
 
 
 def _place(compute: Compute) -> list[Finding]:
-    if compute.environment.primary != "slurm_login_node":
+    first = next((layer for layer in compute.environment.layers if layer.id == compute.environment.primary), None)
+    if first is None or first.id != "slurm_login_node" or first.confidence == "low":
         return []
     return [Finding(
         id="login_node", severity="warning", message="this looks like a cluster's login node, where nothing should run",

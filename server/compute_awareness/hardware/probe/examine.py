@@ -59,7 +59,7 @@ def examine(
         "apple": (lambda: probe_apple(variables), _FILE_LIMIT_S + _GRACE_S),
         "host": (lambda: probe_host(variables, root), _FILE_LIMIT_S),
         "disk": (lambda: _disk(variables, root), _FILE_LIMIT_S),
-        "quota": (lambda: _quota(variables, root), _FILE_LIMIT_S + 2 * QUOTA_LIMIT_S + _GRACE_S),
+        "quota": (lambda: _quota(variables, root), 2 * QUOTA_LIMIT_S + 1.0),
         "limits": (lambda: probe_limits(root), _FILE_LIMIT_S),
         "job": (lambda: probe_job(variables), _FILE_LIMIT_S + _GRACE_S),
         "environment": (lambda: probe_environment(variables, root), _FILE_LIMIT_S),
