@@ -74,9 +74,8 @@ def windows_ram(ask: Callable[[Any], int] | None = None) -> tuple[int, int] | No
 
     status = MemoryStatus()
     status.length = ctypes.sizeof(status)
-    if ask is None:
-        ask = getattr(ctypes, "windll").kernel32.GlobalMemoryStatusEx  # noqa: B009 (there on Windows only)
-    if not ask(ctypes.byref(status)) or not status.total:
+    call: Callable[[Any], int] = ask or getattr(ctypes, "windll").kernel32.GlobalMemoryStatusEx  # noqa: B009
+    if not call(ctypes.byref(status)) or not status.total:
         return None
     return status.total, min(status.available, status.total)
 
