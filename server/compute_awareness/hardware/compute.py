@@ -13,13 +13,15 @@ from .probe.report import (
     GpuProcess,
     Host,
     Interpreter,
+    JobLimits,
+    Limits,
     ProbeProblem,
     TorchBuild,
 )
 
 __all__ = [
-    "Accelerator", "Compute", "Environment", "EnvironmentLayer", "GpuProcess", "Host", "Interpreter", "ProbeProblem",
-    "TorchBuild", "as_compute",
+    "Accelerator", "Compute", "Environment", "EnvironmentLayer", "GpuProcess", "Host", "Interpreter", "JobLimits",
+    "Limits", "ProbeProblem", "TorchBuild", "as_compute",
 ]  # fmt: skip
 
 
@@ -39,6 +41,7 @@ class Compute(BaseModel):
         default_factory=dict,
         description="Environment variables set here that change a run, e.g. HF_HUB_OFFLINE, CUDA_VISIBLE_DEVICES",
     )
+    limits: Limits | None = Field(default=None, description="null where they could not be read")
     problems: list[ProbeProblem] = Field(default_factory=list)
     seen_from: str = Field(default="this machine", description="Whose machine this describes")
     summary: str = ""

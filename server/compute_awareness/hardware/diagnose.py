@@ -5,27 +5,15 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any
 
 from ..units import gib
 from .compute import Accelerator, Compute, TorchBuild
+from .diagnose_limits import limit_findings
+from .finding import Finding
 from .probe.nvidia import NO_DRIVER
 
 _ON = ("1", "on", "yes", "true")
-
-
-class Finding(BaseModel):
-    """One thing that is wrong or worth knowing."""
-
-    model_config = ConfigDict(extra="forbid")
-    id: str
-    severity: Literal["error", "warning", "info"]
-    message: str
-    cure: str = Field(
-        default="", description="What to do about it; empty where the message says it or nothing can be done"
-    )
 
 
 def diagnose(compute: Compute, download_bytes: int | None = None) -> list[Finding]:
@@ -37,6 +25,7 @@ def diagnose(compute: Compute, download_bytes: int | None = None) -> list[Findin
         *_probes(compute),
         *_torch(compute),
         *_hidden_cards(compute),
+        *limit_findings(compute),
         *_disk(compute, download_bytes),
         *_libraries(compute),
         *_offline(compute),
@@ -223,9 +212,10 @@ def _disk(compute: Compute, download_bytes: int | None) -> list[Finding]:
     free = compute.host.disk_free_bytes
     if not download_bytes or free is None or free >= download_bytes:
         return []
+    limited = f" ({compute.host.disk_limited_by})" if compute.host.disk_limited_by else ""
     return [Finding(
         id="disk_too_small", severity="error",
-        message=f"the download needs {gib(download_bytes)}, but {compute.host.disk_path} has {gib(free)} free",
+        message=f"the download needs {gib(download_bytes)}, but {compute.host.disk_path} has {gib(free)} free{limited}",
         cure="Free some space, or set HF_HOME to a folder on a larger disk.",
     )]  # fmt: skip
 

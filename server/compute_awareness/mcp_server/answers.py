@@ -39,11 +39,20 @@ def answer(result: BaseModel, detail: str) -> CallToolResult:
 
 
 def concise_compute(compute: Compute) -> Compute:
-    """Without the evidence of the environment layers and the processes on each card."""
-    layers = [replace(layer, evidence=[], details={}) for layer in compute.environment.layers]
+    """Without the evidence of the layers and what any but the first implies, processes on cards, and ulimits."""
+    first = compute.environment.primary
+    layers = [
+        replace(layer, evidence=[], details={}, implies=layer.implies if layer.id == first else {})
+        for layer in compute.environment.layers
+    ]
     cards = [replace(card, processes=[], uuid=None) for card in compute.accelerators]
     environment = replace(compute.environment, layers=layers)
-    return compute.model_copy(update={"environment": environment, "accelerators": cards})
+    host = replace(compute.host, disk_filesystem=None, disk_kind=None, disk_free_inodes=None)
+    limits = compute.limits
+    if limits is not None:
+        limits = type(limits)(job=limits.job) if limits.job else None
+    update = {"environment": environment, "accelerators": cards, "host": host, "limits": limits}
+    return compute.model_copy(update=update)
 
 
 def concise_estimate(estimate: Estimate) -> Estimate:
@@ -135,6 +144,7 @@ def _where(compute: Compute) -> Compute:
         "accelerators": ranked[:_CARDS_KEPT],
         "summary": compute.summary if len(compute.accelerators) > _CARDS_KEPT else "",
         "python": None,
+        "limits": None,
         "settings": {},
     }
     return shorter.model_copy(update=update)

@@ -15,11 +15,15 @@ from typing import Any
 from ...errors import InputError
 from ...units import gib
 from .apple import probe_apple
-from .environment import harmless, probe_environment
-from .host import free_disk, hugging_face_cache, probe_host
+from .environment import harmless, probe_environment, tell_accelerators
+from .host import existing, free_disk, free_inodes, hugging_face_cache, probe_host
 from .interpreter import ANSWER_LIMIT_S, IMPORT_LIMIT_S, choose_python, probe_python
-from .nvidia import NVML_LIMIT_S, SMI_LIMIT_S, NvidiaReport, probe_nvidia
-from .report import Accelerator, Environment, EnvironmentLayer, Host, Interpreter, ProbeProblem
+from .job import probe_job
+from .limits import probe_limits
+from .mounts import mount_of, read_mounts
+from .nvidia import NO_DRIVER, NVML_LIMIT_S, SMI_LIMIT_S, NvidiaReport, probe_nvidia
+from .quota import QUOTA_LIMIT_S, probe_quota
+from .report import Accelerator, Environment, EnvironmentLayer, Host, Interpreter, Limits, ProbeProblem
 
 _FILE_LIMIT_S = 5.0
 # What a child may overrun its limit by while it is being killed.
@@ -54,7 +58,10 @@ def examine(
         "nvidia": (lambda: probe_nvidia(variables, root), NVML_LIMIT_S + SMI_LIMIT_S + _GRACE_S),
         "apple": (lambda: probe_apple(variables), _FILE_LIMIT_S + _GRACE_S),
         "host": (lambda: probe_host(variables, root), _FILE_LIMIT_S),
-        "disk": (lambda: _disk(variables), _FILE_LIMIT_S),
+        "disk": (lambda: _disk(variables, root), _FILE_LIMIT_S),
+        "quota": (lambda: _quota(variables, root), 2 * QUOTA_LIMIT_S + 1.0),
+        "limits": (lambda: probe_limits(root), _FILE_LIMIT_S),
+        "job": (lambda: probe_job(variables), _FILE_LIMIT_S + _GRACE_S),
         "environment": (lambda: probe_environment(variables, root), _FILE_LIMIT_S),
     }
     if with_python:
@@ -66,7 +73,14 @@ def examine(
         os=platform.system(), cpus=float(os.cpu_count() or 1), ram_total_bytes=0, ram_available_bytes=0
     )
     if "disk" in found:
-        host.disk_path, host.disk_free_bytes = found["disk"]
+        for name, value in found["disk"].items():
+            setattr(host, name, value)
+    quota = found.get("quota")
+    if quota is not None and (host.disk_free_bytes is None or quota[0] < host.disk_free_bytes):
+        host.disk_free_bytes, host.disk_limited_by = quota
+    limits: Limits | None = found.get("limits")
+    if limits is not None:
+        limits.job = found.get("job")
     nvidia: NvidiaReport = found.get("nvidia") or NvidiaReport()
     cards = [*nvidia.cards, *found.get("apple", [])]
     if "host" in found:
@@ -77,6 +91,7 @@ def examine(
     if with_python and interpreter is None and not any(p.probe == "python" for p in problems):
         problems.append(ProbeProblem(probe="python", reason="no Python was found; name one with --python"))
     environment = found.get("environment") or _unknown_place()
+    tell_accelerators(environment, cards, bool(cards) or _looked(problems))
     return {
         "host": host,
         "environment": environment,
@@ -85,6 +100,7 @@ def examine(
         "driver_cuda_version": nvidia.driver_cuda_version,
         "python": interpreter,
         "settings": _settings(variables),
+        "limits": limits,
         "problems": problems,
         "summary": summarise(host, environment, cards, interpreter),
     }
@@ -178,9 +194,22 @@ def _python(python: str | None, environ: Mapping[str, str], cwd: Path) -> Any:
     return None if choice is None else probe_python(choice, environ)
 
 
-def _disk(environ: Mapping[str, str]) -> tuple[str, int]:
+def _disk(environ: Mapping[str, str], root: Path) -> dict[str, Any]:
+    """The fields of Host about the disk of the model cache."""
     folder = hugging_face_cache(environ)
-    return str(folder), free_disk(folder)
+    mount = mount_of(existing(folder).resolve(), read_mounts(root))
+    return {
+        "disk_path": str(folder),
+        "disk_free_bytes": free_disk(folder),
+        "disk_free_inodes": free_inodes(folder),
+        "disk_filesystem": f"{mount.filesystem} on {mount.point}" if mount else None,
+        "disk_kind": mount.kind if mount else None,
+    }
+
+
+def _quota(environ: Mapping[str, str], root: Path) -> tuple[int, str] | None:
+    folder = existing(hugging_face_cache(environ)).resolve()
+    return probe_quota(folder, mount_of(folder, read_mounts(root)), environ)
 
 
 def _fill_from_ram(card: Accelerator, host: Host) -> None:
@@ -197,6 +226,11 @@ def _fill_from_ram(card: Accelerator, host: Host) -> None:
 def _settings(environ: Mapping[str, str]) -> dict[str, str]:
     values = {name: environ[name] for name in _SETTINGS if name in environ}
     return {name: value if not value or harmless(value) else "(set)" for name, value in values.items()}
+
+
+def _looked(problems: list[ProbeProblem]) -> bool:
+    """Whether no card means that there is none: a driver that is broken or hangs hides one."""
+    return not any(p.probe in ("nvidia", "apple") and p.reason != NO_DRIVER for p in problems)
 
 
 def _unknown_place() -> Environment:

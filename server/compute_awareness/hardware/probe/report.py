@@ -61,7 +61,50 @@ class Host:
         metadata=_says("What lowers the limit, e.g. cgroup v2 /sys/fs/cgroup/memory.max"), default=None
     )
     disk_path: str = field(metadata=_says("The Hugging Face cache the disk figures are for"), default="")
-    disk_free_bytes: int | None = None
+    disk_free_bytes: int | None = field(
+        metadata=_says("Free there to this user, less where a quota leaves less"), default=None
+    )
+    disk_limited_by: str | None = field(
+        metadata=_says("The quota that leaves less than is free, e.g. user quota on /home"), default=None
+    )
+    disk_filesystem: str | None = field(metadata=_says("What it lies on, e.g. ext4 on /home"), default=None)
+    disk_kind: Literal["disk", "network", "memory", "overlay"] | None = field(
+        metadata=_says("memory and overlay are lost with the machine or container; null = not known"), default=None
+    )
+    disk_free_inodes: int | None = field(
+        metadata=_says("Files that can still be made there; null where none are counted"), default=None
+    )
+
+
+@dataclass
+class JobLimits:
+    """What the batch job or rented flavor around this process allows."""
+
+    __pydantic_config__ = _STRICT
+    source: str = field(metadata=_says("e.g. SLURM job 12"))
+    memory_bytes: int | None = None
+    cpus: float | None = None
+    seconds_left: int | None = field(metadata=_says("Until it is ended; null = no limit, or not told"), default=None)
+    gpu_shares: int | None = field(
+        metadata=_says("Shares of a GPU (SLURM shards): others may use the same card"), default=None
+    )
+
+
+@dataclass
+class Limits:
+    """What binds a process here beside RAM and disk. Null where there is no limit or no such thing."""
+
+    __pydantic_config__ = _STRICT
+    address_space_bytes: int | None = field(metadata=_says("ulimit -v"), default=None)
+    processes: int | None = field(
+        metadata=_says("ulimit -u, or the cgroup's pids.max where lower; threads count"), default=None
+    )
+    open_files: int | None = field(metadata=_says("ulimit -n"), default=None)
+    shm_total_bytes: int | None = field(
+        metadata=_says("/dev/shm, through which DataLoader workers hand tensors over"), default=None
+    )
+    shm_free_bytes: int | None = None
+    job: JobLimits | None = None
 
 
 @dataclass
@@ -74,8 +117,14 @@ class EnvironmentLayer:
         metadata=_says("platform, scheduler, framework, notebook, ci, container, vm, access, hardware or fallback")
     )
     confidence: Literal["high", "medium", "low"]
-    evidence: list[str] = field(metadata=_says("The signals seen; values only where they are no secrets"))
+    evidence: list[str] = field(
+        metadata=_says("The signals seen; values only where they are no secrets"), default_factory=list
+    )
     details: dict[str, str] = field(default_factory=dict)
+    implies: dict[str, str] = field(
+        metadata=_says("What follows, by subject: session, lost (by a restart), keep (caches, results), note"),
+        default_factory=dict,
+    )
 
 
 @dataclass
