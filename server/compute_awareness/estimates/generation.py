@@ -23,7 +23,7 @@ from .assemble import assemble, download_bytes, largest_and_peak, millions, repe
 
 def _check_hooked(workload: Generation, spec: ModelSpec) -> None:
     """What generation with HookedTransformer was not compared for."""
-    if spec.positional in ("alibi", "shortformer"):
+    if spec.positional == "shortformer":
         raise NotCovered(f"generation with HookedTransformer is not covered yet for {spec.positional} positions")
     version = workload.library_version
     if version is not None and not hooked_versions.release(parse(version)).newest:
