@@ -232,7 +232,7 @@ def test_quantised_weights_are_of_transformers() -> None:
 
 @pytest.mark.parametrize(
     ("fields", "says"),
-    [({"model": "attn-only-2l"}, "shortformer"), ({"model": "gpt2", "library_version": "2.18.0"}, "3.5.1 on")],
+    [({"model": "attn-only-2l-demo"}, "shortformer"), ({"model": "gpt2", "library_version": "2.18.0"}, "3.5.1 on")],
 )
 def test_what_was_not_compared_is_refused(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
