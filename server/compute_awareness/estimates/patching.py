@@ -67,8 +67,8 @@ def patching(workload: Patching, capability: str | None) -> Estimate:
         )
         if not spec.d_mlp:
             assumptions.append(
-                "an attention-only model: the graph has heads, the input and the logits alone; EAP-IG's own Graph makes "
-                "MLP nodes, whose hooks such a model has not"
+                "an attention-only model: heads, input and logits are the only nodes; EAP-IG itself names an MLP node "
+                "per layer, whose hooks such a model has not"
             )
         assumptions.append("prompts of equal length: no attention_mask is passed")
         if workload.parameter_gradients:
