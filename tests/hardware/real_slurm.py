@@ -114,8 +114,12 @@ def _write_conf(folder: Path, version: tuple[int, int], cluster: str) -> None:
     ]  # fmt: skip
     if version < (23, 11):
         lines += ["SwitchType=switch/none", "JobAcctGatherType=jobacct_gather/none"]
-    else:
-        (folder / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
+    # slurmd wants cgroups although nothing here uses them, and a container may have none: 22.05 knows no `disabled`
+    # but is content with version 1 and a mount point that it is told not to mount.
+    no_cgroup = "CgroupPlugin=disabled\n"
+    if version < (23, 2):
+        no_cgroup = f"CgroupPlugin=cgroup/v1\nCgroupMountpoint={folder}\nCgroupAutomount=no\n"
+    (folder / "cgroup.conf").write_text(no_cgroup)
     for (name, rest), port in zip(NODES.items(), ports[1:], strict=True):
         lines.append(f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} {rest}")
     (folder / "slurm.conf").write_text("\n".join(lines) + "\n" + _PARTITIONS)

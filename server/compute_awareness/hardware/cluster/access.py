@@ -75,8 +75,11 @@ def _few(names: list[str]) -> str:
     return ", ".join(names[:5]) + ("…" if len(names) > 5 else "")
 
 
-def limits_of(user: ClusterUser, cluster: str, ask: Callable[..., str]) -> None:
-    """Fill accounts, QoS and limits from `sacctmgr -nP show`; `ask(program, *args)` gives its text."""
+def limits_of(user: ClusterUser, cluster: str, partition_qos: list[str], ask: Callable[..., str]) -> None:
+    """Fill accounts, QoS and limits from `sacctmgr -nP show`; `ask(program, *args)` gives its text.
+
+    `partition_qos` are those that partitions impose, whose limits are read too.
+    """
     where = ("where", f"user={user.name}", *((f"cluster={cluster}",) if cluster else ()))
     text = ask("sacctmgr", "-nP", "show", "assoc", *where, f"format={','.join(_ASSOC)}")
     rows = parse_bars(text, len(_ASSOC))
@@ -90,8 +93,8 @@ def limits_of(user: ClusterUser, cluster: str, ask: Callable[..., str]) -> None:
         source = f"account {row[0]}" + (f" in partition {row[1]}" if row[1] else "")
         _keep(user, Limit(source, seconds(row[6]), gpus_in_tres(row[7]), gpus_in_tres(row[8]), number(row[4]),
                           number(row[5])))  # fmt: skip
-    if user.qos:
-        named = f"name={','.join(user.qos)}"
+    if names := list(dict.fromkeys([*user.qos, *partition_qos])):
+        named = f"name={','.join(names)}"
         text = ask("sacctmgr", "-nP", "show", "qos", "where", named, f"format={','.join(_QOS)}")
         for name, wall, per_job, per_user, jobs, submitted in parse_bars(text, len(_QOS)):
             _keep(user, Limit(f"QoS {name}", seconds(wall), gpus_in_tres(per_job), gpus_in_tres(per_user),

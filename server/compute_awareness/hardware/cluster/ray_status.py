@@ -16,13 +16,17 @@ from ..child import run_child
 from .asker import Asker, find_program
 from .report import Cluster, GpuPool, GpuTotal
 
-_USE = re.compile(r"\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)/([0-9]{1,9}(?:\.[0-9]{1,9})?) (\S+)(?: .*)?")
+_AMOUNT = r"([0-9]{1,9}(?:\.[0-9]{1,30})?)"
+_USE = re.compile(rf"\s*{_AMOUNT}/{_AMOUNT} (\S+)(?: \({_AMOUNT} used of {_AMOUNT} reserved in placement groups\))?")
 _NODE = re.compile(r"Node: (\S{1,200})(?: .*)?")
 
 
 @dataclass
 class NodeUse:
-    """GPUs of one Ray node. `used` may be a fraction: a task may ask for a part of a card."""
+    """GPUs of one Ray node. `used` may be a fraction: a task may ask for a part of a card.
+
+    What placement groups reserve counts as used whether or not a task runs in them; Ray prints it beside.
+    """
 
     name: str
     type: str | None = None
@@ -100,6 +104,8 @@ def parse_status(text: str) -> tuple[list[NodeUse], tuple[float, float] | None]:
         if not found:
             continue
         used, total, resource = float(found[1]), float(found[2]), found[3]
+        if found[4]:
+            used += max(0.0, float(found[5]) - float(found[4]))
         if resource == "GPU":
             if nodes:
                 nodes[-1].used, nodes[-1].total = used, total

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..child import run_child
 from .asker import Asker, find_program
-from .report import Cluster, GpuPool, Partition
+from .report import Cluster, ClusterUser, GpuPool, Limit, Partition
 from .slurm import _ALSO_IN, clean
 from .slurm_text import parse_test_only
 
@@ -177,9 +177,7 @@ def _cautions(cluster: Cluster, pool: GpuPool, part: Partition, fits: str, hours
     if hours is None and part.default_time_s is not None:
         found.append(f"without -t a job is stopped after {_time(part.default_time_s)}")
     own = cluster.user
-    for limit in own.limits if own and own.enforced is not False else []:
-        if limit.source.startswith("QoS ") and part.qos and limit.source != f"QoS {part.qos}":
-            continue
+    for limit in _limits_that_hold(own, part):
         if limit.gpus_per_job is not None and gpus > limit.gpus_per_job:
             found.append(f"{limit.source} allows {limit.gpus_per_job} GPUs a job")
         if limit.gpus_per_user is not None and gpus > limit.gpus_per_user:
@@ -189,6 +187,17 @@ def _cautions(cluster: Cluster, pool: GpuPool, part: Partition, fits: str, hours
         if limit.running_jobs is not None and own and own.running is not None and own.running >= limit.running_jobs:
             found.append(f"{limit.source} allows {limit.running_jobs} running jobs and you have {own.running}")
     return found
+
+
+def _limits_that_hold(own: ClusterUser | None, part: Partition) -> list[Limit]:
+    """The limits of the account that the job would use, of the partition's QoS, and of a QoS that is the only one."""
+    if own is None or own.enforced is False:
+        return []
+    account = part.account or own.default_account
+    sources = {f"account {account}", f"account {account} in partition {part.name}", f"QoS {part.qos}"}
+    if len(own.qos) == 1:
+        sources.add(f"QoS {own.qos[0]}")
+    return [limit for limit in own.limits if limit.source in sources]
 
 
 def _rank(path: GpuPath) -> tuple[object, ...]:
@@ -201,6 +210,7 @@ def _rank(path: GpuPath) -> tuple[object, ...]:
         round(path.memory_bytes / GIB) if path.memory_bytes is not None else math.inf,
         path.waiting_jobs or 0,
         path.memory_most_bytes or math.inf,
+        len(path.flags),
         path.partition,
     )
 

@@ -74,7 +74,7 @@ def read_slurm(environ: Mapping[str, str], limit_s: float, run: Callable[..., An
     cluster.pools = pools(rows)
     cluster.totals = totals(rows)
     cluster.shared = shared(rows)
-    cluster.user = _user(config, ask, asker)
+    cluster.user = _user(config, described, ask, asker)
     waiting = asker.ask([os.path.join(folder, "squeue"), "--local", "-h", "-t", "PENDING", "-o", "%P"])
     counts = None if waiting is None else waiting_by_partition(waiting)
     cluster.partitions = partitions(rows, described, cluster.user, counts)
@@ -195,7 +195,9 @@ def partitions(
     return found
 
 
-def _user(config: Mapping[str, str], ask, asker: Asker) -> ClusterUser:
+def _user(
+    config: Mapping[str, str], described: Sequence[Mapping[str, str]], ask: Callable[..., str], asker: Asker
+) -> ClusterUser:
     user = ClusterUser(_user_name(asker.environ))
     enforce = config.get("AccountingStorageEnforce")
     user.enforced = None if enforce is None else "associations" in enforce
@@ -212,7 +214,8 @@ def _user(config: Mapping[str, str], ask, asker: Asker) -> ClusterUser:
         ]
     # Without slurmdbd there are no accounts to ask for, and sacctmgr only says so.
     if config.get("AccountingStorageType") == "accounting_storage/slurmdbd" and user.name:
-        limits_of(user, config.get("ClusterName", ""), ask)
+        imposed = [name for about in described for name in listed(about.get("QoS"))]
+        limits_of(user, config.get("ClusterName", ""), imposed, ask)
     return user
 
 

@@ -140,11 +140,12 @@ def parse_gres(text: str) -> list[Gres]:
     """gpu:a100:4(S:0-1),shard:rtx_a6000:2(2/4,0/4) and GresUsed's gpu:a100:3(IDX:0-2).
 
     The grammar is name[:type][:no_consume]:number[K|M|G] (slurm.conf(5), Gres), with what each program adds in
-    parentheses. Also read: the requests of squeue, gres:gpu:a100:3 (22.05) and gres/gpu:a100=3.
+    parentheses; an untyped one in use may read gpu:(null):2. Also read: the requests of squeue, gres:gpu:a100:3 (22.05)
+    and gres/gpu:a100=3.
     """
     items: list[Gres] = []
     for raw in _top_level(text):
-        item = raw[5:] if raw.startswith(("gres:", "gres/")) else raw
+        item = (raw[5:] if raw.startswith(("gres:", "gres/")) else raw).replace(":(null)", "")
         bare, _, detail = item.partition("(")
         words = [word for word in bare.replace("=", ":").split(":") if word != "no_consume"]
         name, rest = words[0].strip(), words[1:]
@@ -270,21 +271,20 @@ def _held(row: NodeRow, kind: str | None, totals: dict[str | None, int]) -> tupl
     """Cards of a type that jobs hold whole, and cards of which jobs hold shards or MPS; None where not told."""
     if row.used is None:
         return None, None
-    whole: int | None = 0
-    parts: int | None = 0
+    whole = 0
+    parts: list[int | None] = []
+    untyped = list(totals) == [None]
     for item in row.used:
         if item.name not in ("gpu", "shard", "mps") or item.count == 0:
             continue
-        if item.type is None and len(totals) > 1:
-            return None, None  # of which type is not said
-        if item.type is not None and item.type != kind:
-            continue
-        if item.name == "gpu":
-            whole = None if item.count is None or whole is None else whole + item.count
-        else:
-            cards = _cards_with_parts(item)
-            parts = None if cards is None or parts is None else parts + cards
-    return whole, parts
+        of_this = untyped or item.type == kind or (item.type is None and len(totals) == 1)
+        if item.count is None or not (of_this or item.type in totals):
+            return None, None  # how many, or of which type, is not said
+        if of_this and item.name == "gpu":
+            whole += item.count
+        elif of_this:
+            parts.append(_cards_with_parts(item))
+    return whole, None if None in parts else sum(count or 0 for count in parts)
 
 
 def _cards_with_parts(item: Gres) -> int | None:
