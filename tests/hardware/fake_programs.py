@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+import pytest
+
+posix_only = pytest.mark.skipif(sys.platform == "win32", reason="the stand-ins for other programs are shell scripts")
 
 
 def put_program(folder: Path, name: str, script: str) -> Path:

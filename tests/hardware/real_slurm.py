@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sinfo", "scontrol", "squeue", "sbatch", "scancel")
+PACKAGES = "slurm-wlm munge"
 _SBIN = "/usr/sbin:/sbin:/usr/local/sbin"
 NODES = {
     "gpu-a1": "CPUs=64 RealMemory=512000 Gres=gpu:a100:4 Feature=a100_80gb,nvlink,ib",
@@ -75,6 +76,8 @@ class RealSlurm:
             done = subprocess.run(argv, env=self.environ, capture_output=True, text=True, timeout=60)
             if done.returncode == 0 and until(done.stdout):
                 return done.stdout
+            dead = [str(one.args) for one in self.daemons if one.poll() is not None]
+            assert not dead, f"ended by itself: {dead}\n{self.logs()}"
             assert time.monotonic() < end, f"waited {limit_s:g} s for {what}\n{done.stdout}{done.stderr}{self.logs()}"
             time.sleep(0.1)
 
@@ -198,7 +201,16 @@ def running_slurm(folder: Path, cluster: str = "fake") -> Iterator[RealSlurm]:
 
     `folder` must be new and its path short: a socket's path may have 107 characters.
     """
-    slurm = _start(folder, cluster)
+    for attempt in range(3):
+        tried = folder / str(attempt)
+        tried.mkdir()
+        try:
+            slurm = _start(tried, cluster)
+            break
+        except AssertionError as error:
+            # A port that was free when it was picked may be taken by the time a daemon binds it.
+            if attempt == 2 or "ddress already in use" not in str(error):
+                raise
     try:
         yield slurm
     finally:

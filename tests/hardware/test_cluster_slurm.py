@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from fake_programs import answers, environ_of, put_program
+from fake_programs import answers, environ_of, posix_only, put_program
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,7 +41,6 @@ from compute_awareness.units import MIB
 
 RECORDED = Path(__file__).with_name("data") / "slurm"
 VERSIONS = ("22.05.8", "24.11.5", "26.05.5")
-posix_only = pytest.mark.skipif(sys.platform == "win32", reason="the stand-ins for SLURM's programs are shell scripts")
 
 
 def recorded(name: str, version: str) -> str:

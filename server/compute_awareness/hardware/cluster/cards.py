@@ -121,7 +121,7 @@ def _meant(kind: str | None, features: Iterable[str]) -> tuple[list[Gpu], str]:
     if sized and len(sized) < len(cards):
         cards, basis = sized, f"{basis} and a node feature saying {told} GB"
     if not cards:
-        basis = f"{kind or 'an untyped GPU'} is not a card of the GPU table, and no node feature names one"
+        basis = f"{(kind or 'an untyped GPU')[:60]} is not a card of the GPU table, and no node feature names one"
     return cards, basis
 
 

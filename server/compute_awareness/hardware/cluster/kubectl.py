@@ -37,6 +37,7 @@ class NodeGpus:
     replicas: int | None
     allocatable: int
     problem: str | None
+    taints: list[str]
 
 
 def read_kubernetes(environ: Mapping[str, str], limit_s: float, run: Callable[..., Any] = run_child) -> list[Cluster]:
@@ -124,7 +125,20 @@ def _of_node(name: str, resource: str, count: int, labels: Mapping[str, Any], it
         problem = "not ready"
     elif _map(item, "spec").get("unschedulable") is True:
         problem = "cordoned"
-    return NodeGpus(name, resource, product, memory * MIB if memory else None, replicas, count, problem)
+    memory_bytes = memory * MIB if memory else None
+    return NodeGpus(name, resource, product, memory_bytes, replicas, count, problem, _taints(item))
+
+
+def _taints(item: Mapping[str, Any]) -> list[str]:
+    """Taints that keep a pod away, in kubectl's spelling. Those on the GPU itself are tolerated by whoever asks for it
+    (admission plugin ExtendedResourceToleration, or the device plugin's usual toleration)."""
+    found = []
+    for taint in _list(_map(item, "spec"), "taints"):
+        key, effect = (taint.get("key"), taint.get("effect")) if isinstance(taint, dict) else (None, None)
+        if isinstance(key, str) and effect in ("NoSchedule", "NoExecute") and not _GPU.fullmatch(key):
+            value = taint.get("value")
+            found.append(f"taint {key}{f'={value}' if isinstance(value, str) and value else ''}:{effect}")
+    return found
 
 
 def parse_pod_list(text: str) -> dict[tuple[str, str], int] | None:
@@ -134,10 +148,14 @@ def parse_pod_list(text: str) -> dict[tuple[str, str], int] | None:
         return None
     used: dict[tuple[str, str], int] = {}
     for item in items:
-        spec = _map(item, "spec")
+        spec = item.get("spec")
+        if not isinstance(spec, dict):
+            return None
         node = spec.get("nodeName")
         if not isinstance(node, str) or _map(item, "status").get("phase") in _FINISHED:
             continue
+        if not isinstance(spec.get("containers"), list):
+            return None
         asked = _asked(spec)
         if asked is None:
             return None
@@ -208,6 +226,7 @@ def pools(nodes: list[NodeGpus], used: Mapping[tuple[str, str], int] | None) -> 
             not_free=not_free,
             most_on_a_node=max(node.allocatable for node in members),
             most_free_on_a_node=most,
+            features=[taint for taint in members[0].taints if all(taint in node.taints for node in members)],
         )
         if (
             (replicas is not None and replicas > 1)
