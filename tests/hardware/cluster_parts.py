@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from hypothesis import HealthCheck, settings
+
 from compute_awareness.hardware.cluster.report import GpuPool
+
+# The same examples in every run, however slow the machine.
+fuzzed = settings(
+    derandomize=True, deadline=None, database=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 def pool(kind, *features, partition="gpu", resource="gpu", total=4, free: int | None = 2, **more) -> GpuPool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cluster_parts import pool
+from cluster_parts import fuzzed, pool
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -176,6 +176,7 @@ names = st.one_of(
 )
 
 
+@fuzzed
 @given(st.lists(st.builds(pool, names, names.map(str), st.text(max_size=8)), max_size=6))
 def test_any_names_keep_the_counts(pools):
     found = named(*pools)

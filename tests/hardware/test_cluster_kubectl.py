@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cluster_parts import fuzzed
 from fake_programs import answers, environ_of, posix_only, put_program
 from hypothesis import given
 from hypothesis import strategies as st
@@ -102,6 +103,7 @@ def test_gpus_by_product_with_what_is_free(tmp_path):
     assert a100.gpu_ids == ["a100-80gb-sxm"] and a100.memory_bytes is not None and a100.memory_bytes > 79 * GIB
     small = found["nvidia.com/mig-1g.5gb", "NVIDIA-A100-SXM4-40GB"]
     assert (small.total, small.free, small.memory_most_bytes) == (4, 1, 5 * GIB)
+    assert "NVIDIA-A100-SXM4-40GB mig-3g.20gb 2 of 2 free" in cluster.summary
     turns = found[GPU, "Tesla-T4-SHARED"]
     assert turns.shared is not None and turns.gpu_ids == ["t4"] and (turns.total, turns.free) == (4, 4)
     assert found["amd.com/gpu", "AMD_Instinct_MI300X_OAM"].gpu_ids == ["mi300x"]
@@ -222,12 +224,14 @@ def check_sound(nodes_text: str, pods_text: str) -> None:
         assert pool.most_free_on_a_node is None or 0 <= pool.most_free_on_a_node <= pool.most_on_a_node
 
 
+@fuzzed
 @given(json_values, json_values)
 def test_any_json_is_read_or_said_to_be_unreadable(nodes, pods):
     check_sound(json.dumps(nodes), json.dumps(pods))
     check_sound(json.dumps({"items": [nodes]}), json.dumps({"items": [pods]}))
 
 
+@fuzzed
 @given(st.text(max_size=200))
 def test_any_text_is_read_or_said_to_be_unreadable(text):
     assert parse_node_list(text)[1] == []
@@ -238,6 +242,7 @@ def test_deeply_nested_text_is_unreadable():
     assert parse_node_list("[" * 200_000) == (None, [], 1)
 
 
+@fuzzed
 @given(st.data())
 def test_damaged_answers_keep_the_counts_sound(data):
     """Real shapes with parts replaced by something else."""

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from cluster_parts import fuzzed
 from fake_programs import environ_of, posix_only, put_program
 from hypothesis import given
 from hypothesis import strategies as st
@@ -124,11 +125,13 @@ def check_sound(text: str) -> None:
         assert "GPU" in text
 
 
+@fuzzed
 @given(ray_like)
 def test_any_text_is_read_soundly(text):
     check_sound(text)
 
 
+@fuzzed
 @given(st.data())
 def test_damaged_answers_are_read_soundly(data):
     text = RECORDED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cluster_parts import pool
+from cluster_parts import fuzzed, pool
 from fake_programs import environ_of, posix_only, put_program
 from hypothesis import given
 from hypothesis import strategies as st
@@ -192,6 +192,7 @@ pools_of_any_kind = st.lists(
 )  # fmt: skip
 
 
+@fuzzed
 @given(pools_of_any_kind, st.integers(1, 200 * GIB), st.none() | st.floats(0.01, 1000), st.integers(1, 8))
 def test_every_path_fits_and_every_pool_is_answered(pools, needed, hours, gpus):
     made = cluster(pools, [part("p"), part("q", "unknown", None)])

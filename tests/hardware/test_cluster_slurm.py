@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from cluster_parts import fuzzed
 from fake_programs import answers, environ_of, posix_only, put_program
 from hypothesis import given
 from hypothesis import strategies as st
@@ -133,6 +134,16 @@ def test_user_settings_do_not_change_what_is_asked(tmp_path):
 def test_no_slurm_no_cluster(tmp_path):
     assert read_slurm({"PATH": str(tmp_path)}, 5) == []
     assert probe_cluster({"PATH": str(tmp_path), "RAY_TMPDIR": str(tmp_path)}, 5) == []
+
+
+@posix_only
+def test_slurms_package_without_a_cluster_is_none(tmp_path):
+    """As 22.05 and later say it on a machine with the package and no slurm.conf."""
+    script = (
+        "echo 'sinfo: error: fetch_config: DNS SRV lookup failed' >&2; "
+        "echo 'sinfo: fatal: Could not establish a configuration source' >&2; exit 1"
+    )
+    assert read_slurm(fake_slurm(tmp_path, "24.11.5", sinfo=script), 20) == []
 
 
 @posix_only
@@ -423,6 +434,7 @@ def digits_in(text: str, value: int | None) -> bool:
     return value is None or str(value) in text.replace("\n", " ")
 
 
+@fuzzed
 @given(slurm_like)
 def test_gres_counts_are_numbers_of_the_text(text):
     for item in parse_gres(text):
@@ -431,6 +443,7 @@ def test_gres_counts_are_numbers_of_the_text(text):
         assert item.name in text
 
 
+@fuzzed
 @given(slurm_like)
 def test_no_text_makes_a_parser_fail_or_invent(text):
     for value in (number(text), gpus_in_tres(text)):
@@ -452,6 +465,7 @@ def test_no_text_makes_a_parser_fail_or_invent(text):
     assert len(rows) + unread <= len(text.splitlines())
 
 
+@fuzzed
 @given(st.text(alphabet="abc+*~#!%$@^-idlemxr_", max_size=30))
 def test_only_known_words_let_a_node_take_jobs(state):
     known = {"idle", "mixed", "mix", "allocated", "alloc", "completing", "comp", "cloud", "dynamic_norm"}
@@ -502,6 +516,7 @@ node_lines = st.builds(
 )
 
 
+@fuzzed
 @given(st.lists(node_lines, max_size=12).map("\n".join))
 def test_counts_are_sound_for_any_nodes(text):
     rows, _ = parse_nodes(text)
@@ -512,6 +527,7 @@ def test_counts_are_sound_for_any_nodes(text):
                 assert used is None or 0 <= used <= total
 
 
+@fuzzed
 @given(st.data())
 def test_counts_are_sound_for_damaged_answers(data):
     """Real answers with some characters dropped, doubled or replaced."""
@@ -523,11 +539,13 @@ def test_counts_are_sound_for_damaged_answers(data):
     check_sound(rows)
 
 
+@fuzzed
 @given(st.integers(0, 99), st.integers(0, 23), st.integers(0, 59), st.integers(0, 59))
 def test_durations_round_trip(days, hours, minutes, secs):
     assert seconds(f"{days}-{hours:02}:{minutes:02}:{secs:02}") == ((days * 24 + hours) * 60 + minutes) * 60 + secs
 
 
+@fuzzed
 @given(st.integers(0, 500), st.sampled_from(["", "a100", "rtx_a6000", "a100_3g.20gb", "1080ti"]))
 def test_gres_round_trips(count, kind):
     text = ":".join(word for word in ("gpu", kind, str(count)) if word)

@@ -193,6 +193,13 @@ def test_a_controller_that_is_gone_is_said(lab, tmp_path):
     assert "does not answer" in cluster.summary
 
 
+def test_without_a_configuration_there_is_no_cluster(lab):
+    if any(Path(folder, "slurm.conf").exists() for folder in ("/etc/slurm", "/run/slurm/conf")):
+        pytest.skip("this machine belongs to a SLURM cluster of its own")
+    environ = {name: value for name, value in lab.slurm.environ.items() if name != "SLURM_CONF"}
+    assert probe_cluster(environ, LIMIT_S) == []
+
+
 def test_two_clusters_side_by_side(lab):
     folder = Path(tempfile.mkdtemp(prefix="ca-slurm-"))
     try:

@@ -57,5 +57,6 @@ class Asker:
             return f"{done.out}\n{done.err}", None
         if done.code != 0:
             said = [line.strip() for line in (done.err or done.out).splitlines() if line.strip()]
-            return "", said[0][:200] if said else f"ended with exit code {done.code}"
+            # Warnings, or a traceback, come before what it comes to.
+            return "", said[-1][:200] if said else f"ended with exit code {done.code}"
         return done.out, None

@@ -77,7 +77,7 @@ def read_kubernetes(environ: Mapping[str, str], limit_s: float, run: Callable[..
         if used is None:
             asker.problems.append("how many GPUs are free is not known: the pods of all namespaces could not be read")
     cluster.pools = pools(found, used)
-    cluster.totals = [GpuTotal(p.type or p.resource, p.nodes, p.total, p.free, p.not_free) for p in cluster.pools]
+    cluster.totals = [GpuTotal(_label(p), p.nodes, p.total, p.free, p.not_free) for p in cluster.pools]
     kinds = [f"{t.type} {'?' if t.free is None else t.free} of {t.total} free" for t in cluster.totals]
     cluster.summary = f"Kubernetes {cluster.name}: {', '.join(kinds) or 'no GPU'}"
     return [cluster]
@@ -239,6 +239,12 @@ def pools(nodes: list[NodeGpus], used: Mapping[tuple[str, str], int] | None) -> 
             pool.memory_basis = "label nvidia.com/gpu.memory (NVML's total)"
         found.append(pool)
     return found
+
+
+def _label(pool: GpuPool) -> str:
+    """Product, or for a slice product and profile: a node's slices carry the label of the whole card."""
+    part = pool.resource.split("/", 1)[1] if "/mig-" in pool.resource else None
+    return " ".join(word for word in (pool.type, part) if word) or pool.resource
 
 
 def _items(text: str) -> list[dict[str, Any]] | None:

@@ -36,10 +36,12 @@ _ALSO_IN = ("/usr/local/slurm/bin", "/opt/slurm/bin", "/cm/shared/apps/slurm/cur
 # A user's own settings for these programs would change their columns, their times or the cluster they ask.
 _SETTINGS = ("SINFO_", "SQUEUE_", "SBATCH_", "SCONTROL_", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT", "SLURM_BITSTR_LEN")
 _JOBS_SHOWN = 100
+# What sinfo says where the package is installed and no slurm.conf or DNS record names a controller.
+_NO_CLUSTER = "Could not establish a configuration source"
 
 
 def read_slurm(environ: Mapping[str, str], limit_s: float, run: Callable[..., Any] = run_child) -> list[Cluster]:
-    """The SLURM cluster that this machine belongs to; an empty list where `sinfo` is not installed.
+    """The SLURM cluster that this machine belongs to; an empty list where `sinfo` is not installed or has no cluster.
 
     All programs together have `limit_s` seconds. A controller that does not answer is a cluster with a problem.
     """
@@ -51,6 +53,8 @@ def read_slurm(environ: Mapping[str, str], limit_s: float, run: Callable[..., An
     shape = ",".join(f"{name}:{width}" for name, width in (*NODE_COLUMNS, ("Reason", 60)))
     nodes = asker.ask([sinfo, "--local", "-h", "-N", "-O", shape])
     if nodes is None:
+        if any(_NO_CLUSTER in problem for problem in asker.problems):
+            return []
         summary = "SLURM is installed but its controller does not answer"
         return [Cluster("slurm", None, problems=asker.problems, summary=summary)]
 
