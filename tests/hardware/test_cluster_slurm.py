@@ -18,25 +18,27 @@ from compute_awareness.hardware.cluster.access import access_to, parse_bars
 from compute_awareness.hardware.cluster.probe import probe_cluster
 from compute_awareness.hardware.cluster.report import Cluster, ClusterUser
 from compute_awareness.hardware.cluster.slurm import read_slurm
+from compute_awareness.hardware.cluster.slurm_nodes import (
+    NODE_COLUMNS,
+    gpus_of,
+    parse_nodes,
+    parts_of,
+    why_no_jobs,
+)
 from compute_awareness.hardware.cluster.slurm_text import (
     JOB_COLUMNS,
-    NODE_COLUMNS,
     Gres,
     columns,
     gpus_in_tres,
-    gpus_of,
     moment,
     number,
     parse_config,
     parse_gres,
     parse_jobs,
-    parse_nodes,
     parse_pairs,
     parse_test_only,
-    parts_of,
     seconds,
     waiting_by_partition,
-    why_no_jobs,
 )
 from compute_awareness.units import MIB
 
@@ -567,7 +569,18 @@ def test_memory_left_is_what_slurm_has_not_given_away():
     assert rows[0].ram_left_bytes is None
 
 
-READERS = ("__init__", "access", "asker", "kubectl", "probe", "ray_status", "report", "slurm", "slurm_text")
+READERS = sorted(p.stem for p in Path(slurm.__file__).parent.glob("*.py") if p.stem not in ("cards", "shortest"))
+    "__init__",
+    "access",
+    "asker",
+    "kubectl",
+    "probe",
+    "ray_status",
+    "report",
+    "slurm",
+    "slurm_nodes",
+    "slurm_text",
+)
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -14,22 +14,24 @@ from ..child import run_child
 from .access import access_to, limits_of
 from .asker import Asker, find_program
 from .report import Cluster, ClusterUser, GpuPool, GpuTotal, OwnJob, Partition, SharedGpus
-from .slurm_text import (
-    JOB_COLUMNS,
+from .slurm_nodes import (
     NODE_COLUMNS,
     CardUse,
     NodeRow,
     gpus_of,
+    parse_nodes,
+    parts_of,
+    why_no_jobs,
+)
+from .slurm_text import (
+    JOB_COLUMNS,
     listed,
     number,
     parse_config,
     parse_jobs,
-    parse_nodes,
     parse_pairs,
-    parts_of,
     seconds,
     waiting_by_partition,
-    why_no_jobs,
 )
 
 _ALSO_IN = ("/usr/local/slurm/bin", "/opt/slurm/bin", "/cm/shared/apps/slurm/current/bin")
