@@ -125,7 +125,7 @@ def test_a_size_without_a_card():
 def test_mig_slices(kind, size):
     found = one(kind)
     assert found.memory_most_bytes == size * GIB
-    # 1g.18gb of an H200 has 16.0 GiB: the lowest share NVIDIA documents.
+    # 1g.18gb of an H200 has 16.00 GiB: the lowest share known.
     assert found.memory_bytes == int(size * GIB * 0.88) <= 16.0 / 18 * size * GIB
 
 

@@ -570,17 +570,6 @@ def test_memory_left_is_what_slurm_has_not_given_away():
 
 
 READERS = sorted(p.stem for p in Path(slurm.__file__).parent.glob("*.py") if p.stem not in ("cards", "shortest"))
-    "__init__",
-    "access",
-    "asker",
-    "kubectl",
-    "probe",
-    "ray_status",
-    "report",
-    "slurm",
-    "slurm_nodes",
-    "slurm_text",
-)
 
 
 @pytest.mark.parametrize("name", READERS)

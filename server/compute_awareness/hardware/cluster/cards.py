@@ -25,7 +25,7 @@ _NOT_TOLD_APART = {"p100": 12}  # sizes that were sold too and are not in the ta
 _NO_PART_OF_THE_NAME = re.compile(r"\b(oam|shared|mig|pcie-\d+c?e?)\b")
 _FORMS = frozenset(("sxm", "pcie", "nvl", "hbm3"))
 _SLICE = re.compile(r"(?<![0-9])[1-7]g[._]?([0-9]{1,3})gb")
-# Least share of a MIG profile's figure that a slice has: 1g.18gb of an H200 has 16.0 GiB (NVIDIA MIG user guide).
+# Least share of a MIG profile's figure that a slice has: 1g.18gb of an H200 has 16.00 GiB (nvidia-smi mig -lgip).
 _SLICE_LEAST = 0.88
 # Least share of the seller's figure that a card has: 14.56 GiB of a T4's 16 GB (facts/gpus.json).
 _SOLD_LEAST = 0.9
