@@ -270,6 +270,7 @@ def test_an_account_that_must_be_named():
         ("gpu:a100", [Gres("gpu", "a100", None)]),
         ("gpu:(null):2(IDX:0-1)", [Gres("gpu", None, 2, "IDX:0-1)")]),
         ("shard:rtx:2(2/4,0/4),mps:100", [Gres("shard", "rtx", 2, "2/4,0/4)"), Gres("mps", None, 100)]),
+        ("no_consume", [Gres("no_consume", None, None)]),
         ("(null)", []),
         ("N/A", []),
         ("", []),

@@ -98,8 +98,8 @@ def parse_gres(text: str) -> list[Gres]:
     for raw in _top_level(text):
         item = (raw[5:] if raw.startswith(("gres:", "gres/")) else raw).replace(":(null)", "")
         bare, _, detail = item.partition("(")
-        words = [word for word in bare.replace("=", ":").split(":") if word != "no_consume"]
-        name, rest = words[0].strip(), words[1:]
+        name, *words = bare.replace("=", ":").split(":")
+        name, rest = name.strip(), [word for word in words if word != "no_consume"]
         if name in _NOTHING:
             continue
         counted = _COUNT.fullmatch(rest[-1]) if rest else None
