@@ -17,6 +17,7 @@ JOB_COLUMNS = (
 _NOTHING = ("", "(null)", "N/A", "n/a", "none", "NONE", "None")
 _NUMBER = re.compile(r"[0-9]{1,15}")
 _SCALE = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
+_UNTYPED = re.compile(r":\(null\)(?=:|$)")
 _COUNT = re.compile(r"([0-9]{1,9})([KMG]?)")
 _DURATION = re.compile(r"(?:(?:([0-9]{1,6})-)?([0-9]{1,6}):)?([0-9]{1,6}):([0-9]{2})")
 _MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}")
@@ -96,7 +97,7 @@ def parse_gres(text: str) -> list[Gres]:
     """
     items: list[Gres] = []
     for raw in _top_level(text):
-        item = (raw[5:] if raw.startswith(("gres:", "gres/")) else raw).replace(":(null)", "")
+        item = _UNTYPED.sub("", raw[5:] if raw.startswith(("gres:", "gres/")) else raw)
         bare, _, detail = item.partition("(")
         name, *words = bare.replace("=", ":").split(":")
         name, rest = name.strip(), [word for word in words if word != "no_consume"]
