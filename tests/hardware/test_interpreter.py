@@ -15,7 +15,9 @@ from compute_awareness.errors import InputError
 from compute_awareness.hardware.detect import detect
 from compute_awareness.hardware.probe import interpreter
 from compute_awareness.hardware.probe.child import run_child
-from compute_awareness.hardware.probe.interpreter import Choice, choose_python, probe_python
+from compute_awareness.hardware.probe.interpreter import probe_python
+from compute_awareness.hardware.probe.pythons import choose
+from compute_awareness.hardware.probe.pythons.choose import Choice, choose_python
 
 PLAIN = {"PATH": os.defpath}
 
@@ -194,7 +196,7 @@ def test_our_own_environment_comes_last_unless_it_has_torch(tmp_path, monkeypatc
     own = {"VIRTUAL_ENV": sys.prefix, "PATH": str(tmp_path)}
     with_torch = choose_python(None, own, tmp_path)
     assert with_torch is not None and with_torch.source == "VIRTUAL_ENV, where this program is installed too"
-    monkeypatch.setattr(interpreter.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(choose.importlib.util, "find_spec", lambda name: None)
     alone = choose_python(None, own, tmp_path)
     assert alone is not None and "own environment, as no other Python was found" in alone.source
     nothing = choose_python(None, {"PATH": str(tmp_path)}, tmp_path)

@@ -129,5 +129,19 @@ def _show_python(to: Console, compute: Compute) -> None:
             ("torch memory", held),
             ("libraries", libraries),
             ("problem", python.problem),
+            ("not sure", python.doubt),
         ],
     )
+    _show_other_pythons(to, compute)
+
+
+def _show_other_pythons(to: Console, compute: Compute) -> None:
+    others = [entry for entry in compute.interpreters if not entry.chosen]
+    if not others:
+        return
+    heading(to, "Other Pythons at hand (not started; choose one with --python)")
+    rows = []
+    for entry in others:
+        torch = {True: entry.torch or "yes", False: "none", None: "?"}[entry.has_torch]
+        rows.append((entry.path, entry.kind, entry.version or "?", torch, "; ".join([entry.source, *entry.also])))
+    table(to, ("Python", "kind", "version", "torch", "offered by"), rows)

@@ -15,11 +15,12 @@ from .probe.report import (
     Interpreter,
     ProbeProblem,
     TorchBuild,
+    WorkspacePython,
 )
 
 __all__ = [
     "Accelerator", "Compute", "Environment", "EnvironmentLayer", "GpuProcess", "Host", "Interpreter", "ProbeProblem",
-    "TorchBuild", "as_compute",
+    "TorchBuild", "WorkspacePython", "as_compute",
 ]  # fmt: skip
 
 
@@ -35,6 +36,9 @@ class Compute(BaseModel):
         default=None, description="Highest CUDA the NVIDIA driver supports, e.g. 13.0"
     )
     python: Interpreter | None = None
+    interpreters: list[WorkspacePython] = Field(
+        default_factory=list, description="Pythons at hand by their files, nearest first, at most 20"
+    )
     settings: dict[str, str] = Field(
         default_factory=dict,
         description="Environment variables set here that change a run, e.g. HF_HUB_OFFLINE, CUDA_VISIBLE_DEVICES",

@@ -87,6 +87,12 @@ def _torch(compute: Compute) -> list[Finding]:
         text = f"{python.path}: {python.problem}"
         cure = "Try it by hand, or name another Python with --python."
         findings.append(Finding(id="python_problem", severity="error", message=text, cure=cure))
+    if python.doubt:
+        text = f"{python.path} is taken as the experiment's Python ({python.source}); {python.doubt}"
+        findings.append(Finding(
+            id="python_not_clear", severity="warning", message=text,
+            cure="Name the one that is meant with --python.",
+        ))  # fmt: skip
     torch = python.torch
     cards = [card for card in compute.accelerators if card.kind == "cuda" and card.problem is None]
     if torch is None:

@@ -39,11 +39,11 @@ def answer(result: BaseModel, detail: str) -> CallToolResult:
 
 
 def concise_compute(compute: Compute) -> Compute:
-    """Without the evidence of the environment layers and the processes on each card."""
+    """Without the evidence of the environment layers, the processes on each card, and the Pythons not chosen."""
     layers = [replace(layer, evidence=[], details={}) for layer in compute.environment.layers]
     cards = [replace(card, processes=[], uuid=None) for card in compute.accelerators]
     environment = replace(compute.environment, layers=layers)
-    return compute.model_copy(update={"environment": environment, "accelerators": cards})
+    return compute.model_copy(update={"environment": environment, "accelerators": cards, "interpreters": []})
 
 
 def concise_estimate(estimate: Estimate) -> Estimate:

@@ -11,7 +11,8 @@ from typing import Any
 
 from ..errors import InputError
 from ..hardware.probe.child import Finished, run_child
-from ..hardware.probe.interpreter import Choice, child_environment, choose_python
+from ..hardware.probe.interpreter import child_environment
+from ..hardware.probe.pythons.choose import Choice, choose_python
 
 LIMIT_S = 120.0
 """Enough for imports on a slow disk and a deep training step."""

@@ -1,20 +1,19 @@
-"""The experiment's Python: which one it is, and what it has installed, asked in a child process."""
+"""The experiment's Python: what it has installed, asked in a child process."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...errors import InputError
 from .child import Finished, run_child
 from .embedded import program
+from .pythons.choose import Choice
 from .report import Interpreter, TorchBuild
 
 LIBRARIES = ("torch", "transformer-lens", "sae-lens", "nnsight", "transformers", "accelerate", "bitsandbytes")
@@ -26,37 +25,6 @@ _DROPPED = (
     "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONVERBOSE", "PYTHONDEBUG", "PYTHONDEVMODE", "PYTHONWARNINGS",
     "PYTHONBREAKPOINT", "PYTHONPROFILEIMPORTTIME", "PYTHONHOME", "PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__",
 )  # fmt: skip
-
-
-class Choice(NamedTuple):
-    """A Python and why this one; `explicit` when the caller named it."""
-
-    path: Path
-    source: str
-    explicit: bool = False
-
-
-def choose_python(python: str | None, environ: Mapping[str, str], cwd: Path) -> Choice | None:
-    """The experiment's Python: the one named, else VIRTUAL_ENV, CONDA_PREFIX, `.venv` or `venv` in `cwd`, PATH.
-
-    This program's own environment is taken only where it has torch, or where there is nothing else: a server
-    installed by itself says nothing about the experiment. None where there is no Python at all.
-
-    Raises:
-        InputError: `python` does not exist or cannot be executed.
-    """
-    if python is not None:
-        return Choice(_named(python, environ, cwd), "--python", explicit=True)
-    own = None
-    for path, source in _candidates(environ, cwd):
-        if not _is_own(path):
-            return Choice(path, source)
-        if importlib.util.find_spec("torch") is not None:
-            return Choice(path, f"{source}, where this program is installed too")
-        own = own or Choice(path, f"{source}: this program's own environment, as no other Python was found")
-    if own is None and sys.executable:
-        own = Choice(Path(sys.executable), "this program's own Python, as no other was found")
-    return own
 
 
 def probe_python(
@@ -135,80 +103,6 @@ def _not_a_python(choice: Choice, report: Interpreter, why: str) -> Interpreter:
         raise InputError(f"{str(choice.path)!r} is not a Python: {why}")
     report.problem = f"this is not a Python that works: {why}"
     return report
-
-
-def _named(python: str, environ: Mapping[str, str], cwd: Path) -> Path:
-    """The file that the caller means: a path, a virtual environment's folder, or a command on PATH."""
-    import shutil
-
-    text = python.strip()
-    if not text or "\0" in text or len(text) > 4096:
-        raise InputError("the path to Python is empty or not a path; give the file, e.g. .venv/bin/python")
-    given = Path(text).expanduser() if text.startswith("~") else Path(text)
-    path = given if given.is_absolute() else cwd / given
-    try:
-        if path.is_dir():
-            inside = _in_environment(path)
-            if inside is None:
-                raise InputError(f"{text!r} is a folder without a Python in it; give the file, e.g. .venv/bin/python")
-            return inside
-        if path.is_file():
-            if not os.access(path, os.X_OK):
-                raise InputError(f"{text!r} is not executable; give a Python, e.g. .venv/bin/python")
-            return path
-        if path.exists():
-            raise InputError(f"{text!r} is not a Python: it is no ordinary file")
-    except OSError as error:
-        raise InputError(f"{text!r} cannot be read: {error.strerror}") from None
-    if os.sep not in text and "/" not in text:
-        command = shutil.which(text, path=environ.get("PATH", os.defpath))
-        if command is not None:
-            return Path(command)
-    raise InputError(f"{text!r} is not found; give the file of a Python, e.g. .venv/bin/python")
-
-
-def _candidates(environ: Mapping[str, str], cwd: Path) -> Iterator[tuple[Path, str]]:
-    for name in ("VIRTUAL_ENV", "CONDA_PREFIX"):
-        folder = environ.get(name)
-        found = _in_environment(Path(folder)) if folder else None
-        if found is not None:
-            yield found, name
-    for name in (".venv", "venv"):
-        found = _in_environment(cwd / name)
-        if found is not None:
-            yield found, f"{name} in the working folder"
-    for folder in environ.get("PATH", os.defpath).split(os.pathsep):
-        # Windows puts stand-ins here that open the shop instead of a Python.
-        if folder and "WindowsApps" not in folder:
-            for name in ("python3", "python"):
-                path = Path(folder) / (name + (".exe" if os.name == "nt" else ""))
-                if _executable(path):
-                    yield path, f"{name} on PATH"
-
-
-def _in_environment(folder: Path) -> Path | None:
-    for inside in ("bin/python", "bin/python3", "Scripts/python.exe", "python.exe"):
-        if _executable(folder / inside):
-            return folder / inside
-    return None
-
-
-def _executable(path: Path) -> bool:
-    try:
-        return path.is_file() and os.access(path, os.X_OK)
-    except OSError:
-        return False
-
-
-def _is_own(path: Path) -> bool:
-    """Whether `path` starts the environment this program runs in (its links lead out of it, so by folder)."""
-    folders = {Path(sys.prefix), Path(sys.prefix) / "bin", Path(sys.prefix) / "Scripts"}
-    if sys.executable:
-        folders.add(Path(sys.executable).parent)
-    try:
-        return path.parent.resolve() in {folder.resolve() for folder in folders}
-    except OSError:
-        return False
 
 
 def child_environment(environ: Mapping[str, str]) -> dict[str, str]:

@@ -111,10 +111,26 @@ class Interpreter:
     __pydantic_config__ = _STRICT
     path: str
     source: str = field(metadata=_says("Why this one: --python, VIRTUAL_ENV, CONDA_PREFIX, .venv, or PATH"))
+    doubt: str | None = field(metadata=_says("Why another Python may be meant, if so"), default=None)
     version: str | None = None
     torch: TorchBuild | None = None
     libraries: dict[str, str] = field(metadata=_says("Installed versions by distribution name"), default_factory=dict)
     problem: str | None = None
+
+
+@dataclass
+class WorkspacePython:
+    """A Python at hand, by its files alone."""
+
+    __pydantic_config__ = _STRICT
+    path: str
+    kind: str = field(metadata=_says("venv, uv, poetry, pipenv, conda, pixi or system"))
+    source: str = field(metadata=_says("What offers it, e.g. .venv in the working folder"))
+    version: str | None = None
+    has_torch: bool | None = field(metadata=_says("null where no folder of packages was found"), default=None)
+    torch: str | None = field(metadata=_says("torch's version"), default=None)
+    chosen: bool = field(metadata=_says("It is the experiment's Python"), default=False)
+    also: list[str] = field(metadata=_says("Jupyter kernels that start it"), default_factory=list)
 
 
 @dataclass
