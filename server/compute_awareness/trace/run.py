@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..hardware.probe.child import Finished, run_child
+from ..hardware.probe.child import Finished, run_child, scratch_folder
 from ..hardware.probe.interpreter import child_environment
 from ..hardware.probe.pythons.choose import Choice, choose_python
 
@@ -57,8 +56,7 @@ def run_worker(
     env |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"}
     source = (script or Path(__file__).with_name("worker.py")).read_text(encoding="utf-8")
-    with tempfile.TemporaryDirectory(prefix="compute-awareness-", ignore_cleanup_errors=True) as folder:
-        clean = Path(folder)
+    with scratch_folder() as clean:
         (clean / "worker.py").write_text(source, encoding="utf-8")
         (clean / "job.json").write_text(json.dumps(job | {"memory_limit": memory_limit}), encoding="utf-8")
         try:

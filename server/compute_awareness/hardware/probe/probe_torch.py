@@ -2,6 +2,7 @@
 
 It writes two JSON objects, each between markers because other code may print on import: first what needs no
 import, then torch as it reports itself. Whatever happens in the second leaves the first standing.
+Arguments: the token of the markers, the seconds after which it ends whatever happens, names of libraries.
 """
 
 import json
@@ -10,8 +11,22 @@ import sys
 
 
 def say(stage, facts):
-    text = "\n<<compute-awareness %s>>%s<<end>>\n" % (stage, json.dumps(facts))  # noqa: UP031
+    text = "\n<<%s %s>>%s<<end>>\n" % (sys.argv[1], stage, json.dumps(facts))  # noqa: UP031
     os.write(1, text.encode("utf-8"))
+
+
+def bind(seconds):
+    """Limits that hold for whatever an import does: no core file, no large file, no life after the asker's."""
+    try:
+        import resource
+        import signal
+
+        signal.alarm(seconds)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (16 << 20, 16 << 20))
+    except (ImportError, OSError, ValueError):
+        # Windows has neither.
+        pass
 
 
 def installed(names):
@@ -76,7 +91,8 @@ def torch_alive():
     }
 
 
-def main(names):
+def main(seconds, *names):
+    bind(int(seconds))
     # "-c" puts the working folder first on the path: nothing there is meant.
     sys.path[:] = [entry for entry in sys.path if entry]
     libraries = installed(names)
@@ -97,4 +113,4 @@ def main(names):
     os._exit(0)
 
 
-main(sys.argv[1:])
+main(*sys.argv[2:])
