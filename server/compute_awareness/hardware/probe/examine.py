@@ -128,6 +128,8 @@ def summarise(
             build = "torch not known" if interpreter.problem else "no torch"
         elif torch.cuda_build:
             build = f"torch {torch.version} for CUDA {torch.cuda_build}"
+        elif torch.hip_build or torch.xpu_build:
+            build = f"torch {torch.version} for {'ROCm' if torch.hip_build else 'XPU'}"
         else:
             build = f"torch {torch.version} without CUDA"
         python = f", {build} in {interpreter.path}"

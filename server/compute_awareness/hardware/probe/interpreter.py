@@ -99,13 +99,21 @@ def _add_torch(report: Interpreter, on_disk: Any, alive: Any, done: Finished, li
         report.problem = f"importing torch failed: {_one_line(alive['error'])}"
     if alive is None or "error" in alive:
         if version is not None:
-            report.torch = TorchBuild(version=version, cuda_build=_text(on_disk.get("cuda")))
+            report.torch = TorchBuild(
+                version=version,
+                cuda_build=_text(on_disk.get("cuda")),
+                hip_build=_text(on_disk.get("hip")),
+                xpu_build=_text(on_disk.get("xpu")),
+            )
         return
     arches = alive.get("arch_list")
     report.torch = TorchBuild(
         version=_text(alive.get("version")) or version or "unknown",
         cuda_build=_text(alive.get("cuda")),
+        hip_build=_text(alive.get("hip")),
+        xpu_build=_text(alive.get("xpu")),
         cuda_available=alive.get("cuda_available") is True,
+        xpu_available=alive.get("xpu_available") is True,
         mps_available=alive.get("mps_available") is True,
         allocated_bytes=_count(alive.get("allocated")),
         reserved_bytes=_count(alive.get("reserved")),

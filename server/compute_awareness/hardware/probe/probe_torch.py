@@ -60,7 +60,7 @@ def torch_on_disk():
         for target in targets:
             if isinstance(target, ast.Name) and isinstance(value, ast.Constant):
                 facts[target.id] = value.value
-    return {"version": facts.get("__version__"), "cuda": facts.get("cuda")}
+    return {"version": facts.get("__version__"), **{name: facts.get(name) for name in ("cuda", "hip", "xpu")}}
 
 
 def torch_alive():
@@ -69,8 +69,10 @@ def torch_alive():
     cuda_available = bool(torch.cuda.is_available())
     mps = getattr(torch.backends, "mps", None)
     mps_available = bool(mps is not None and mps.is_available())
+    xpu = getattr(torch, "xpu", None)
     arches = list(torch.cuda.get_arch_list())
-    if not arches and torch.version.cuda:
+    hip = getattr(torch.version, "hip", None)
+    if not arches and (torch.version.cuda or hip):
         # get_arch_list is empty without a card, though the build has its list.
         arches = (torch._C._cuda_getArchFlags() or "").split()
     allocated = reserved = None
@@ -83,7 +85,10 @@ def torch_alive():
     return {
         "version": str(torch.__version__),
         "cuda": torch.version.cuda,
+        "hip": hip,
+        "xpu": getattr(torch.version, "xpu", None),
         "cuda_available": cuda_available,
+        "xpu_available": bool(xpu is not None and xpu.is_available()),
         "mps_available": mps_available,
         "arch_list": arches,
         "allocated": allocated,

@@ -92,8 +92,11 @@ class TorchBuild:
 
     __pydantic_config__ = _STRICT
     version: str
-    cuda_build: str | None = field(metadata=_says("CUDA the wheel was built for; null = CPU-only"), default=None)
-    cuda_available: bool = False
+    cuda_build: str | None = field(metadata=_says("CUDA the wheel was built for; null = no CUDA build"), default=None)
+    hip_build: str | None = field(metadata=_says("HIP it was built for, in a build for AMD's ROCm"), default=None)
+    xpu_build: str | None = field(metadata=_says("oneAPI it was built for, in a build for Intel's XPU"), default=None)
+    cuda_available: bool = field(metadata=_says("torch.cuda.is_available(), true on ROCm too"), default=False)
+    xpu_available: bool = False
     mps_available: bool = False
     allocated_bytes: int | None = field(
         metadata=_says("torch.cuda.memory_allocated in the probing process"), default=None
