@@ -171,6 +171,8 @@ def test_a_release_without_a_build_for_the_card_points_to_another():
     assert "torch 2.15: the cu126 build" in diagnose(compute)[0].cure
     compute.driver_cuda_version = "11.4"
     assert [f.id for f in diagnose(compute)] == ["driver_too_old", "card_too_old"]
+    assert "torch 2.0: the cu117 build" in diagnose(compute)[1].cure
+    compute.driver_cuda_version = "10.2"
     assert "build has code" not in diagnose(compute)[1].cure
 
 

@@ -15,12 +15,13 @@ from .probe.report import (
     Interpreter,
     ProbeProblem,
     TorchBuild,
+    UnmetRequirement,
     WorkspacePython,
 )
 
 __all__ = [
     "Accelerator", "Compute", "Environment", "EnvironmentLayer", "GpuProcess", "Host", "Interpreter", "ProbeProblem",
-    "TorchBuild", "WorkspacePython", "as_compute",
+    "TorchBuild", "UnmetRequirement", "WorkspacePython", "as_compute",
 ]  # fmt: skip
 
 

@@ -23,6 +23,7 @@ _CHANGES_KEPT = 3
 _GPUS_KEPT = 2
 _PLATFORMS_KEPT = 3
 _CARDS_KEPT = 2
+_UNMET_KEPT = 3
 _MATCHES_KEPT = 2
 
 
@@ -43,7 +44,10 @@ def concise_compute(compute: Compute) -> Compute:
     layers = [replace(layer, evidence=[], details={}) for layer in compute.environment.layers]
     cards = [replace(card, processes=[], uuid=None) for card in compute.accelerators]
     environment = replace(compute.environment, layers=layers)
-    return compute.model_copy(update={"environment": environment, "accelerators": cards, "interpreters": []})
+    python = replace(compute.python, unmet=compute.python.unmet[:_UNMET_KEPT]) if compute.python else None
+    return compute.model_copy(
+        update={"environment": environment, "accelerators": cards, "python": python, "interpreters": []}
+    )
 
 
 def concise_estimate(estimate: Estimate) -> Estimate:

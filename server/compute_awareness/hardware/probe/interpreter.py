@@ -13,9 +13,14 @@ from ...errors import InputError
 from .child import Finished, run_child, scratch_folder
 from .embedded import program
 from .pythons.choose import Choice
-from .report import Interpreter, TorchBuild
+from .report import Interpreter, TorchBuild, UnmetRequirement
 
-LIBRARIES = ("torch", "transformer-lens", "sae-lens", "nnsight", "transformers", "accelerate", "bitsandbytes")
+LIBRARIES = (
+    "torch", "transformer-lens", "sae-lens", "nnsight", "transformers", "accelerate", "bitsandbytes", "peft",
+    "dictionary-learning", "circuit-tracer", "eai-sparsify", "pyvene", "sae-dashboard", "datasets", "huggingface-hub",
+    "tokenizers", "safetensors", "numpy", "triton", "flash-attn", "xformers",
+)  # fmt: skip
+_UNMET_CAP = 40
 ANSWER_LIMIT_S = 8.0
 IMPORT_LIMIT_S = 20.0
 _OLDEST = (3, 8)
@@ -81,6 +86,7 @@ def probe_python(
         return _not_a_python(choice, report, "it does not run Python code")
     report.version = _text(first.get("version")) or report.version
     report.libraries = _texts(first.get("libraries"))
+    report.unmet = _unmet(_stage(done.out, token, "unmet"))
     _add_torch(report, first.get("torch"), _stage(done.out, token, "torch"), done, limit)
     return report
 
@@ -163,6 +169,13 @@ def _stage(out: str, token: str, name: str) -> dict[str, Any] | None:
 def _text(value: Any) -> str | None:
     """A short text; None for anything else, since a package may say of itself what it likes."""
     return value if isinstance(value, str) and 0 < len(value) <= 200 else None
+
+
+def _unmet(said: dict[str, Any] | None) -> list[UnmetRequirement]:
+    rows = (said or {}).get("unmet")
+    triples = [row for row in rows if isinstance(row, list) and len(row) == 3] if isinstance(rows, list) else []
+    named = [(by, needs, found) for by, needs, found in triples if _text(by) and _text(needs)]
+    return [UnmetRequirement(by, needs, _text(found)) for by, needs, found in named[:_UNMET_CAP]]
 
 
 def _texts(value: Any) -> dict[str, str]:

@@ -1,10 +1,12 @@
 """Given as text to the experiment's Python (3.8 or newer, standard library only): what is installed there.
 
-It writes two JSON objects, each between markers because other code may print on import: first what needs no
-import, then torch as it reports itself. Whatever happens in the second leaves the first standing.
+It writes three JSON objects, each between markers because other code may print on import: what needs no import,
+which requirements of the libraries are not met, and torch as it reports itself. Whatever happens in a later one
+leaves the earlier ones standing.
 Arguments: the token of the markers, the seconds after which it ends whatever happens, names of libraries.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -40,6 +42,44 @@ def installed(names):
             continue
         if isinstance(version, str):
             found[name] = version
+    return found
+
+
+def unmet(libraries):
+    """Requirements that are not met, by the libraries' own metadata: [library and version, requirement, found].
+
+    Versions and markers are compared by `packaging`, which pip brings along; nothing is said where neither is there.
+    """
+    from importlib import metadata
+
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:
+        from pip._vendor.packaging.requirements import Requirement
+
+    seen = {}
+
+    def version(name):
+        if name not in seen:
+            try:
+                seen[name] = metadata.version(name)
+            except Exception:
+                seen[name] = None
+        return seen[name]
+
+    found = []
+    for name in libraries:
+        for line in metadata.requires(name) or []:
+            try:
+                wanted = Requirement(line)
+                if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+                    continue
+                there = version(wanted.name)
+                if there is None or not wanted.specifier.contains(there, prereleases=True):
+                    found.append([name + " " + libraries[name], wanted.name + str(wanted.specifier), there])
+            except Exception:
+                # A requirement or a version that is not by the rules, as old packages have.
+                continue
     return found
 
 
@@ -107,6 +147,8 @@ def main(seconds, *names):
         on_disk = None
     version = "%d.%d.%d" % sys.version_info[:3]  # noqa: UP031
     say("installed", {"version": version, "libraries": libraries, "torch": on_disk})
+    with contextlib.suppress(Exception):
+        say("unmet", {"unmet": unmet(libraries)})
     if on_disk is None and "torch" not in libraries:
         return
     try:

@@ -108,6 +108,16 @@ class TorchBuild:
 
 
 @dataclass
+class UnmetRequirement:
+    """What an installed library asks for by its own package metadata and does not find."""
+
+    __pydantic_config__ = _STRICT
+    by: str = field(metadata=_says("The library and its version"))
+    needs: str = field(metadata=_says("e.g. transformers<6.0.0,>=4.38.1"))
+    found: str | None = field(metadata=_says("The version that is there; null = not installed"), default=None)
+
+
+@dataclass
 class Interpreter:
     """The experiment's Python, looked at from outside in a child process."""
 
@@ -118,6 +128,9 @@ class Interpreter:
     version: str | None = None
     torch: TorchBuild | None = None
     libraries: dict[str, str] = field(metadata=_says("Installed versions by distribution name"), default_factory=dict)
+    unmet: list[UnmetRequirement] = field(
+        metadata=_says("Requirements of these libraries that are not met"), default_factory=list
+    )
     problem: str | None = None
 
 
