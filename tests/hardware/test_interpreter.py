@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from compute_awareness.errors import InputError
 from compute_awareness.hardware.detect import detect
 from compute_awareness.hardware.probe import interpreter
-from compute_awareness.hardware.probe.child import run_child
+from compute_awareness.hardware.probe.child import Finished, run_child
 from compute_awareness.hardware.probe.interpreter import probe_python
 from compute_awareness.hardware.probe.pythons import choose
 from compute_awareness.hardware.probe.pythons.choose import Choice, choose_python
+from compute_awareness.hardware.probe.report import Interpreter
 
 PLAIN = {"PATH": os.defpath}
 
@@ -378,6 +384,26 @@ def test_a_torch_that_lies_about_its_types_is_unknown_not_a_failure(tmp_path):
     assert (found.torch.allocated_bytes, found.torch.arch_list) == (None, ["sm_80"])
 
 
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=6),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["version", "cuda", "hip", "error", "arch_list", "unmet"]), inner)
+    ),
+    max_leaves=10,
+)
+OBJECTS = st.dictionaries(st.sampled_from(["version", "cuda", "arch_list", "allocated", "error", "unmet"]), VALUES)
+
+
+@given(first=VALUES, second=OBJECTS | st.none(), libraries=VALUES)
+def test_whatever_the_child_says_makes_a_report(first, second, libraries):
+    report = Interpreter(path="p", source="s", libraries=interpreter._texts(libraries))
+    report.unmet = interpreter._unmet(second)
+    interpreter._add_torch(report, first, second, Finished("", "", 0), 1.0)
+    assert TypeAdapter(Interpreter).validate_json(json.dumps(asdict(report)), strict=True) == report
+    assert report.torch is None or (report.torch.allocated_bytes or 0) >= 0
+
+
 def test_the_users_packages_are_still_seen(around, tmp_path):
     home = Path(around.environ["HOME"])
     minor = "python{}.{}".format(*sys.version_info[:2])
@@ -392,7 +418,7 @@ def test_the_users_packages_are_still_seen(around, tmp_path):
 def test_a_program_that_ends_early_leaves_neither_child_nor_folder(tmp_path):
     code = (
         "import sys, threading, time\n"
-        "from compute_awareness.hardware.probe.child import run_child, scratch_folder\n"
+        "from compute_awareness.hardware.probe.child import Finished, run_child, scratch_folder\n"
         "def probe():\n"
         "    with scratch_folder() as folder:\n"
         f"        run_child(['/bin/sh', '-c', 'echo $$ > {tmp_path}/pid; sleep 600'], {{}}, 600, cwd=folder)\n"

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from python_folders import add_torch, conda, fake_python, kernel, put, venv
 
-from compute_awareness.hardware.probe.pythons import project
+from compute_awareness.hardware.probe.pythons import choose, project
 from compute_awareness.hardware.probe.pythons.choose import Choice, choose_python
 from compute_awareness.hardware.probe.pythons.conda import listed_environments
 from compute_awareness.hardware.probe.pythons.folders import describe, environment_of, pyvenv_cfg, torch_version
@@ -184,6 +184,9 @@ def test_environment_yml_names_a_conda_environment(place):
     python = conda(place.home / "miniforge3/envs/interp", torch="2.9.1")
     conda(place.home / "miniforge3/envs/other")
     assert place.chosen() == Choice(python, "conda environment interp (environment.yml) of the working folder")
+    # What lies in the folder is nearer than what a file there names.
+    inside = venv(place.project / ".venv")
+    assert place.chosen().path == inside
 
 
 @pytest.mark.parametrize(
@@ -385,6 +388,15 @@ def test_a_notebook_kernel_takes_its_own_python(place):
     assert own == Choice(Path(sys.executable), "the Python this runs in")
     named = choose_python(".venv", place.environ, place.project, prefer_own=True, root=place.root)
     assert named is not None and named.explicit
+
+
+def test_as_a_script_on_another_machine_no_python_is_our_own(place, monkeypatch):
+    place.environ["VIRTUAL_ENV"] = sys.prefix
+    monkeypatch.setattr(choose.importlib.util, "find_spec", lambda name: None)
+    other = venv(place.project / ".venv")
+    assert place.chosen().path == other
+    monkeypatch.setitem(choose.EMBEDDED, "gpus.json", "{}")
+    assert place.chosen().source == "VIRTUAL_ENV"
 
 
 def test_doubt(place):

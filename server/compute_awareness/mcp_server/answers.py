@@ -24,6 +24,7 @@ _GPUS_KEPT = 2
 _PLATFORMS_KEPT = 3
 _CARDS_KEPT = 2
 _UNMET_KEPT = 3
+_BENEATH = frozenset(("datasets", "huggingface-hub", "tokenizers", "safetensors", "numpy", "triton"))
 _MATCHES_KEPT = 2
 
 
@@ -40,11 +41,15 @@ def answer(result: BaseModel, detail: str) -> CallToolResult:
 
 
 def concise_compute(compute: Compute) -> Compute:
-    """Without the evidence of the environment layers, the processes on each card, and the Pythons not chosen."""
+    """Without the evidence of the environment layers, the processes on each card, the Pythons not chosen, and the
+    libraries that others stand on."""
     layers = [replace(layer, evidence=[], details={}) for layer in compute.environment.layers]
     cards = [replace(card, processes=[], uuid=None) for card in compute.accelerators]
     environment = replace(compute.environment, layers=layers)
-    python = replace(compute.python, unmet=compute.python.unmet[:_UNMET_KEPT]) if compute.python else None
+    python = compute.python
+    if python is not None:
+        libraries = {name: version for name, version in python.libraries.items() if name not in _BENEATH}
+        python = replace(python, libraries=libraries, unmet=python.unmet[:_UNMET_KEPT])
     return compute.model_copy(
         update={"environment": environment, "accelerators": cards, "python": python, "interpreters": []}
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ....errors import InputError
+from ..embedded import EMBEDDED
 from .folders import executable, python_in
 from .listing import candidates
 
@@ -60,6 +61,9 @@ def choose_python(
 
 def is_own(path: Path) -> bool:
     """Whether `path` starts the environment this program runs in (its links lead out of it, so by folder)."""
+    if EMBEDDED:
+        # As a script on another machine it is installed nowhere: every Python there is the user's.
+        return False
     folders = {Path(sys.prefix), Path(sys.prefix) / "bin", Path(sys.prefix) / "Scripts"}
     if sys.executable:
         folders.add(Path(sys.executable).parent)

@@ -66,6 +66,14 @@ def home_of(environ: Mapping[str, str]) -> Path | None:
     return Path(home) if home and Path(home).is_absolute() else None
 
 
+def _real(path: Path) -> Path:
+    """Without links; the path itself where it is none that a system could have."""
+    try:
+        return Path(os.path.realpath(str(path)))
+    except (OSError, ValueError):
+        return path
+
+
 def python_in(folder: Path) -> Path | None:
     """The Python of the environment `folder`: of Linux and macOS, of a Windows venv, of conda on Windows."""
     for inside in ("bin/python", "bin/python3", "Scripts/python.exe", "python.exe"):
@@ -80,8 +88,8 @@ def environment_of(python: Path) -> Path:
     CPython looks for `pyvenv.cfg` beside the file as it was called and one folder up, and only else follows the
     links of the file itself (Modules/getpath.py of 3.11 to 3.14). conda-meta marks an environment as well.
     """
-    for given in (python, Path(os.path.realpath(str(python)))):
-        parent = Path(os.path.realpath(str(given.parent)))
+    for given in (python, _real(python)):
+        parent = _real(given.parent)
         folder = parent.parent if parent.name.lower() in ("bin", "scripts") else parent
         if is_folder(folder / "conda-meta") or small_text(folder / "pyvenv.cfg"):
             break
@@ -149,8 +157,7 @@ def _version(folder: Path, settings: Mapping[str, str], python: Path) -> str | N
         found = re.match(r"python-(\d+\.\d+(?:\.\d+)?)-", entry.name)
         if found:
             return found[1]
-    real = Path(os.path.realpath(str(python)))
-    for text in (folder.name, real.name):
+    for text in (folder.name, _real(python).name):
         # pyenv names the folder by the release; elsewhere the file has its minor version in its name.
         found = re.match(r"(?:python)?(3\.\d+(?:\.\d+)?)(?:\.exe)?$", text)
         if found:

@@ -35,24 +35,17 @@ def candidates(environ: Mapping[str, str], cwd: Path, root: Path = Path("/")) ->
 
     Behind them, only to be told: Jupyter's kernels and conda's other environments, which nobody uses unnamed.
     """
-    folder = environ.get("VIRTUAL_ENV")
-    python = python_in(Path(folder)) if folder else None
-    if python is not None:
-        yield Candidate(python, "VIRTUAL_ENV")
-    folder = environ.get("CONDA_PREFIX")
-    conda = python_in(Path(folder)) if folder else None
-    base = conda is not None and bool(folder) and is_base(Path(str(folder)), environ)
-    if conda is not None and not base:
-        yield Candidate(conda, "CONDA_PREFIX")
-    for belongs in project_pythons(cwd, environ, root):
-        yield Candidate(*belongs)
-    if conda is not None and base:
-        yield Candidate(conda, "CONDA_PREFIX, conda's base")
     prefixes = []
-    for python, source in _on_path(environ):
+    for python, source in _choosable(environ, cwd, root):
         prefixes.append(environment_of(python))
         yield Candidate(python, source)
-    yield from (Candidate(python, source, False) for python, source in _only_told(environ, cwd, root, prefixes))
+    for kernel in kernels(environ, dict.fromkeys(prefixes), root):
+        yield Candidate(kernel.python, f"Jupyter kernel {kernel.name}", False)
+    for folder in dict.fromkeys(conda_environments(environ, root)):
+        inside = python_in(folder)
+        if inside is not None:
+            name = "base" if is_base(folder, environ) else folder.name
+            yield Candidate(inside, f"conda environment {name}", False)
 
 
 def offered(
@@ -116,6 +109,21 @@ def _named(entry: WorkspacePython) -> str:
     return f"{entry.path} ({entry.source}{', torch ' + entry.torch if entry.torch else ''})"
 
 
+def _choosable(environ: Mapping[str, str], cwd: Path, root: Path) -> Iterator[tuple[Path, str]]:
+    active, conda = (
+        python_in(Path(environ[name])) if environ.get(name) else None for name in ("VIRTUAL_ENV", "CONDA_PREFIX")
+    )
+    base = conda is not None and is_base(Path(environ["CONDA_PREFIX"]), environ)
+    if active is not None:
+        yield active, "VIRTUAL_ENV"
+    if conda is not None and not base:
+        yield conda, "CONDA_PREFIX"
+    yield from project_pythons(cwd, environ, root)
+    if conda is not None and base:
+        yield conda, "CONDA_PREFIX, conda's base"
+    yield from _on_path(environ)
+
+
 def _on_path(environ: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
     for folder in environ.get("PATH", os.defpath).split(os.pathsep):
         # Windows puts stand-ins here that open the shop instead of a Python.
@@ -135,15 +143,3 @@ def _behind_shim(path: Path, environ: Mapping[str, str]) -> Path:
     names = environ.get("PYENV_VERSION", "").split(":")[0] or small_text(place / "version").strip().split("\n")[0]
     named = python_in(place / "versions" / names) if names and "\0" not in names else None
     return named or path
-
-
-def _only_told(environ: Mapping[str, str], cwd: Path, root: Path, prefixes: list[Path]) -> Iterator[tuple[Path, str]]:
-    folders = [Path(environ[name]) for name in ("VIRTUAL_ENV", "CONDA_PREFIX") if environ.get(name)]
-    folders += [environment_of(belongs.python) for belongs in project_pythons(cwd, environ, root)]
-    for kernel in kernels(environ, dict.fromkeys([*folders, *prefixes]), root):
-        yield kernel.python, f"Jupyter kernel {kernel.name}"
-    for folder in dict.fromkeys(conda_environments(environ, root)):
-        python = python_in(folder)
-        if python is not None:
-            name = "base" if is_base(folder, environ) else folder.name
-            yield python, f"conda environment {name}"

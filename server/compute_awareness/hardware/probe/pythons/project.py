@@ -49,7 +49,7 @@ def project_pythons(cwd: Path, environ: Mapping[str, str], root: Path) -> Iterat
     """The project's Pythons in the order in which its own tools would take them, nearest folder first.
 
     In each folder: what VS Code is told to use, then what the manager shown by its lock file made, then `.venv`,
-    `venv` and any other environment that lies there.
+    `venv` and any other environment that lies there, then the conda environment that an environment.yml names.
     """
     folders = project_folders(cwd, environ)
     for folder in folders:
@@ -66,6 +66,10 @@ def project_pythons(cwd: Path, environ: Mapping[str, str], root: Path) -> Iterat
             python = python_in(environment)
             if python is not None:
                 yield Belongs(python, f"{environment.name} in {where}")
+        for environment, why in _conda_file(folder, environ, root):
+            python = python_in(environment)
+            if python is not None:
+                yield Belongs(python, f"{why} of {where}")
     for folder in folders:
         yield from _pyenv(folder, environ)
 
@@ -113,6 +117,10 @@ def _managed(folder: Path, environ: Mapping[str, str], root: Path) -> Iterator[t
     pdm = small_text(folder / ".pdm-python").strip()
     if pdm and "\n" not in pdm and "\0" not in pdm:
         yield Path(pdm).parent.parent, "PDM environment (.pdm-python)"
+
+
+def _conda_file(folder: Path, environ: Mapping[str, str], root: Path) -> Iterator[tuple[Path, str]]:
+    """The environment whose name stands in an environment.yml, where conda has it."""
     for name in ("environment.yml", "environment.yaml"):
         said = re.search(r"^name:\s*[\"']?([\w.-]+)[\"']?\s*(?:#.*)?$", small_text(folder / name), re.MULTILINE)
         environment = named_environment(said[1], environ, root) if said else None
