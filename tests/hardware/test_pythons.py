@@ -356,6 +356,17 @@ def test_pythonpath_and_the_users_packages_count(place):
     assert place.one().torch == "2.8.0"
 
 
+def test_folders_that_a_pth_file_adds_count(place):
+    venv(place.project / ".venv")
+    site = place.project / ".venv/lib/python3.11/site-packages"
+    add_torch(place.home / "shared", "2.11.0")
+    lines = [f"# {place.home}/shared", f"import sys; sys.path.append('{place.home}/shared')", "/nowhere", "\0", ""]
+    put(site / "a.pth", "\n".join(lines))
+    assert place.one().has_torch is False
+    put(site / "b.pth", f"{place.home}/shared\n")
+    assert place.one().torch == "2.11.0"
+
+
 def test_what_an_uninstall_left_is_no_torch(tmp_path):
     put(tmp_path / "torch/lib/left.so")
     assert torch_version(tmp_path) is None

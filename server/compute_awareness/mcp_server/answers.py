@@ -24,6 +24,7 @@ _GPUS_KEPT = 2
 _PLATFORMS_KEPT = 3
 _CARDS_KEPT = 2
 _UNMET_KEPT = 3
+_PYTHONS_KEPT = 8
 _BENEATH = frozenset(("datasets", "huggingface-hub", "tokenizers", "safetensors", "numpy", "triton"))
 _MATCHES_KEPT = 2
 
@@ -38,6 +39,15 @@ def answer(result: BaseModel, detail: str) -> CallToolResult:
     data = {"summary": getattr(result, "summary", ""), **data}
     text = pydantic_core.to_json(data).decode()
     return CallToolResult(content=[TextContent(text=text)], structured_content=data)
+
+
+def full_compute(compute: Compute) -> Compute:
+    """All but the farthest of many Pythons and requirements: a report is read by a model, which pays by the word."""
+    python = compute.python
+    if python is not None:
+        python = replace(python, unmet=python.unmet[:_PYTHONS_KEPT])
+    kept = [entry for at, entry in enumerate(compute.interpreters) if at < _PYTHONS_KEPT or entry.chosen]
+    return compute.model_copy(update={"python": python, "interpreters": kept})
 
 
 def concise_compute(compute: Compute) -> Compute:

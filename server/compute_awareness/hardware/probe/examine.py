@@ -188,6 +188,11 @@ def _python(
         return None, offered(environ, cwd, root)
     interpreter = probe_python(choice, environ)
     listed = offered(environ, cwd, root, Candidate(choice.path, choice.source))
+    if interpreter.torch is not None:
+        # What it says of itself counts more than its files.
+        for entry in listed:
+            if entry.chosen:
+                entry.has_torch, entry.torch = True, interpreter.torch.version
     interpreter.doubt = doubt(listed, interpreter.torch is not None)
     return interpreter, listed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -112,13 +113,13 @@ def describe(python: Path, environ: Mapping[str, str]) -> Facts:
     settings = pyvenv_cfg(folder)
     kind = _kind(folder, settings)
     version = _version(folder, settings, python)
-    has_torch = None
-    for site in _sites(folder, settings, version, kind, environ):
+    sites = list(_sites(folder, settings, version, kind, environ))
+    # Folders that a .pth file adds come last on the path, and are looked for only where the others have no torch.
+    for site in itertools.chain(sites, itertools.chain.from_iterable(map(_added, sites))):
         torch = torch_version(site)
         if torch is not None:
             return Facts(folder, kind, version, True, torch or None)
-        has_torch = False
-    return Facts(folder, kind, version, has_torch, None)
+    return Facts(folder, kind, version, False if sites else None, None)
 
 
 def torch_version(site: Path) -> str | None:
@@ -131,6 +132,16 @@ def torch_version(site: Path) -> str | None:
         return None
     said = re.search(r"^__version__[^=\n]*=\s*['\"]([\w.+!-]{1,60})['\"]", text, re.MULTILINE)
     return said[1] if said else ""
+
+
+def _added(site: Path) -> Iterator[Path]:
+    """The folders that the .pth files in `site` put on the path (site.py, addpackage)."""
+    for file in [entry for entry in entries(site, 5000) if entry.suffix == ".pth"][:50]:
+        for line in small_text(file).splitlines()[:50]:
+            if line.strip() and not line.startswith(("#", "import ", "import\t")):
+                folder = site / line.strip()
+                if is_folder(folder):
+                    yield folder
 
 
 def _kind(folder: Path, settings: Mapping[str, str]) -> str:
