@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from compute_awareness.hardware.interpreter import child_environment
+from compute_awareness.hardware.probe.interpreter import child_environment
 from compute_awareness.trace import worker
 from compute_awareness.trace.extrapolate import extend
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from ..hardware.compute import Accelerator, Compute
+from ..hardware.compute import Accelerator, Compute, TorchBuild
 from ..units import duration, gib
 from .show import bullets, heading, pairs, say, screen, table, text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..hardware.diagnose import Finding
+    from ..hardware.finding import Finding
 
 SEVERITY = {"error": ("ERROR", "bold red"), "warning": ("WARNING", "bold yellow"), "info": ("note", "dim")}
 
@@ -159,8 +159,9 @@ def _show_python(to: Console, compute: Compute) -> None:
     torch = python.torch
     on_gpu = None
     if torch is not None:
-        backends = [n for n, there in (("cuda", torch.cuda_available), ("mps", torch.mps_available)) if there]
-        build = f"built for CUDA {torch.cuda_build}" if torch.cuda_build else "CPU-only build"
+        backends = [n for n, there in _backends(torch) if there]
+        builds = (("CUDA", torch.cuda_build), ("ROCm (HIP)", torch.hip_build), ("XPU", torch.xpu_build))
+        build = next((f"built for {name} {of}" for name, of in builds if of), "CPU-only build")
         on_gpu = f"{torch.version}, {build}, available: {', '.join(backends) or 'cpu only'}"
     held = None
     if torch is not None and torch.allocated_bytes is not None:
@@ -175,5 +176,24 @@ def _show_python(to: Console, compute: Compute) -> None:
             ("torch memory", held),
             ("libraries", libraries),
             ("problem", python.problem),
+            ("not sure", python.doubt),
         ],
     )
+    _show_other_pythons(to, compute)
+
+
+def _backends(torch: TorchBuild) -> list[tuple[str, bool]]:
+    gpu = "rocm" if torch.hip_build else "cuda"
+    return [(gpu, torch.cuda_available), ("mps", torch.mps_available), ("xpu", torch.xpu_available)]
+
+
+def _show_other_pythons(to: Console, compute: Compute) -> None:
+    others = [entry for entry in compute.interpreters if not entry.chosen]
+    if not others:
+        return
+    heading(to, "Other Pythons at hand (not started; choose one with --python)")
+    rows = []
+    for entry in others:
+        torch = {True: entry.torch or "yes", False: "none", None: "?"}[entry.has_torch]
+        rows.append((entry.path, entry.kind, entry.version or "?", torch, "; ".join([entry.source, *entry.also])))
+    table(to, ("Python", "kind", "version", "torch", "offered by"), rows)

@@ -17,11 +17,13 @@ from .probe.report import (
     Limits,
     ProbeProblem,
     TorchBuild,
+    UnmetRequirement,
+    WorkspacePython,
 )
 
 __all__ = [
     "Accelerator", "Compute", "Environment", "EnvironmentLayer", "GpuProcess", "Host", "Interpreter", "JobLimits",
-    "Limits", "ProbeProblem", "TorchBuild", "as_compute",
+    "Limits", "ProbeProblem", "TorchBuild", "UnmetRequirement", "WorkspacePython", "as_compute",
 ]  # fmt: skip
 
 
@@ -37,6 +39,9 @@ class Compute(BaseModel):
         default=None, description="Highest CUDA the NVIDIA driver supports, e.g. 13.0"
     )
     python: Interpreter | None = None
+    interpreters: list[WorkspacePython] = Field(
+        default_factory=list, description="Pythons at hand by their files, nearest first, at most 20"
+    )
     settings: dict[str, str] = Field(
         default_factory=dict,
         description="Environment variables set here that change a run, e.g. HF_HUB_OFFLINE, CUDA_VISIBLE_DEVICES",

@@ -23,6 +23,9 @@ _CHANGES_KEPT = 3
 _GPUS_KEPT = 2
 _PLATFORMS_KEPT = 3
 _CARDS_KEPT = 2
+_UNMET_KEPT = 3
+_PYTHONS_KEPT = 8
+_BENEATH = frozenset(("datasets", "huggingface-hub", "tokenizers", "safetensors", "numpy", "triton"))
 _MATCHES_KEPT = 2
 
 
@@ -38,8 +41,18 @@ def answer(result: BaseModel, detail: str) -> CallToolResult:
     return CallToolResult(content=[TextContent(text=text)], structured_content=data)
 
 
+def full_compute(compute: Compute) -> Compute:
+    """All but the farthest of many Pythons and requirements: a report is read by a model, which pays by the word."""
+    python = compute.python
+    if python is not None:
+        python = replace(python, unmet=python.unmet[:_PYTHONS_KEPT])
+    kept = [entry for at, entry in enumerate(compute.interpreters) if at < _PYTHONS_KEPT or entry.chosen]
+    return compute.model_copy(update={"python": python, "interpreters": kept})
+
+
 def concise_compute(compute: Compute) -> Compute:
-    """Without the evidence of the layers and what any but the first implies, processes on cards, and ulimits."""
+    """Without the evidence of the layers and what any but the first implies, processes on cards, ulimits, the Pythons
+    not chosen, and the libraries that others stand on."""
     first = compute.environment.primary
     layers = [
         replace(layer, evidence=[], details={}, implies=layer.implies if layer.id == first else {})
@@ -51,7 +64,14 @@ def concise_compute(compute: Compute) -> Compute:
     limits = compute.limits
     if limits is not None:
         limits = type(limits)(job=limits.job) if limits.job else None
-    update = {"environment": environment, "accelerators": cards, "host": host, "limits": limits}
+    python = compute.python
+    if python is not None:
+        libraries = {name: version for name, version in python.libraries.items() if name not in _BENEATH}
+        python = replace(python, libraries=libraries, unmet=python.unmet[:_UNMET_KEPT])
+    update = {
+        "environment": environment, "accelerators": cards, "host": host, "limits": limits, "python": python,
+        "interpreters": [],
+    }  # fmt: skip
     return compute.model_copy(update=update)
 
 

@@ -17,13 +17,24 @@ from ...units import gib
 from .apple import probe_apple
 from .environment import harmless, probe_environment, tell_accelerators
 from .host import existing, free_disk, free_inodes, hugging_face_cache, probe_host
-from .interpreter import ANSWER_LIMIT_S, IMPORT_LIMIT_S, choose_python, probe_python
+from .interpreter import ANSWER_LIMIT_S, IMPORT_LIMIT_S, probe_python
 from .job import probe_job
 from .limits import probe_limits
 from .mounts import mount_of, read_mounts
 from .nvidia import NO_DRIVER, NVML_LIMIT_S, SMI_LIMIT_S, NvidiaReport, probe_nvidia
+from .pythons.choose import choose_python
+from .pythons.listing import Candidate, doubt, offered
 from .quota import QUOTA_LIMIT_S, probe_quota
-from .report import Accelerator, Environment, EnvironmentLayer, Host, Interpreter, Limits, ProbeProblem
+from .report import (
+    Accelerator,
+    Environment,
+    EnvironmentLayer,
+    Host,
+    Interpreter,
+    Limits,
+    ProbeProblem,
+    WorkspacePython,
+)
 
 _FILE_LIMIT_S = 5.0
 # What a child may overrun its limit by while it is being killed.
@@ -66,7 +77,7 @@ def examine(
     }
     if with_python:
         limit = 2 * ANSWER_LIMIT_S + IMPORT_LIMIT_S + _GRACE_S
-        probes["python"] = (lambda: _python(python, variables, folder), limit)
+        probes["python"] = (lambda: _python(python, variables, folder, root), limit)
     found, problems = _side_by_side(probes)
 
     host = found.get("host") or Host(
@@ -87,7 +98,8 @@ def examine(
         for card in cards:
             _fill_from_ram(card, host)
     problems = [*nvidia.problems, *problems]
-    interpreter: Interpreter | None = found.get("python")
+    interpreter: Interpreter | None
+    interpreter, interpreters = found.get("python") or (None, [])
     if with_python and interpreter is None and not any(p.probe == "python" for p in problems):
         problems.append(ProbeProblem(probe="python", reason="no Python was found; name one with --python"))
     environment = found.get("environment") or _unknown_place()
@@ -99,6 +111,7 @@ def examine(
         "driver_version": nvidia.driver_version,
         "driver_cuda_version": nvidia.driver_cuda_version,
         "python": interpreter,
+        "interpreters": interpreters,
         "settings": _settings(variables),
         "limits": limits,
         "problems": problems,
@@ -140,6 +153,8 @@ def summarise(
             build = "torch not known" if interpreter.problem else "no torch"
         elif torch.cuda_build:
             build = f"torch {torch.version} for CUDA {torch.cuda_build}"
+        elif torch.hip_build or torch.xpu_build:
+            build = f"torch {torch.version} for {'ROCm' if torch.hip_build else 'XPU'}"
         else:
             build = f"torch {torch.version} without CUDA"
         python = f", {build} in {interpreter.path}"
@@ -189,9 +204,22 @@ def _side_by_side(probes: Mapping[str, tuple[Callable[[], Any], float]]) -> tupl
     return found, problems
 
 
-def _python(python: str | None, environ: Mapping[str, str], cwd: Path) -> Any:
-    choice = choose_python(python, environ, cwd)
-    return None if choice is None else probe_python(choice, environ)
+def _python(
+    python: str | None, environ: Mapping[str, str], cwd: Path, root: Path, prefer_own: bool = False
+) -> tuple[Interpreter | None, list[WorkspacePython]]:
+    """The experiment's Python, and every Python at hand."""
+    choice = choose_python(python, environ, cwd, prefer_own, root)
+    if choice is None:
+        return None, offered(environ, cwd, root)
+    interpreter = probe_python(choice, environ)
+    listed = offered(environ, cwd, root, Candidate(choice.path, choice.source))
+    if interpreter.torch is not None:
+        # What it says of itself counts more than its files.
+        for entry in listed:
+            if entry.chosen:
+                entry.has_torch, entry.torch = True, interpreter.torch.version
+    interpreter.doubt = doubt(listed, interpreter.torch is not None)
+    return interpreter, listed
 
 
 def _disk(environ: Mapping[str, str], root: Path) -> dict[str, Any]:

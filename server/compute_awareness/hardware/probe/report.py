@@ -141,8 +141,11 @@ class TorchBuild:
 
     __pydantic_config__ = _STRICT
     version: str
-    cuda_build: str | None = field(metadata=_says("CUDA the wheel was built for; null = CPU-only"), default=None)
-    cuda_available: bool = False
+    cuda_build: str | None = field(metadata=_says("CUDA the wheel was built for; null = no CUDA build"), default=None)
+    hip_build: str | None = field(metadata=_says("HIP it was built for, in a build for AMD's ROCm"), default=None)
+    xpu_build: str | None = field(metadata=_says("oneAPI it was built for, in a build for Intel's XPU"), default=None)
+    cuda_available: bool = field(metadata=_says("torch.cuda.is_available(), true on ROCm too"), default=False)
+    xpu_available: bool = False
     mps_available: bool = False
     allocated_bytes: int | None = field(
         metadata=_says("torch.cuda.memory_allocated in the probing process"), default=None
@@ -154,16 +157,45 @@ class TorchBuild:
 
 
 @dataclass
+class UnmetRequirement:
+    """What an installed library asks for by its own package metadata and does not find."""
+
+    __pydantic_config__ = _STRICT
+    by: str = field(metadata=_says("The library and its version"))
+    needs: str = field(metadata=_says("e.g. transformers<6.0.0,>=4.38.1"))
+    found: str | None = field(metadata=_says("The version that is there; null = not installed"), default=None)
+
+
+@dataclass
 class Interpreter:
     """The experiment's Python, looked at from outside in a child process."""
 
     __pydantic_config__ = _STRICT
     path: str
     source: str = field(metadata=_says("Why this one: --python, VIRTUAL_ENV, CONDA_PREFIX, .venv, or PATH"))
+    doubt: str | None = field(metadata=_says("Why another Python may be meant, if so"), default=None)
     version: str | None = None
     torch: TorchBuild | None = None
     libraries: dict[str, str] = field(metadata=_says("Installed versions by distribution name"), default_factory=dict)
+    unmet: list[UnmetRequirement] = field(
+        metadata=_says("Requirements of these libraries that are not met"), default_factory=list
+    )
     problem: str | None = None
+
+
+@dataclass
+class WorkspacePython:
+    """A Python at hand, by its files alone."""
+
+    __pydantic_config__ = _STRICT
+    path: str
+    kind: str = field(metadata=_says("venv, uv, poetry, pipenv, conda, pixi or system"))
+    source: str = field(metadata=_says("What offers it, e.g. .venv in the working folder"))
+    version: str | None = None
+    has_torch: bool | None = field(metadata=_says("null where no folder of packages was found"), default=None)
+    torch: str | None = field(metadata=_says("torch's version"), default=None)
+    chosen: bool = field(metadata=_says("It is the experiment's Python"), default=False)
+    also: list[str] = field(metadata=_says("Jupyter kernels that start it"), default_factory=list)
 
 
 @dataclass
