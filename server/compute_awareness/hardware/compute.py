@@ -10,16 +10,18 @@ from .probe.report import (
     Accelerator,
     Environment,
     EnvironmentLayer,
+    GpuLinks,
     GpuProcess,
     Host,
     Interpreter,
     ProbeProblem,
+    Supports,
     TorchBuild,
 )
 
 __all__ = [
-    "Accelerator", "Compute", "Environment", "EnvironmentLayer", "GpuProcess", "Host", "Interpreter", "ProbeProblem",
-    "TorchBuild", "as_compute",
+    "Accelerator", "Compute", "Environment", "EnvironmentLayer", "GpuLinks", "GpuProcess", "Host", "Interpreter",
+    "ProbeProblem", "Supports", "TorchBuild", "as_compute",
 ]  # fmt: skip
 
 
@@ -30,6 +32,7 @@ class Compute(BaseModel):
     host: Host
     environment: Environment
     accelerators: list[Accelerator] = Field(default_factory=list)
+    links: list[GpuLinks] = Field(default_factory=list, description="How several GPUs are connected")
     driver_version: str | None = None
     driver_cuda_version: str | None = Field(
         default=None, description="Highest CUDA the NVIDIA driver supports, e.g. 13.0"

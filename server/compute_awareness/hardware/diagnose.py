@@ -5,27 +5,17 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any
 
 from ..units import gib
+from .card_findings import card_findings
+from .card_findings import label as _label
 from .compute import Accelerator, Compute, TorchBuild
+from .finding import Finding
+from .probe.capability import runs_on
 from .probe.nvidia import NO_DRIVER
 
 _ON = ("1", "on", "yes", "true")
-
-
-class Finding(BaseModel):
-    """One thing that is wrong or worth knowing."""
-
-    model_config = ConfigDict(extra="forbid")
-    id: str
-    severity: Literal["error", "warning", "info"]
-    message: str
-    cure: str = Field(
-        default="", description="What to do about it; empty where the message says it or nothing can be done"
-    )
 
 
 def diagnose(compute: Compute, download_bytes: int | None = None) -> list[Finding]:
@@ -37,32 +27,13 @@ def diagnose(compute: Compute, download_bytes: int | None = None) -> list[Findin
         *_probes(compute),
         *_torch(compute),
         *_hidden_cards(compute),
+        *card_findings(compute),
         *_disk(compute, download_bytes),
         *_libraries(compute),
         *_offline(compute),
     ]
     rank = {"error": 0, "warning": 1, "info": 2}
     return sorted(findings, key=lambda finding: rank[finding.severity])
-
-
-def runs_on(capability: str, arch: str, exact_only: frozenset[int] = frozenset({53, 62, 72, 87, 101})) -> bool:
-    """Whether code for `arch` (`sm_86`, `sm_90a`, `compute_90`) runs on a card of compute `capability` (`8.9`).
-
-    Machine code runs within its major from its minor on, except on Jetson's own chips (torch 2.13
-    torch/cuda/__init__.py, DEVICE_REQUIREMENT); PTX (`compute_…`) is compiled for anything newer.
-    """
-    found = re.fullmatch(r"(sm|compute)_(\d+)([af]?)", arch)
-    parts = re.fullmatch(r"(\d+)\.(\d+)", capability)
-    if found is None or parts is None:
-        return False
-    card, code = int(parts[1]) * 10 + int(parts[2]), int(found[2])
-    if found[3] == "a":
-        return card == code
-    if found[1] == "compute":
-        return card >= code
-    if card in exact_only or code in exact_only:
-        return card == code or (code, card) == (101, 110)
-    return card // 10 == code // 10 and card >= code
 
 
 def _probes(compute: Compute) -> list[Finding]:
@@ -74,7 +45,11 @@ def _probes(compute: Compute) -> list[Finding]:
     for card in compute.accelerators:
         if card.problem:
             text = f"{_label(card)}: {card.problem}"
-            findings.append(Finding(id="card_unusable", severity="warning", message=text))
+            covered = card.kind not in ("xpu", "tpu")
+            findings.append(Finding(
+                id="card_unusable" if covered else "card_not_covered", severity="warning" if covered else "info",
+                message=text,
+            ))  # fmt: skip
     return findings
 
 
@@ -251,10 +226,6 @@ def _offline(compute: Compute) -> list[Finding]:
         message=f"{' and '.join(on)} set: nothing that is not in the cache will be downloaded",
         cure="Unset it to download, or make sure that the model is in the cache.",
     )]  # fmt: skip
-
-
-def _label(card: Accelerator) -> str:
-    return f"{card.name} (card {card.index})"
 
 
 def _release(version: str) -> str:

@@ -1,6 +1,6 @@
 """The probe as one script: what runs on a machine where this program is not installed.
 
-The script is this package's own `hardware/probe/` with the two modules and two tables it needs, as plain text that a
+The script is this package's own `hardware/probe/` with the two modules and the tables it needs, as plain text that a
 person can read before running it. It runs on any Python 3.8 or newer from standard input or in a notebook cell,
 writes nothing to disk, and prints the report as one line of JSON between two marks, because a login shell may print
 greetings around it.
@@ -16,7 +16,10 @@ BEGIN, END = "<<compute-awareness report>>", "<<end of report>>"
 
 _PACKAGE = "compute_awareness"
 _HERE = Path(__file__).parent
-_GPU_FIELDS = ("id", "vendor", "kind", "nvml_names", "nvml_total_mib", "sold_as_gb", "pci_ids")
+_GPU_FIELDS = (
+    "id", "name", "vendor", "kind", "arch", "compute_capability", "nvml_names", "nvml_total_mib",
+    "nvml_total_mib_other_ecc", "sold_as_gb", "pci_ids",
+)  # fmt: skip
 
 _LOADER = '''
 import importlib.abc, importlib.machinery, json, sys
@@ -107,7 +110,12 @@ def _tables() -> dict[str, object]:
         for told in ("sources", "source_date", "notes"):
             entry.pop(told, None)
     rows = [{name: row[name] for name in _GPU_FIELDS if row.get(name) is not None} for row in gpus]
-    return {"env_signals.json": {"environments": signals}, "gpus.json": {"gpus": rows}}
+    wheels = json.loads((facts / "torch_wheels.json").read_text(encoding="utf-8"))["wheels"]
+    return {
+        "env_signals.json": {"environments": signals},
+        "gpus.json": {"gpus": rows},
+        "torch_wheels.json": {"wheels": wheels},
+    }
 
 
 def _literal(text: str) -> str:

@@ -39,9 +39,16 @@ def answer(result: BaseModel, detail: str) -> CallToolResult:
 
 
 def concise_compute(compute: Compute) -> Compute:
-    """Without the evidence of the environment layers and the processes on each card."""
+    """Without the evidence of the environment layers, and of each card what a verdict does not need.
+
+    Processes, addresses and abilities are in the full answer; what would be free without other users' stays.
+    """
     layers = [replace(layer, evidence=[], details={}) for layer in compute.environment.layers]
-    cards = [replace(card, processes=[], uuid=None) for card in compute.accelerators]
+    left_out: dict[str, Any] = {
+        "processes": [], "processes_left_out": 0, "uuid": None, "pci": None, "supports": None, "persistence": None,
+        "ecc": None, "mig_instance": None,
+    }  # fmt: skip
+    cards = [replace(card, **left_out) for card in compute.accelerators]
     environment = replace(compute.environment, layers=layers)
     return compute.model_copy(update={"environment": environment, "accelerators": cards})
 

@@ -18,7 +18,8 @@ from .apple import probe_apple
 from .environment import harmless, probe_environment
 from .host import free_disk, hugging_face_cache, probe_host
 from .interpreter import ANSWER_LIMIT_S, IMPORT_LIMIT_S, choose_python, probe_python
-from .nvidia import NVML_LIMIT_S, SMI_LIMIT_S, NvidiaReport, probe_nvidia
+from .nvidia import NVML_LIMIT_S, SMI_LIMIT_S, probe_nvidia
+from .nvidia_cards import NvidiaReport
 from .report import Accelerator, Environment, EnvironmentLayer, Host, Interpreter, ProbeProblem
 
 _FILE_LIMIT_S = 5.0
@@ -81,6 +82,7 @@ def examine(
         "host": host,
         "environment": environment,
         "accelerators": cards,
+        "links": nvidia.links,
         "driver_version": nvidia.driver_version,
         "driver_cuda_version": nvidia.driver_cuda_version,
         "python": interpreter,
