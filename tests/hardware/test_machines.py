@@ -14,6 +14,7 @@ from compute_awareness.hardware.compute import as_compute
 from compute_awareness.hardware.detect import detect
 from compute_awareness.hardware.diagnose import diagnose
 from compute_awareness.hardware.probe import examine as module
+from compute_awareness.mcp_server.answers import answer, concise_compute
 from compute_awareness.units import MIB
 
 EXPECTED = {
@@ -64,6 +65,10 @@ def test_machine(name, with_driver, tmp_path, monkeypatch):
         if key in expect:
             assert getattr(compute, key) == expect[key]
     assert expect.get("summary", "") in compute.summary
+    # An assistant can afford to ask.
+    for shorter, detail, limit in ((concise_compute(compute), "concise", 400), (compute, "full", 2000)):
+        (content,) = answer(shorter, detail).content
+        assert len(content.text) / 4 <= limit
     # What another machine sends is the same report.
     assert as_compute(compute.model_dump(mode="json")) == compute
 

@@ -120,7 +120,7 @@ def _torch_for_amd(compute: Compute, cards: Sequence[Accelerator]) -> list[Findi
     """An AMD card needs torch built for ROCm, whose version says so."""
     torch = compute.python.torch if compute.python else None
     amd = [card for card in cards if card.kind == "rocm"]
-    if torch is None or not amd:
+    if torch is None or not amd or any(card.kind == "cuda" for card in cards):
         return []
     if not re.search(r"rocm|hip", torch.version) and not (torch.cuda_available and torch.cuda_build is None):
         return [Finding(

@@ -23,6 +23,8 @@ _CHANGES_KEPT = 3
 _GPUS_KEPT = 2
 _PLATFORMS_KEPT = 3
 _CARDS_KEPT = 2
+_CARDS_LISTED = 3
+_PAIRS_LISTED = 4
 _MATCHES_KEPT = 2
 
 
@@ -48,9 +50,16 @@ def concise_compute(compute: Compute) -> Compute:
         "processes": [], "processes_left_out": 0, "uuid": None, "pci": None, "supports": None, "persistence": None,
         "ecc": None, "mig_instance": None,
     }  # fmt: skip
-    cards = [replace(card, **left_out) for card in compute.accelerators]
+    usable = compute.usable()
+    ranked = [*usable, *(card for card in compute.accelerators if card not in usable)]
+    cards = [replace(card, **left_out) for card in ranked[:_CARDS_LISTED]]
+    summary = compute.summary
+    if len(cards) < len(ranked):
+        summary += f" Listed here: {len(cards)} of {len(ranked)} cards, those with most free memory first."
+    links = [replace(link, pairs=[*link.pairs[:_PAIRS_LISTED], "..."][: len(link.pairs)]) for link in compute.links]
     environment = replace(compute.environment, layers=layers)
-    return compute.model_copy(update={"environment": environment, "accelerators": cards})
+    update = {"environment": environment, "accelerators": cards, "links": links, "summary": summary}
+    return compute.model_copy(update=update)
 
 
 def concise_estimate(estimate: Estimate) -> Estimate:
@@ -143,6 +152,7 @@ def _where(compute: Compute) -> Compute:
         "summary": compute.summary if len(compute.accelerators) > _CARDS_KEPT else "",
         "python": None,
         "settings": {},
+        "links": [],
     }
     return shorter.model_copy(update=update)
 
