@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sysfs_trees import pci
 
 from compute_awareness.advice.place import seen_place
 from compute_awareness.hardware.detect import detect
@@ -16,17 +17,6 @@ from compute_awareness.hardware.diagnose import diagnose
 from compute_awareness.hardware.probe.intel import probe_intel, read_discovery, visible_intel
 from compute_awareness.hardware.probe.tpu import probe_tpu
 from compute_awareness.units import GIB
-
-
-def pci(root: Path, address: str, vendor: str, device: str, driver: str = "", kind: str = "0x030000") -> None:
-    folder = root / "sys/bus/pci/devices" / address
-    folder.mkdir(parents=True)
-    for name, text in (("vendor", vendor), ("device", device), ("class", kind), ("revision", "0x00")):
-        (folder / name).write_text(text + "\n")
-    if driver:
-        target = root / "sys/bus/pci/drivers" / driver
-        target.mkdir(parents=True, exist_ok=True)
-        (folder / "driver").symlink_to(target)
 
 
 def report(root: Path, **environ: str):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .nvidia_cards import NvidiaReport
 from .report import Accelerator
+from .sysfs import display_devices, entries, read
 
 # Jetson's chips: compute capability and name, by the device tree's `compatible` (CUDA programming guide, appendix).
 _JETSON = {
@@ -20,26 +21,15 @@ _JETSON = {
 
 def pci_nvidia_cards(root: Path) -> int:
     """Display controllers and 3D accelerators of vendor 0x10de on the PCI bus (Linux sysfs)."""
-    count = 0
-    try:
-        devices = sorted((root / "sys/bus/pci/devices").iterdir())
-    except OSError:
-        return 0
-    for device in devices:
-        # The same vendor sells the sound function and bridges beside the card; class 0x03 is display.
-        count += _read(device / "vendor") == "0x10de" and _read(device / "class").startswith("0x03")
-    return count
+    # The same vendor sells the sound function and bridges beside the card.
+    return len(display_devices(root, "0x10de"))
 
 
 def cards_in_proc(report: NvidiaReport, root: Path) -> None:
     """The cards of /proc/driver/nvidia, whose memory it does not tell, and the driver's version."""
-    version = re.search(r"NVRM version:.*?\s(\d+(?:\.\d+)+)\s", _read(root / "proc/driver/nvidia/version") + " ")
-    try:
-        folders = sorted((root / "proc/driver/nvidia/gpus").iterdir())
-    except OSError:
-        return
-    for index, folder in enumerate(folders):
-        told = dict(re.findall(r"^([\w ]+?):[ \t]*(.*)$", _read(folder / "information"), re.MULTILINE))
+    version = re.search(r"NVRM version:.*?\s(\d+(?:\.\d+)+)\s", read(root / "proc/driver/nvidia/version") + " ")
+    for index, folder in enumerate(entries(root / "proc/driver/nvidia/gpus")):
+        told = dict(re.findall(r"^([\w ]+?):[ \t]*(.*)$", read(folder / "information"), re.MULTILINE))
         minor = told.get("Device Minor", "").strip()
         there = not minor.isdigit() or (root / f"dev/nvidia{minor}").exists()
         uuid = told.get("GPU UUID", "").strip()
@@ -62,12 +52,12 @@ def cards_in_proc(report: NvidiaReport, root: Path) -> None:
 
 def jetson(root: Path) -> Accelerator | None:
     """The GPU of a Jetson board, which has no PCI address and, before JetPack 6, no NVML. Its memory is the RAM."""
-    compatible = _read(root / "proc/device-tree/compatible").split("\0")
+    compatible = read(root / "proc/device-tree/compatible").split("\0")
     chip = next((part[7:] for part in compatible if part.startswith("nvidia,tegra") and part[7:] in _JETSON), None)
     if chip is None:
         return None
     capability, family = _JETSON[chip]
-    model = _read(root / "proc/device-tree/model").strip("\0 ")
+    model = read(root / "proc/device-tree/model").strip("\0 ")
     return Accelerator(
         index=0,
         kind="cuda",
@@ -76,10 +66,3 @@ def jetson(root: Path) -> Accelerator | None:
         unified=True,
         processes_told=False,
     )
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
