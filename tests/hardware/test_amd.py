@@ -53,6 +53,16 @@ def test_the_run_is_counted_for_the_card(tmp_path):
     assert "torch_without_rocm" in with_torch("2.13.0+cu130", "13.0", False)
 
 
+def test_hidden_cards_are_found(tmp_path):
+    mi300x_box(tmp_path, 2)
+    write(tmp_path / "proc/meminfo", "MemTotal: 1000000000 kB\nMemAvailable: 900000000 kB")
+    environ = {"PATH": os.defpath, "ROCR_VISIBLE_DEVICES": "1", "CUDA_VISIBLE_DEVICES": "1"}
+    compute = detect(environ=environ, root=tmp_path, cwd=tmp_path, with_python=False)
+    found = {finding.id: finding.message for finding in diagnose(compute)}
+    assert "ROCR_VISIBLE_DEVICES=1 with CUDA_VISIBLE_DEVICES=1 hides all 2 AMD cards" in found["hidden_amd_gpus"]
+    assert "numbers from 0 again" in found["probe_amd"] and compute.usable() == []
+
+
 def test_cards_of_one_chip_are_told_apart_by_revision(tmp_path):
     amd_gpu(tmp_path, 1, 0x744C, 110000, 24 * GIB, revision="0xc8")
     write(tmp_path / "usr/share/libdrm/amdgpu.ids", "# names\n1.0.0\n744C,\tCC,\tAMD Radeon RX 7900 XT")

@@ -21,6 +21,7 @@ def card_findings(compute: Compute) -> list[Finding]:
         *_modes(usable),
         *_processes(cards),
         *_asleep(usable),
+        *_hidden_amd(compute),
         *_torch_for_amd(compute, usable),
     ]
 
@@ -113,6 +114,19 @@ def _asleep(cards: Sequence[Accelerator]) -> list[Finding]:
             "which takes seconds"
         ),
         cure="An administrator turns it on: nvidia-smi -pm 1, or the nvidia-persistenced service.",
+    )]  # fmt: skip
+
+
+def _hidden_amd(compute: Compute) -> list[Finding]:
+    amd = [card for card in compute.accelerators if card.kind == "rocm"]
+    names = ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
+    told = [f"{name}={compute.settings[name] or '(empty)'}" for name in names if name in compute.settings]
+    if not amd or not told or any(card.visible for card in amd):
+        return []
+    return [Finding(
+        id="hidden_amd_gpus", severity="error",
+        message=f"{' with '.join(told)} hides all {len(amd)} AMD card{'s' * (len(amd) > 1)}",
+        cure="Unset it, or set HIP_VISIBLE_DEVICES alone to the card to use, e.g. 0.",
     )]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from .nvidia_files import cards_in_proc, jetson, pci_nvidia_cards
 from .nvidia_nvml import ask_nvml
 from .nvidia_smi import ask_smi
 from .processes import name_processes
+from .sysfs import entries
 from .visible import visible_cards
 
 NVML_LIMIT_S = 10.0  # a box of eight cards without persistence mode takes seconds to wake them
@@ -63,6 +65,11 @@ def _without_a_driver(report: NvidiaReport, root: Path) -> None:
         report.add_problem(
             f"{on_bus} NVIDIA card{plural} in the machine (PCI) but no NVIDIA driver answers; install the "
             "driver, or start the container with access to the GPU (docker --gpus all, apptainer --nv)"
+        )
+    elif any(re.fullmatch(r"nvidia\d{1,3}", path.name) for path in entries(root / "dev")):
+        report.add_problem(
+            "an NVIDIA device file (/dev/nvidia0) is here, but no NVIDIA library and no nvidia-smi to ask about it; "
+            "in a container the NVIDIA container toolkit puts them there (docker --gpus all)"
         )
     elif report.driver_version is not None:
         report.add_problem("the NVIDIA driver is loaded but has no card for this program")
