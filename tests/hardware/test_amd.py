@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sysfs_trees import amd_gpu, mi300x_box, pci_gpu, write
 
@@ -193,7 +193,7 @@ def test_gfx_names():
     assert names == ["gfx942", "gfx90a", "gfx1151", "gfx1201", "gfx1036", "gfx908"]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(deadline=None, max_examples=60)
 @given(st.binary(max_size=200), st.sampled_from(["properties", "gpu_id", "mem_info_vram_total", "mem_info_vram_used"]))
 def test_any_file_is_survived_without_made_up_numbers(tmp_path_factory, content, name):
     root = tmp_path_factory.mktemp("sys")

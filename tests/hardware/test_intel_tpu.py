@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sysfs_trees import pci
 
@@ -64,6 +64,7 @@ def test_affinity_mask():
     assert visible_intel(2, "7,x") == []
 
 
+@settings(deadline=None)
 @given(
     st.text(max_size=200)
     | st.dictionaries(

@@ -6,12 +6,17 @@ import os
 import time
 from pathlib import Path
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from simulated_machines import load
 
 from compute_awareness.hardware.detect import detect
 from compute_awareness.hardware.probe.gpu_table import gpu_id
 from compute_awareness.hardware.probe.nvidia import NO_DRIVER, probe_nvidia
-from compute_awareness.hardware.probe.nvidia_files import pci_nvidia_cards
+from compute_awareness.hardware.probe.nvidia_cards import NvidiaReport
+from compute_awareness.hardware.probe.nvidia_files import cards_in_proc, jetson, pci_nvidia_cards
+from compute_awareness.hardware.probe.processes import name_processes
+from compute_awareness.hardware.probe.report import Accelerator, GpuProcess
 from compute_awareness.units import MIB
 
 
@@ -86,6 +91,33 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
+
+
+@settings(deadline=None)
+@given(
+    st.binary(max_size=200),
+    st.sampled_from(
+        [
+            "driver/nvidia/version",
+            "driver/nvidia/gpus/0/information",
+            "device-tree/compatible",
+            "device-tree/model",
+            "7/status",
+        ]
+    ),
+)
+def test_any_file_of_the_driver_is_survived(tmp_path_factory, content, name):
+    root = tmp_path_factory.mktemp("root")
+    for path, text in (("driver/nvidia/gpus/0/information", b"Model: X\n"), (name, content)):
+        (root / "proc" / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / "proc" / path).write_bytes(text)
+    report = NvidiaReport()
+    cards_in_proc(report, root)
+    assert report.cards[0].problem is not None
+    board = jetson(root)
+    known = [*report.cards, *([board] if board else [])]
+    name_processes([Accelerator(index=0, kind="cuda", name="X", processes=[GpuProcess(pid=7)])], root)
+    assert all(card.total_bytes is None and card.free_bytes is None for card in known)
 
 
 def test_nvidia_smi_that_fails_says_why(tmp_path):

@@ -103,7 +103,7 @@ def _card(index: int, line: Mapping[str, Any], mig_of: int | None = None) -> Acc
 
 def _judge(card: Accelerator, line: Mapping[str, Any]) -> None:
     """What keeps a process from using the card at all."""
-    share = re.search(r"-\d+([AB])$", card.name)
+    share = re.search(r"-\d+([AB])\d?$", card.name)
     if card.virtual == "vgpu" and share:
         # NVIDIA's vGPU guide: CUDA is there on Q and C profiles only.
         card.problem = f"a vGPU of the {share.group(1)} series, which has no CUDA; it takes one of the Q or C series"

@@ -9,13 +9,15 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree
+from typing import TYPE_CHECKING, Any
 
 from ...units import MIB
 from .child import Finished, run_child
 from .gpu_table import gpu_id, gpu_row
 from .nvidia_cards import NvidiaReport, cards_of
+
+if TYPE_CHECKING:
+    from xml.etree import ElementTree
 
 _OUTPUT_CAP = 8 << 20  # about 40 KB a card, more with many processes
 # Where it is when it is not on PATH: Linux within Windows, Windows.
@@ -94,6 +96,8 @@ def read_xml(text: str, report: NvidiaReport) -> list[dict[str, Any]]:
     """
     if "<!ENTITY" in text:
         return []  # never in a real one; an expansion can fill the memory
+    from xml.etree import ElementTree  # a machine without nvidia-smi does without
+
     try:
         root = ElementTree.fromstring(text)
     except (ElementTree.ParseError, ValueError, RecursionError):
