@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -15,7 +16,7 @@ from simulated_machines import cards_of, load, machine_names, write_files
 
 from compute_awareness.hardware.probe.nvidia import probe_nvidia
 from compute_awareness.hardware.probe.nvidia_cards import NvidiaReport
-from compute_awareness.hardware.probe.nvidia_smi import read_capabilities, read_slices, read_xml
+from compute_awareness.hardware.probe.nvidia_smi import read_capabilities, read_slices, read_topology, read_xml
 from compute_awareness.units import MIB
 
 MODES = {None: "N/A", 0: "Default", 2: "Prohibited", 3: "Exclusive_Process"}
@@ -86,6 +87,25 @@ def listing(machine: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def matrix(machine: dict[str, Any]) -> str:
+    """`nvidia-smi topo -m` of a machine, with a network card and affinities, as a terminal shows it."""
+    words = {0: "PIX", 10: "PIX", 20: "PXB", 30: "PHB", 40: "NODE", 50: "SYS"}
+    count = len(cards_of(machine))
+    names = [f"GPU{i}" for i in range(count)]
+    lines = ["\t" + "\t".join([f"\x1b[4m{names[0]}", *names[1:], "NIC0", "CPU Affinity", "NUMA Affinity\x1b[0m"])]
+    for i in range(count):
+        cells = []
+        for j in range(count):
+            pair = f"{min(i, j)}-{max(i, j)}"
+            link = next((k for k in machine.get("links", []) if pair in k.get("pairs", pair).split()), None)
+            lanes = link and link.get("nvlinks")
+            cells.append("X" if i == j else "?" if link is None else f"NV{lanes}" if lanes else words[link["level"]])
+        lines.append("\t".join([names[i], *cells, "SYS", "0-31", "0"]))
+    return "\n".join(
+        [*lines, "NIC0\t" + "\t".join(["SYS"] * count), "", "Legend:", "  X    = Self", "  NV#  = NVLinks"]
+    )
+
+
 def with_smi(machine: dict[str, Any], folder: Path) -> dict[str, str]:
     """Variables of a machine whose only NVIDIA program is nvidia-smi."""
     capable = "\n".join(f"{c['pci']}, {c['capability']}" for c in cards_of(machine) if "capability" in c)
@@ -94,6 +114,7 @@ def with_smi(machine: dict[str, Any], folder: Path) -> dict[str, str]:
     path.write_text(
         f'#!/bin/sh\ncase "$*" in\n"-q -x") printf %s {shlex.quote(xml(machine))};;\n'
         f'"-L") printf %s {shlex.quote(slices)};;\n'
+        f'"topo -m") printf %s {shlex.quote(matrix(machine) if machine.get("cards") else "")};;\n'
         f'"--query-gpu=pci.bus_id,compute_cap --format=csv,noheader") printf %s {shlex.quote(capable)};;\n'
         "*) exit 2;;\nesac\n"
     )
@@ -123,6 +144,10 @@ def test_the_same_cards_as_by_nvml(name, with_driver, tmp_path):
     by_nvml = probe_nvidia(with_driver(machine, **machine.get("environ", {})), tmp_path)
     by_smi = probe_nvidia(with_smi(machine, tmp_path), tmp_path)
     assert by_smi.cards == by_nvml.cards
+    # The matrix does not tell a switch from a cable, nor two chips of one board from a switch between them.
+    alike = {"nvswitch": "nvlink", "board": "pcie_switch"}
+    by_matrix = [replace(link, link=alike.get(link.link, link.link)) for link in by_nvml.links]
+    assert by_smi.links == by_matrix
     assert [p.reason for p in by_smi.problems] == [p.reason for p in by_nvml.problems]
     assert (by_smi.driver_version, by_smi.driver_cuda_version) == (by_nvml.driver_version, by_nvml.driver_cuda_version)
 
@@ -167,9 +192,11 @@ def test_any_xml_is_survived_without_made_up_numbers(what):
 
 
 @settings(deadline=None)
-@given(st.text(alphabet="GPU MIG0123456789:(.)-,/\nabcdUIDevice\t", max_size=300))
+@given(st.text(alphabet="GPU MIG0123456789:(.)-,/\nabcdUIDevice\tXNVSY", max_size=300))
 def test_any_text_is_survived(text):
     for capability in read_capabilities(text).values():
         assert capability in text
+    for one, other, _, _ in read_topology(text):
+        assert str(one) in text and one < other
     for slices in read_slices(text).values():
         assert all(name in text and uuid in text for name, uuid in slices)

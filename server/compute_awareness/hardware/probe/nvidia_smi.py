@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ...units import MIB
 from .child import Finished, run_child
 from .gpu_table import gpu_id, gpu_row
-from .nvidia_cards import NvidiaReport, cards_of
+from .nvidia_cards import NvidiaReport, cards_of, links_of
 
 if TYPE_CHECKING:
     from xml.etree import ElementTree
@@ -27,6 +27,7 @@ _ELSEWHERE = (
     "C:\\Program Files\\NVIDIA Corporation\\NVSMI\\nvidia-smi.exe",
 )
 _COMPUTE_MODES = {"exclusive_thread": 1, "prohibited": 2, "exclusive_process": 3}
+_WAYS = {"PIX": 10, "PXB": 20, "PHB": 30, "NODE": 40, "SYS": 50}
 _VIRTUALIZATION = {"pass-through": 1, "vgpu": 2}
 
 
@@ -61,6 +62,10 @@ def ask_smi(report: NvidiaReport, environ: Mapping[str, str], limit_s: float) ->
             part["capability"] = capability
             part["name"] = f"{line['name'] or 'NVIDIA GPU'} {text}".strip()
         report.cards += cards_of(line, report.mps)
+    if len(lines) > 1:
+        matrix = run("topo", "-m")
+        if matrix is not None and matrix.code == 0:
+            report.links = links_of(read_topology(matrix.out), len(lines))
     if not report.cards:
         said = (done.err or done.out).strip().splitlines()
         why = said[0][:200] if said and done.code != 0 else f"exit code {done.code}"
@@ -199,4 +204,31 @@ def read_slices(text: str) -> dict[int, list[tuple[str, str]]]:
             card = int(head.group(1))
         elif part and card is not None:
             found.setdefault(card, []).append((part.group(1), part.group(2)))
+    return found
+
+
+def read_topology(text: str) -> list[list[Any]]:
+    """Pairs `[first, second, way, lanes]` from the matrix of `nvidia-smi topo -m`, in the form of `nvml_reader`.
+
+    `NV4` are four NVLinks, to the other card or to a switch (which the matrix does not tell apart); the other words
+    are levels of the PCIe tree. Columns after the cards' (network cards, affinities) are left out.
+    """
+    columns: list[int] = []
+    found: list[list[Any]] = []
+    for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines():
+        cells = line.split()
+        heads = [re.fullmatch(r"GPU(\d{1,3})", cell) for cell in cells]
+        if not columns:
+            for head in heads:
+                if head is None:
+                    break
+                columns.append(int(head.group(1)))
+        elif heads and heads[0] is not None:
+            one = int(heads[0].group(1))
+            for other, cell in zip(columns, cells[1:]):
+                lanes = re.fullmatch(r"NV(\d{1,2})", cell)
+                if other > one and lanes:
+                    found.append([one, other, "nvlink", int(lanes.group(1))])
+                elif other > one and cell in _WAYS:
+                    found.append([one, other, _WAYS[cell], None])
     return found
