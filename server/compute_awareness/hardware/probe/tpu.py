@@ -44,7 +44,7 @@ def probe_tpu(environ: Mapping[str, str], root: Path = Path("/")) -> tuple[list[
             chips = [by_name for path in entries(root / "dev/vfio") if path.name.isdigit()]
     problems = []
     if named and not chips:
-        why = f"TPU_ACCELERATOR_TYPE is {named[:40]!r}, but no TPU is here (no chip on the PCI bus, no /dev/accel*)"
+        why = f"TPU_ACCELERATOR_TYPE is set{f' to {by_name}' if by_name else ''}, but no TPU is here (PCI, /dev/accel*)"
         problems.append(ProbeProblem(probe="tpu", reason=why))
     shown = environ.get("TPU_VISIBLE_CHIPS") or environ.get("TPU_VISIBLE_DEVICES")
     visible = {leading_int(entry.strip()) for entry in shown.split(",")} if shown else None

@@ -29,7 +29,7 @@ def visible_amd(cards: Sequence[Accelerator], environ: Mapping[str, str]) -> Vis
         if order and not left and first and second:
             doubts.append(
                 f"ROCR_VISIBLE_DEVICES leaves {len(order)} card{'s' * (len(order) > 1)}, which HIP numbers from 0 "
-                f"again; {name}={second[:40]} is then none of them: unset one of the two"
+                f"again; {name} then names none of them: unset one of the two"
             )
         order = left
     return Visible(order, doubts)
@@ -59,7 +59,7 @@ def _chosen(
                 break
             card = order[number]
         if card in chosen:
-            doubts.append(f"{variable} names card {entry[:40]} twice: no card is then shown at all")
+            doubts.append(f"{variable} names card {card} twice: no card is then shown at all")
             return []
         chosen.append(card)
     return chosen
