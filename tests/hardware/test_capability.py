@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from compute_awareness.advice.gpu_table import all_gpus
-from compute_awareness.hardware.probe.capability import cuda_supports, rocm_supports, torch_wheels
+from compute_awareness.hardware.probe.capability import apple_supports, cuda_supports, rocm_supports, torch_wheels
 
 
 def test_bfloat16_as_in_the_table():
@@ -16,11 +16,13 @@ def test_bfloat16_as_in_the_table():
             found = cuda_supports(gpu.compute_capability)
         elif gpu.vendor == "amd":
             found = rocm_supports(gpu.arch)
+        elif gpu.vendor == "apple":
+            found = apple_supports(gpu.name)
         else:
             continue
         assert found is not None and found.bf16 == gpu.bf16_native, gpu.id
         checked += 1
-    assert checked > 90
+    assert checked > 120
 
 
 @pytest.mark.parametrize(
@@ -59,4 +61,5 @@ def test_the_release_here_is_judged_as_by_torch():
 
 def test_what_is_no_chip_is_not_known():
     assert cuda_supports(None) is None and cuda_supports("x") is None
+    assert apple_supports("Apple silicon") is None
     assert rocm_supports(None) is None and rocm_supports("Turing") is None

@@ -74,6 +74,15 @@ def _version(text: Any) -> list[int]:
     return [int(part) for part in str(text).split(".")]
 
 
+def apple_supports(chip: str) -> Supports | None:
+    """Of an Apple chip by its name (`Apple M2 Max`): bfloat16 in hardware from M2 on; torch's Metal kernels have
+    neither fp8 nor the flash kernel. None where the name is of no known form."""
+    found = re.match(r"Apple M(\d{1,2})\b", chip)
+    if found is None:
+        return None
+    return Supports(bf16=int(found.group(1)) >= 2, fp8=False, flash_attention=False, torch="macOS arm64 wheels")
+
+
 def rocm_supports(arch: str | None) -> Supports | None:
     """Of an AMD chip by its compiler target (`gfx942`); None where that is not known.
 
