@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 import pytest
+from mcp.types import TextContent
 from simulated_machines import load, machine_names, repeated, write_files
 
 from compute_awareness.advice.place import seen_place
@@ -68,7 +69,7 @@ def test_machine(name, with_driver, tmp_path, monkeypatch):
     # An assistant can afford to ask.
     for shorter, detail, limit in ((concise_compute(compute), "concise", 400), (compute, "full", 2000)):
         (content,) = answer(shorter, detail).content
-        assert len(content.text) / 4 <= limit
+        assert isinstance(content, TextContent) and len(content.text) / 4 <= limit
     # What another machine sends is the same report.
     assert as_compute(compute.model_dump(mode="json")) == compute
 
