@@ -10,20 +10,23 @@ from .probe.report import (
     Accelerator,
     Environment,
     EnvironmentLayer,
+    GpuLinks,
     GpuProcess,
     Host,
     Interpreter,
     JobLimits,
     Limits,
     ProbeProblem,
+    Supports,
     TorchBuild,
     UnmetRequirement,
     WorkspacePython,
 )
 
 __all__ = [
-    "Accelerator", "Compute", "Environment", "EnvironmentLayer", "GpuProcess", "Host", "Interpreter", "JobLimits",
-    "Limits", "ProbeProblem", "TorchBuild", "UnmetRequirement", "WorkspacePython", "as_compute",
+    "Accelerator", "Compute", "Environment", "EnvironmentLayer", "GpuLinks", "GpuProcess", "Host", "Interpreter",
+    "JobLimits", "Limits", "ProbeProblem", "Supports", "TorchBuild", "UnmetRequirement", "WorkspacePython",
+    "as_compute",
 ]  # fmt: skip
 
 
@@ -34,6 +37,7 @@ class Compute(BaseModel):
     host: Host
     environment: Environment
     accelerators: list[Accelerator] = Field(default_factory=list)
+    links: list[GpuLinks] = Field(default_factory=list, description="How several GPUs are connected")
     driver_version: str | None = None
     driver_cuda_version: str | None = Field(
         default=None, description="Highest CUDA the NVIDIA driver supports, e.g. 13.0"
