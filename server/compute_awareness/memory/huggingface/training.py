@@ -181,10 +181,10 @@ def hidden(model: Model, played: Played, ids: Var, checkpointing: bool = False, 
     """The base model's forward: the last hidden state. `first`: the weights have no gradients yet."""
     spec, graph, ends = model.spec, model.graph, played.ends
     inputs_embeds = ops.embedding(ids, ends.get("embed", spec.d_vocab, spec.d_model))
-    if model.lora is not None and checkpointing:
-        inputs_embeds.needs_grad = True  # enable_input_require_grads, which peft calls: a leaf, with a gradient
     if spec.architecture in GEMMA:
         inputs_embeds = ops.neg(inputs_embeds)
+    if model.lora is not None and checkpointing:
+        inputs_embeds.needs_grad = True  # enable_input_require_grads, which peft calls: a leaf, with a gradient
     ends.gives("embed", inputs_embeds)
     positions = [] if spec.architecture == "BloomForCausalLM" else [graph.new((1, model.s), INT64)]
     hidden_states = inputs_embeds
@@ -201,6 +201,8 @@ def hidden(model: Model, played: Played, ids: Var, checkpointing: bool = False, 
     elif spec.architecture == "BloomForCausalLM":
         hidden_states = ends.layer_norm(inputs_embeds, "word_embeddings_layernorm")
     contexts = _contexts(model)
+    for context in contexts.values():
+        context.positions = positions[-1] if positions else None
     if spec.architecture == "GPT2LMHeadModel":
         hidden_states = ops.dropout(hidden_states, model.dropout)
     ends.gives("input", hidden_states)

@@ -22,6 +22,8 @@ class Context:
     sin: Var | None = None
     alibi: Var | None = None
     slopes: Var | None = None
+    positions: Var | None = None
+    """Not used, but held by a checkpointed call until the layer is recomputed."""
 
 
 def layer(model: Model, w: Weights, x: Var, context: Context) -> tuple[Var, Var | None]:
