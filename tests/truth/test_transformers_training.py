@@ -19,6 +19,7 @@ import peft
 import pytest
 import torch
 import transformers
+from autocast_lists import CudaList
 from builders import EAGER_ONLY, hf_config, quiet, torch_dtype
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -26,7 +27,6 @@ from judge import judge
 from meters import Measured, distinct_bytes, profiler_peak
 from pydantic import ValidationError
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 
 from compute_awareness.errors import InputError
 from compute_awareness.estimates.transformers_training import transformers_training
@@ -168,21 +168,6 @@ def test_drawn_shapes(data: st.DataObject) -> None:
     spec = small(name, n_layers)
     step = Step(spec, b, s, 4, attention, accumulation=batches, cpu=True)
     check(spec, model_of(name, n_layers, "float32", attention), step, "float32", 0.0005)
-
-
-class CudaList(TorchFunctionMode):
-    """What CUDA's autocast raises to float32 and the CPU's does not, done by hand on the CPU.
-
-    Of CUDA's list (ATen/autocast_mode.h, AT_FORALL_FP32) these are the ones that the models call on 16-bit numbers.
-    """
-
-    RAISED = frozenset({torch.pow, torch.rsqrt, torch.layer_norm, torch.softmax, torch.Tensor.pow, torch.Tensor.softmax,
-                        torch.Tensor.__pow__, torch.nn.functional.softmax})  # fmt: skip
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in self.RAISED and args[0].dtype == torch.bfloat16 and not (kwargs or {}).get("dtype"):
-            args = (args[0].float(), *args[1:])
-        return func(*args, **(kwargs or {}))
 
 
 @contextmanager

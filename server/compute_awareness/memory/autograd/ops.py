@@ -255,7 +255,7 @@ def lowered(x: Var) -> Var:
     return known
 
 
-def _lowered(*arguments: Var) -> list[Var]:
+def all_lowered(*arguments: Var) -> list[Var]:
     """The arguments of an operator, cast from the last to the first, as the compiler evaluates them (`WrapFunction_` of
     autocast_mode.h); backward goes through the casts the other way round."""
     return [lowered(x) for x in reversed(arguments)][::-1]
@@ -383,7 +383,7 @@ def linear(x: Var, weight: Var, bias: Var | None = None) -> Var:
     """F.linear, weight [out, in]. x is flattened to rows, which copies where its layout forbids a view."""
     if bias is not None:
         bias = lowered(bias)
-    x, weight = _lowered(x, weight)
+    x, weight = all_lowered(x, weight)
     rows = reshape(x, -1, x.shape[-1])
     out = mm(rows, transpose(weight, 0, 1), bias)
     return view(out, *x.shape[:-1], weight.shape[0])
@@ -391,14 +391,14 @@ def linear(x: Var, weight: Var, bias: Var | None = None) -> Var:
 
 def conv1d(x: Var, weight: Var, bias: Var) -> Var:
     """transformers' Conv1D (GPT-2): weight [in, out]."""
-    bias, rows, weight = _lowered(bias, view(x, -1, x.shape[-1]), weight)  # the arguments of addmm
+    bias, rows, weight = all_lowered(bias, view(x, -1, x.shape[-1]), weight)  # the arguments of addmm
     out = mm(rows, weight, bias)
     return view(out, *x.shape[:-1], weight.shape[1])
 
 
 def bmm(a: Var, b: Var) -> Var:
     """a.bmm(b), [n, i, k] and [n, k, j]: saves each operand that the other's gradient needs."""
-    a, b = _lowered(a, b)
+    a, b = all_lowered(a, b)
     out = _product(a, b)
 
     def backward(node: Node, grads: Grads) -> Grads:
@@ -416,7 +416,7 @@ def bmm(a: Var, b: Var) -> Var:
 
 def baddbmm(a: Var, b: Var) -> Var:
     """bias.baddbmm(a, b, alpha=number), bias without gradient: each gradient is a product, then scaled in a new one."""
-    a, b = _lowered(a, b)
+    a, b = all_lowered(a, b)
     out = _product(a, b)
 
     def backward(node: Node, grads: Grads) -> Grads:
@@ -454,7 +454,7 @@ def matmul(a: Var, b: Var) -> Var:
 
     The copies, if any, are what is saved.
     """
-    a, b = _lowered(a, b)
+    a, b = all_lowered(a, b)
     lead = _broadcast(a.shape[:-2], b.shape[:-2])
     left = reshape(expand(a, *lead, *a.shape[-2:]), -1, *a.shape[-2:])
     right = reshape(expand(b, *lead, *b.shape[-2:]), -1, *b.shape[-2:])
@@ -507,7 +507,7 @@ def flash_attention(q: Var, k: Var, v: Var, mask: Var | None = None) -> Var:
     Saves q, k, v, the output and float32 logarithms of the sums [b, heads, s]; gradients are three new tensors.
     """
     graph = q.graph
-    q, k, v = _lowered(q, k, v)
+    q, k, v = all_lowered(q, k, v)
     b, heads, s, _ = q.shape
     out = graph.new(q.shape, q.width, like_stride(q.shape, q.stride))
     sums = graph.new((b, heads, s), FLOAT32)
@@ -532,7 +532,7 @@ def math_attention(q: Var, k: Var, v: Var, causal: bool = True) -> Var:
     All in float32. Grouped heads are repeated; queries and keys are each scaled by the root of the factor; a causal
     mask [s, s] is made, and added in place.
     """
-    q, k, v = _lowered(q, k, v)
+    q, k, v = all_lowered(q, k, v)
     graph, width = q.graph, q.width
     times = q.shape[1] // k.shape[1]
     q, k, v = cast(q, FLOAT32), cast(k, FLOAT32), cast(v, FLOAT32)
