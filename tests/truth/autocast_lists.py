@@ -14,8 +14,12 @@ class CudaList(TorchFunctionMode):
     Of CUDA's list (ATen/autocast_mode.h, AT_FORALL_FP32) these are the ones that the models call on 16-bit numbers.
     """
 
-    RAISED = frozenset({torch.pow, torch.rsqrt, torch.layer_norm, torch.softmax, torch.log_softmax, torch.Tensor.pow, torch.Tensor.softmax,
-                        torch.Tensor.__pow__, torch.nn.functional.softmax, torch.nn.functional.log_softmax})  # fmt: skip
+    RAISED = frozenset(
+        {
+            torch.pow, torch.rsqrt, torch.layer_norm, torch.softmax, torch.log_softmax, torch.Tensor.pow,
+            torch.Tensor.softmax, torch.Tensor.__pow__, torch.nn.functional.softmax, torch.nn.functional.log_softmax,
+        }
+    )  # fmt: skip
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in self.RAISED and args[0].dtype == torch.bfloat16 and not (kwargs or {}).get("dtype"):
