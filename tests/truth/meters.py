@@ -120,7 +120,7 @@ def profiler_peak(fn: Callable[[], Any], products_scratch: bool = True) -> Measu
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
     ) as profile:
         result = fn()
-    kineto = profile.profiler.kineto_results  # type: ignore[union-attr]
+    kineto: Any = profile.profiler.kineto_results  # type: ignore[union-attr]
     events = [event for event in kineto.events() if event.name() == "[memory]"]
     if not events:
         raise RuntimeError("the profiler recorded no allocation")
