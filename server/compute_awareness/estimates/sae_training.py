@@ -17,6 +17,7 @@ from ..memory.sae import activation_store, dictionary_learning_run
 from ..memory.sae import evaluation as sae_evaluation
 from ..memory.sae import training as sae
 from ..memory.sae.inference import Use
+from ..memory.sae.matching_pursuit import Pursuit, bytes_per_iteration
 from ..memory.tape import Tape
 from ..models.resolve import resolve
 from ..models.spec import ModelSpec
@@ -24,6 +25,7 @@ from ..runtime.flops import forward_flops
 from ..units import gib
 from ..versions import check
 from ..workload import DTYPE_BYTES, SaeTraining
+from ..workload.sae_inference import SaeInference
 from .assemble import assemble, download_bytes, millions, repeatable
 
 
@@ -91,6 +93,13 @@ def features(d_sae: int | None, expansion_factor: float | None, d_in: int, warni
     return size
 
 
+def pursuit(workload: SaeTraining | SaeInference, d_in: int) -> Pursuit | None:
+    """How a matching pursuit SAE iterates, every iteration that is allowed among them; None for the others."""
+    if workload.architecture != "matching_pursuit":
+        return None
+    return Pursuit(workload.max_iterations or d_in, workload.stop_on_duplicate_support, workload.residual_threshold > 0)
+
+
 def _widths(workload: SaeTraining, d_sae: int) -> tuple[int, ...]:
     """matryoshka_widths as SAELens completes them (_validate_matryoshka_config)."""
     if not workload.matryoshka_widths:
@@ -130,7 +139,8 @@ def sae_training(workload: SaeTraining, capability: str | None) -> Estimate:
         raise InputError(f"k {workload.k} is more than the {d_sae} features")
     shape = sae.Shape(
         workload.architecture, d_in, d_sae, workload.k, workload.train_batch_size_tokens, width=width,
-        autocast=workload.autocast, matryoshka_widths=_widths(workload, d_sae),
+        autocast=workload.autocast, matryoshka_widths=_widths(workload, d_sae), pursuit=pursuit(workload, d_in),
+        logs=workload.evaluation,
     )  # fmt: skip
     assumptions: list[str] = []
     evaluation = _evaluation(workload, model, shape, assumptions)
@@ -150,6 +160,8 @@ def sae_training(workload: SaeTraining, capability: str | None) -> Estimate:
             f"the worst moment is SAELens' evaluation, after step {workload.eval_every_n_steps}, well into the "
             "run: three times full-vocabulary logits; eval_batch_size_prompts makes it smaller"
         )
+    if shape.pursuit is not None:
+        warnings.append(_iterations(shape, shape.pursuit, workload.max_iterations))
     if workload.autocast:
         assumptions.append("autocast rounds the matrix products to bfloat16; it does not lower the peak")
     params = sae.sae_params(workload.architecture, d_in, d_sae)
@@ -189,10 +201,22 @@ def sae_training(workload: SaeTraining, capability: str | None) -> Estimate:
         host_bytes=memory.host_bytes,
         loading=loading("transformer_lens", None, spec, workload.model_dtype, no_processing=True) if spec else None,
         download_bytes=download_bytes(spec) if spec else None,
-        flops=sae.training_flops(workload.architecture, d_in, d_sae, workload.training_tokens) + lm_flops,
+        flops=lm_flops
+        + sae.training_flops(workload.architecture, d_in, d_sae, workload.training_tokens, shape.pursuit),
         assumptions=assumptions,
         warnings=warnings,
         late_bytes=memory.dead_latents_extra,
+    )
+
+
+def _iterations(shape: sae.Shape, pursuit: Pursuit, given: int | None) -> str:
+    """What the number of iterations means for the memory of matching pursuit."""
+    each = bytes_per_iteration(shape.batch, shape.d_in, shape.width)
+    counted = "max_iterations" if given else "as many as d_in, SAELens' limit where max_iterations is not given"
+    return (
+        f"matching_pursuit keeps {gib(each)} more for the backward pass with each iteration of "
+        f"its encoder, and the activations decide how many run: counted are {pursuit.iterations} ({counted}); a batch "
+        "that converges earlier takes less"
     )
 
 
@@ -217,7 +241,7 @@ def _evaluation(
     assert workload.hook_name is not None
     use = Use(
         shape.architecture, shape.d_in, shape.d_sae, shape.d_in, shape.k, prompts * workload.context_size,
-        width=shape.width, input_width=run.width, training=True,
+        width=shape.width, input_width=run.width, training=True, pursuit=shape.pursuit,
     )  # fmt: skip
     return sae_evaluation.evaluation(run, workload.hook_name, use)
 

@@ -6,21 +6,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from .fields import BatchSize, DtypeField, LibraryVersion, ModelRef, SeqLen, Task, Tokens, Width
+from .fields import BatchSize, SeqLen, Tokens, Width
+from .sae_fields import OF_MATCHING_PURSUIT, SaeTask
 
-SaeArchitecture = Literal["standard", "topk", "abstopk", "batchtopk", "matryoshka_batchtopk", "jumprelu", "gated"]
+SaeArchitecture = Literal[
+    "standard", "topk", "abstopk", "batchtopk", "matryoshka_batchtopk", "jumprelu", "gated", "matching_pursuit"
+]
 _INFERENCE_ONLY = "SAELens 6.54 registers it for inference only (no training class); see sae_inference"
 _NOT_TRAINED = {
     "transcoder": _INFERENCE_ONLY,
     "skip_transcoder": _INFERENCE_ONLY,
     "jumprelu_transcoder": _INFERENCE_ONLY,
     "jumprelu_skip_transcoder": _INFERENCE_ONLY,
-    "temporal": "SAELens 6.54 registers it for inference only (no training class)",
+    "temporal": _INFERENCE_ONLY,
     "p_anneal": "not covered yet (PAnnealTrainer of dictionary_learning)",
     "gated_anneal": "not covered yet (GatedAnnealTrainer of dictionary_learning)",
     "standard_april_update": "not covered yet (StandardTrainerAprilUpdate of dictionary_learning)",
-    "matching_pursuit": "not covered yet: its memory grows with every iteration of the encoder, and the data decide "
-    "how many there are (up to d_in)",
 }
 
 
@@ -38,30 +39,15 @@ _OF_SAELENS = (
 )  # fmt: skip
 
 
-class SaeTraining(Task):
+class SaeTraining(SaeTask):
     """An SAE training run: the step; with SAELens its activation store and the language model where one is named."""
 
     task: Literal["sae_training"] = "sae_training"
     library: Literal["sae_lens", "dictionary_learning"] = Field(
         default="sae_lens", description="dictionary_learning: trainSAE on activations at hand (d_in); no model yet"
     )
-    library_version: LibraryVersion = None
     architecture: Annotated[SaeArchitecture, BeforeValidator(_trainable)] = Field(
         default="standard", description="SAE architecture"
-    )
-    model: ModelRef | None = Field(
-        default=None, description="Language model the activations come from; null = cached activations, d_in is needed"
-    )
-    hook_name: str | None = Field(
-        default=None, description="Hook the SAE reads; its width is d_in", examples=["blocks.6.hook_resid_pre"]
-    )
-    d_in: Width | None = Field(default=None, description="Width of the SAE's input; null = width of hook_name in model")
-    d_sae: Width | None = Field(default=None, description="Number of SAE features; or give expansion_factor")
-    expansion_factor: Annotated[float, Field(gt=0, le=100_000)] | None = Field(
-        default=None, description="d_sae / d_in; used where d_sae is null"
-    )
-    k: Annotated[int, Field(ge=1, le=10**6)] = Field(
-        default=100, description="Active features per token (top-k family)"
     )
     matryoshka_widths: Annotated[list[Width], Field(max_length=64)] | None = Field(
         default=None,
@@ -82,10 +68,6 @@ class SaeTraining(Task):
         default=32, description="Prompts per language-model forward of the store"
     )
     training_tokens: Tokens = Field(default=2_000_000, description="Tokens of the whole run (for time, not memory)")
-    dtype: DtypeField = Field(default="float32", description="Dtype of the SAE; its activations are stored in float32")
-    model_dtype: DtypeField = Field(
-        default="float32", description="Dtype of the language model (SAELens default: float32)"
-    )
     act_store_device: Literal["cpu"] | None = Field(
         default=None, description="'cpu' keeps the activation store in host memory; null = with the SAE"
     )
@@ -118,22 +100,16 @@ class SaeTraining(Task):
             raise ValueError(f"autocast of a {self.dtype} SAE is not covered yet; give dtype float32")
         if self.dtype != "float32" and self.architecture == "gated":
             raise ValueError(
-                f"SAELens cannot train a gated SAE in {self.dtype}: its auxiliary loss multiplies the float32 "
-                "activations by weights of another dtype; give dtype float32"
+                f"SAELens cannot train a gated SAE in {self.dtype}: SAELens 6.54 itself stops with a RuntimeError, as "
+                "its auxiliary loss multiplies the float32 activations by weights of another dtype; give dtype float32"
             )
-        if self.matryoshka_widths is not None and self.architecture != "matryoshka_batchtopk":
-            raise ValueError(f"matryoshka_widths is for matryoshka_batchtopk, not {self.architecture}")
+        self.only_for("matryoshka_batchtopk", self.architecture, "matryoshka_widths")
+        self.only_for("matching_pursuit", self.architecture, *OF_MATCHING_PURSUIT)
         if self.architecture == "matryoshka_batchtopk" and not self.matryoshka_widths:
             raise ValueError(
                 "matryoshka_batchtopk needs matryoshka_widths (the libraries have no default): a list of widths that "
                 "rise strictly up to d_sae, which may be left out, e.g. [512, 2048, 8192]"
             )
-        if self.model is None and self.d_in is None:
-            raise ValueError("give d_in, or model and hook_name")
-        if self.model is not None and self.hook_name is None:
-            raise ValueError("hook_name is needed with a model, e.g. blocks.6.hook_resid_pre")
-        if self.d_sae is None and self.expansion_factor is None:
-            raise ValueError("give d_sae or expansion_factor")
         return self
 
     def _dictionary_learning(self) -> None:
@@ -141,8 +117,10 @@ class SaeTraining(Task):
         for name in _OF_SAELENS:
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} is for library sae_lens; of dictionary_learning the step alone is covered")
-        if self.architecture == "abstopk":
-            raise ValueError("dictionary_learning has no trainer for abstopk; try topk, or library sae_lens")
+        if self.architecture in ("abstopk", "matching_pursuit"):
+            raise ValueError(
+                f"dictionary_learning has no trainer for {self.architecture}; try topk, or library sae_lens"
+            )
         if self.model is not None:
             raise ValueError(
                 "a model with library dictionary_learning is not covered yet (its ActivationBuffer runs nnsight); "
