@@ -30,7 +30,7 @@ from judge import judge
 from meters import distinct_bytes, profiler_peak
 
 from compute_awareness.errors import InputError
-from compute_awareness.estimates.sae_training import hooked_model
+from compute_awareness.estimates.sae_parts import hooked_model
 from compute_awareness.memory.sae.activation_store import MIXING_FRACTION, check_store, refills
 from compute_awareness.memory.sae.evaluation import evaluation
 from compute_awareness.memory.sae.inference import Use

@@ -21,7 +21,7 @@ from ..versions import check
 from ..workload import DTYPE_BYTES
 from ..workload.sae_inference import SaeInference
 from .assemble import assemble, download_bytes, millions, repeatable
-from .sae_training import HookedModel, features, hooked_model, pursuit
+from .sae_parts import HookedModel, features, hooked_model, pursuit
 
 
 def sae_inference(workload: SaeInference, capability: str | None) -> Estimate:

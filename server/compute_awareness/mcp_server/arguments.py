@@ -133,10 +133,11 @@ def _field_schemas() -> dict[str, dict[str, Any]]:
 
 
 def _mark(owners: list[str]) -> str:
-    """`cache`, `training, patching`, or `not SAE training`: whichever is shorter."""
+    """`cache`, `training, patching`, or `not SAE`: whichever is shorter. Both tasks of an SAE are `SAE`."""
     others = [task for task in TASKS if task not in owners]
     names = others if len(others) < len(owners) else owners
-    listed = ", ".join(_SHORT.get(task, task) for task in names)
+    short = ", ".join(_SHORT.get(task, task) for task in names)
+    listed = short.replace("SAE training, SAE inference", "SAE")
     return f"not {listed}" if names is others else listed
 
 

@@ -34,17 +34,25 @@ def _trainable(value: Any) -> Any:
 
 # Fields of SAELens' activation store and evaluation.
 _OF_SAELENS = (
-    "context_size", "n_batches_in_buffer", "store_batch_size_prompts", "act_store_device", "model_dtype", "evaluation",
-    "eval_batch_size_prompts", "eval_every_n_steps",
+    "context_size", "n_batches_in_buffer", "store_batch_size_prompts", "act_store_device", "evaluation",
+    "eval_batch_size_prompts", "eval_every_n_steps", "hook_name",
 )  # fmt: skip
 
 
+# Arguments of dictionary_learning's ActivationBuffer.
+_OF_BUFFER = ("submodule", "d_submodule", "n_ctxs", "ctx_len", "refresh_batch_size", "out_batch_size")
+
+_SAME = {"d_submodule": "d_in", "out_batch_size": "train_batch_size_tokens"}
+
+
 class SaeTraining(SaeTask):
-    """An SAE training run: the step; with SAELens its activation store and the language model where one is named."""
+    """An SAE training run: the step; where a language model is named, it and what its activations are kept in."""
 
     task: Literal["sae_training"] = "sae_training"
     library: Literal["sae_lens", "dictionary_learning"] = Field(
-        default="sae_lens", description="dictionary_learning: trainSAE on activations at hand (d_in); no model yet"
+        default="sae_lens",
+        description="dictionary_learning: trainSAE on activations at hand (d_in), or on an ActivationBuffer (model, "
+        "submodule)",
     )
     architecture: Annotated[SaeArchitecture, BeforeValidator(_trainable)] = Field(
         default="standard", description="SAE architecture"
@@ -59,6 +67,22 @@ class SaeTraining(SaeTask):
     )
     train_batch_size_tokens: Tokens = Field(
         default=4096, description="Tokens per SAE step (dictionary_learning: out_batch_size)"
+    )
+    submodule: str | None = Field(
+        default=None,
+        description="dictionary_learning: block of the transformers model, or its MLP, whose output is read",
+        examples=["transformer.h.6", "model.layers.6.mlp"],
+    )
+    d_submodule: Width | None = Field(default=None, description="dictionary_learning: its name for d_in")
+    n_ctxs: Annotated[int, Field(ge=1, le=10**9)] = Field(
+        default=30_000, description="dictionary_learning: its buffer holds n_ctxs * ctx_len activations"
+    )
+    ctx_len: SeqLen = Field(default=128, description="dictionary_learning: tokens per text")
+    refresh_batch_size: BatchSize = Field(
+        default=512, description="dictionary_learning: texts per language-model forward while the buffer refreshes"
+    )
+    out_batch_size: Tokens | None = Field(
+        default=None, description="dictionary_learning: its name for train_batch_size_tokens"
     )
     context_size: SeqLen = Field(default=128, description="Tokens per prompt of the activation store")
     n_batches_in_buffer: Annotated[int, Field(ge=1, le=10**9)] = Field(
@@ -86,12 +110,31 @@ class SaeTraining(SaeTask):
     )
     optimizer: Literal["adam"] = Field(default="adam", description="SAELens trains with Adam")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _in_one_word(cls, data: Any) -> Any:
+        """out_batch_size and d_submodule are dictionary_learning's words for fields that SAELens has, too."""
+        if not isinstance(data, dict) or data.get("library") != "dictionary_learning":
+            return data
+        data = dict(data)
+        for theirs, ours in _SAME.items():
+            value = data.pop(theirs, None)
+            if value is not None and data.setdefault(ours, value) != value:
+                raise ValueError(f"{ours} {data[ours]} and {theirs} {value} are the same thing and differ")
+        return data
+
+    @property
+    def hooked(self) -> bool:
+        return self.model is not None and self.library == "sae_lens"
+
     @model_validator(mode="after")
     def _whole(self) -> SaeTraining:
         if self.library == "dictionary_learning":
             self._dictionary_learning()
         elif self.n_saes > 1:
             raise ValueError("n_saes is for library dictionary_learning; SAELens trains one SAE at a time")
+        else:
+            self.only_for("dictionary_learning", self.library, *_OF_BUFFER)
         if self.autocast_lm:
             raise ValueError(
                 "autocast_lm is not covered yet; model_dtype bfloat16 halves the weights, autocast_lm does not"
@@ -116,16 +159,17 @@ class SaeTraining(SaeTask):
         """What of the fields that library does not have, or is not covered with it."""
         for name in _OF_SAELENS:
             if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} is for library sae_lens; of dictionary_learning the step alone is covered")
+                raise ValueError(f"{name} is for library sae_lens, not dictionary_learning")
         if self.architecture in ("abstopk", "matching_pursuit"):
             raise ValueError(
                 f"dictionary_learning has no trainer for {self.architecture}; try topk, or library sae_lens"
             )
-        if self.model is not None:
-            raise ValueError(
-                "a model with library dictionary_learning is not covered yet (its ActivationBuffer runs nnsight); "
-                "give d_in alone for the training step, and add the model and n_ctxs * ctx_len * d_in numbers of buffer"
-            )
+        if self.model is None:
+            for name in (*_OF_BUFFER, "model_dtype"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} is of an ActivationBuffer, which needs a model and submodule")
+        elif self.submodule is None:
+            raise ValueError("submodule is needed with a model in dictionary_learning, e.g. transformer.h.6")
         if self.dtype != "float32" or self.autocast:
             raise ValueError(
                 "dictionary_learning's trainers are built in float32; autocast_dtype is not covered yet: give dtype "

@@ -43,11 +43,16 @@ class SaeTask(Task):
         default="float32", description="Dtype of the language model and its activations (SAELens default: float32)"
     )
 
+    @property
+    def hooked(self) -> bool:
+        """Whether the activations of a model come from a hook of TransformerLens."""
+        return self.model is not None
+
     @model_validator(mode="after")
     def _sizes(self) -> SaeTask:
         if self.model is None and self.d_in is None:
             raise ValueError("give d_in, or model and hook_name")
-        if self.model is not None and self.hook_name is None:
+        if self.hooked and self.hook_name is None:
             raise ValueError("hook_name is needed with a model, e.g. blocks.6.hook_resid_pre")
         if self.d_sae is None and self.expansion_factor is None:
             raise ValueError("give d_sae or expansion_factor")
