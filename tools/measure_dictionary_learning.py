@@ -36,6 +36,7 @@ from nnsight import LanguageModel  # noqa: E402  # pyright: ignore[reportMissing
 from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
 from transformers import PreTrainedTokenizerFast  # noqa: E402
 
+from compute_awareness.memory.huggingface.forward import default_attention  # noqa: E402
 from compute_awareness.models import catalogue  # noqa: E402
 
 TRAINERS: dict[str, Any] = {
@@ -55,7 +56,7 @@ BUFFERS = [
     ("standard", 512, "gpt2", "transformer.h.0", "float32", 160, 16, 40, 900),
     ("standard", 2048, "pythia-70m", "gpt_neox.layers.1", "float32", 24, 32, 8, 500),
     ("jumprelu", 1024, "pythia-70m", "gpt_neox.layers.2.mlp", "float32", 40, 40, 16, 800),
-    ("batchtopk", 256, "pythia-70m", "gpt_neox.layers.1", "float16", 160, 40, 40, 2000),
+    ("standard", 256, "pythia-70m", "gpt_neox.layers.0", "float16", 64, 16, 16, 200),
     ("gated", 256, "opt-125m", "model.decoder.layers.1", "float32", 60, 24, 30, 640),
     ("topk", 1024, "qwen3-0.6b", "model.layers.0.mlp", "float32", 32, 16, 16, 200),
 ]
@@ -113,7 +114,7 @@ def language_model(name: str, dtype: str) -> tuple[Any, Any]:
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]")
     short = spec.model_copy(update={"n_layers": LAYERS, "d_vocab": VOCABULARY})
-    real = hf_model(short, "cpu", dtype, None)
+    real = hf_model(short, "cpu", dtype, default_attention(short))
     return real, LanguageModel(real, tokenizer=tokenizer)
 
 

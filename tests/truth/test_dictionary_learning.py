@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from judge import judge
@@ -22,7 +23,7 @@ RECORD = json.loads((Path(__file__).parent / "data" / "dictionary_learning.json"
 VERSION = RECORD["versions"]["dictionary-learning"]
 
 
-def workload(architecture: str, d_in: int = 64, d_sae: int = 256, **more) -> SaeTraining:
+def workload(architecture: str, d_in: int = 64, d_sae: int = 256, **more: Any) -> SaeTraining:
     if architecture.startswith("matryoshka"):  # group_fractions 1/8, 3/8, 1/2, as measured
         more["matryoshka_widths"] = [d_sae // 8, d_sae // 2]
     given = {"task": "sae_training", "library": "dictionary_learning", "architecture": architecture, "k": 8}
@@ -106,9 +107,10 @@ def test_other_trainers_are_refused_by_name(name: str) -> None:
         ({"library_version": "0.0.9"}, "older releases"),
     ],
 )
-def test_what_does_not_go_is_said_in_a_line(more: dict, message: str) -> None:
+def test_what_does_not_go_is_said_in_a_line(more: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as raised:
-        sae_training(workload(**{"architecture": "topk"} | more), None)
+        given: dict[str, Any] = {"architecture": "topk"} | more
+        sae_training(workload(**given), None)
     assert "\n" not in str(raised.value)
 
 
