@@ -101,7 +101,7 @@ async def test_arguments_are_the_fields_of_the_workload(server: Any, mode: str) 
         assert {"transformer_lens", "transformer_bridge", "transformers", "nnsight", "sae_lens"} <= set(
             properties["library"]["enum"]
         )
-        assert properties["architecture"]["description"].startswith("SAE training, SAE inference: ")
+        assert properties["architecture"]["description"].startswith("SAE: ")
         assert properties["names_filter"]["description"].startswith("cache, patching: ")
         assert properties["batch_size"]["description"].startswith("not SAE training: ")
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from compute_awareness.errors import InputError
 from compute_awareness.memory.sae.activation_store import check_store, refills
 from compute_awareness.memory.sae.evaluation import first_evaluation
-from compute_awareness.memory.sae.inference import Use, encode, forward
+from compute_awareness.memory.sae.inference import Use, attached, encode
 from compute_awareness.memory.sae.training import LanguageModelPart, Shape, sae_params, training_flops
 from compute_awareness.memory.sae.training import training_memory as memory_of
 from compute_awareness.memory.tape import Tape
@@ -188,6 +188,7 @@ def test_encoding_takes_a_few_times_the_features() -> None:
 def test_the_error_term_runs_the_sae_twice() -> None:
     use = Use("standard", 768, 24_576, 768, 32, 4096)
     plain, twice = Tape(), Tape()
-    forward(plain, use, plain.adopt(0, "temporaries"))
-    forward(twice, use, twice.adopt(0, "temporaries"), error_term=True)
+    for tape, error_term in ((plain, False), (twice, True)):
+        source = tape.adopt(0, "temporaries")
+        attached(tape, use, source, source, 4, error_term=error_term)
     assert twice.peak - plain.peak > 0.9 * 4 * use.features

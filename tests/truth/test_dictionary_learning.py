@@ -1,13 +1,14 @@
 """SAE training memory against dictionary_learning's real trainers, as tools/measure_dictionary_learning.py found it.
 
 The package itself is no test dependency (it pins an old nnsight), so the truth is a record: peaks of real `update()`
-calls on the CPU, with the versions they were measured on.
+calls, and of `trainSAE` on a real ActivationBuffer, on the CPU, with the versions they were measured on.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from judge import judge
@@ -15,13 +16,14 @@ from judge import judge
 from compute_awareness.errors import InputError
 from compute_awareness.estimates.sae_training import sae_training
 from compute_awareness.memory.sae.dictionary_learning import TRAINERS
+from compute_awareness.models import catalogue
 from compute_awareness.workload import SaeTraining, parse_workload
 
 RECORD = json.loads((Path(__file__).parent / "data" / "dictionary_learning.json").read_text(encoding="utf-8"))
 VERSION = RECORD["versions"]["dictionary-learning"]
 
 
-def workload(architecture: str, d_in: int = 64, d_sae: int = 256, **more) -> SaeTraining:
+def workload(architecture: str, d_in: int = 64, d_sae: int = 256, **more: Any) -> SaeTraining:
     if architecture.startswith("matryoshka"):  # group_fractions 1/8, 3/8, 1/2, as measured
         more["matryoshka_widths"] = [d_sae // 8, d_sae // 2]
     given = {"task": "sae_training", "library": "dictionary_learning", "architecture": architecture, "k": 8}
@@ -52,6 +54,31 @@ def test_update(row: dict) -> None:
           ours, row["peak"], 0.0005, row)  # fmt: skip
 
 
+def inline(name: str) -> dict:
+    spec = catalogue.find(name)
+    assert spec is not None
+    short = {"n_layers": RECORD["n_layers"], "d_vocab": RECORD["d_vocab"]}
+    return spec.model_dump(exclude_none=True, exclude={"source", "checkpoint"}) | short
+
+
+@pytest.mark.parametrize("row", RECORD["buffers"], ids=lambda row: "-".join(str(value) for value in row.values()))
+def test_with_a_language_model_and_its_buffer(row: dict) -> None:
+    fields = {name: value for name, value in row.items() if name not in ("peak", "architecture", "model")}
+    result = sae_training(workload(row["architecture"], model=inline(row["model"]), **fields), None)
+    assert sum(component.bytes_at_peak for component in result.components) == result.peak.tensors
+    judge("dictionary_learning", VERSION, "sae_training", row["architecture"], f"float32, {row['model_dtype']} buffer",
+          result.peak.tensors, row["peak"], 0.005, row)  # fmt: skip
+
+
+def test_what_is_measured_with_a_buffer_peaks_everywhere() -> None:
+    phases = set()
+    for row in RECORD["buffers"]:
+        fields = {name: value for name, value in row.items() if name not in ("peak", "architecture", "model")}
+        said = sae_training(workload(row["architecture"], model=inline(row["model"]), **fields), None).assumptions
+        phases |= {line.split(";")[0] for line in said if line.startswith("worst moment")}
+    assert {"worst moment: refreshing the activation buffer", "worst moment: optimizer step"} <= phases
+
+
 @pytest.mark.parametrize("name", ["p_anneal", "gated_anneal", "standard_april_update"])
 def test_other_trainers_are_refused_by_name(name: str) -> None:
     with pytest.raises(InputError, match=f"'{name}' cannot be estimated for training: not covered yet"):
@@ -61,18 +88,29 @@ def test_other_trainers_are_refused_by_name(name: str) -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"model": "gpt2", "hook_name": "blocks.1.hook_resid_pre"}, "is not covered yet"),
+        ({"model": "gpt2", "hook_name": "blocks.1.hook_resid_pre"}, "hook_name is for library sae_lens"),
+        ({"model": "gpt2", "d_in": 768}, "submodule is needed with a model"),
+        ({"model": "gpt2", "d_in": 768, "submodule": "transformer.h.1.attn"}, "is not covered yet; give one block"),
+        ({"model": "gpt2", "d_in": 768, "submodule": "transformer.h.*"}, "is not covered yet; give one block"),
+        ({"model": "gpt2", "d_in": 768, "submodule": "transformer.h.99"}, "submodule: .* matches no module of gpt2"),
+        ({"model": "gpt2", "submodule": "transformer.h.1"}, "d_in: 64 given, but transformer.h.1 is 768 wide"),
+        ({"model": "gpt2", "d_in": 768, "submodule": "transformer.h.1", "ctx_len": 2048}, "beyond the context of gpt2"),
+        ({"n_ctxs": 100}, "n_ctxs is of an ActivationBuffer"),
+        ({"d_submodule": 65}, "d_in 64 and d_submodule 65 are the same thing and differ"),
+        ({"library": "sae_lens", "out_batch_size": 2}, "out_batch_size is for dictionary_learning, not sae_lens"),
         ({"dtype": "bfloat16"}, "built in float32"),
         ({"autocast": True}, "built in float32"),
         ({"act_store_device": "cpu"}, "is for library sae_lens"),
         ({"architecture": "abstopk"}, "has no trainer for abstopk"),
+        ({"architecture": "matching_pursuit"}, "has no trainer for matching_pursuit"),
         ({"library": "sae_lens", "n_saes": 2}, "n_saes is for library dictionary_learning"),
         ({"library_version": "0.0.9"}, "older releases"),
     ],
 )
-def test_what_does_not_go_is_said_in_a_line(more: dict, message: str) -> None:
+def test_what_does_not_go_is_said_in_a_line(more: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as raised:
-        sae_training(workload(**{"architecture": "topk"} | more), None)
+        given: dict[str, Any] = {"architecture": "topk"} | more
+        sae_training(workload(**given), None)
     assert "\n" not in str(raised.value)
 
 

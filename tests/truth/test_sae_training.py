@@ -18,6 +18,7 @@ import contextlib
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -29,14 +30,16 @@ from judge import judge
 from meters import distinct_bytes, profiler_peak
 
 from compute_awareness.errors import InputError
-from compute_awareness.estimates.sae_training import hooked_model
+from compute_awareness.estimates.sae_parts import hooked_model
 from compute_awareness.memory.sae.activation_store import MIXING_FRACTION, check_store, refills
 from compute_awareness.memory.sae.evaluation import evaluation
 from compute_awareness.memory.sae.inference import Use
+from compute_awareness.memory.sae.matching_pursuit import Pursuit, bytes_per_iteration
 from compute_awareness.memory.sae.step import FLOAT
 from compute_awareness.memory.sae.training import LanguageModelPart, Shape, sae_params, training_memory
 from compute_awareness.models.catalogue import find
 from compute_awareness.workload import DTYPE_BYTES, parse_workload
+from compute_awareness.workload.sae import SaeArchitecture
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -48,7 +51,7 @@ pytestmark = [
 
 NAMES = {
     "standard": "Standard", "topk": "TopK", "abstopk": "AbsTopK", "batchtopk": "BatchTopK", "jumprelu": "JumpReLU",
-    "gated": "Gated", "matryoshka_batchtopk": "MatryoshkaBatchTopK",
+    "gated": "Gated", "matryoshka_batchtopk": "MatryoshkaBatchTopK", "matching_pursuit": "MatchingPursuit",
 }  # fmt: skip
 TOP_K = [name for name in NAMES if "topk" in name]
 D_VOCAB, N_LAYERS, HOOK = 100, 3, "blocks.1.hook_resid_pre"
@@ -66,13 +69,18 @@ def build_sae(architecture: str, d_in: int, d_sae: int, k: int, dtype: str = "fl
     options: dict[str, object] = {"k": k} if architecture in TOP_K else {}
     if widths := matryoshka(architecture, d_sae):
         options["matryoshka_widths"] = list(widths)
+    if architecture == "matching_pursuit":  # k iterations, whatever the data are
+        options = {"max_iterations": k, "stop_on_duplicate_support": False, "residual_threshold": 0.0}
+        options["decoder_init_norm"] = 1.0
     sae = getattr(sae_lens, f"{NAMES[architecture]}TrainingSAE")
     return sae(config(d_in=d_in, d_sae=d_sae, device="cpu", dtype=dtype, **options))
 
 
-def shape_of(architecture: str, d_in: int, d_sae: int, k: int, batch: int, **more) -> Shape:
+def shape_of(architecture: str, d_in: int, d_sae: int, k: int, batch: int, **more: Any) -> Shape:
     widths = matryoshka(architecture, d_sae)
-    return Shape(architecture, d_in, d_sae, k, batch, matryoshka_widths=widths, cpu_kernels=True, **more)
+    pursuit = Pursuit(k, False, False) if architecture == "matching_pursuit" else None
+    given: dict[str, Any] = {"pursuit": pursuit, "matryoshka_widths": widths} | more
+    return Shape(architecture, d_in, d_sae, k, batch, cpu_kernels=True, **given)
 
 
 def trainer_of(sae, batches, batch: int, steps: int, *, dead: bool = False, autocast: bool = False, **more):
@@ -200,10 +208,54 @@ def test_the_cpu_casts_what_cuda_does_not() -> None:
 def test_what_saelens_registers_for_training_is_covered_or_refused_by_name() -> None:
     from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
 
-    assert {*SAE_TRAINING_CLASS_REGISTRY} - {*NAMES} == {"matching_pursuit"}
-    for name in {*SAE_CLASS_REGISTRY, *SAE_TRAINING_CLASS_REGISTRY} - {*NAMES}:
-        with pytest.raises(InputError, match=f"'{name}' cannot be estimated for training"):
+    assert {*SAE_TRAINING_CLASS_REGISTRY} == {*NAMES} == {*get_args(SaeArchitecture)}
+    for name in {*SAE_CLASS_REGISTRY} - {*SAE_TRAINING_CLASS_REGISTRY}:
+        with pytest.raises(InputError, match=f"'{name}' cannot be estimated for training: .*for inference only"):
             parse_workload({"task": "sae_training", "d_in": 32, "d_sae": 64, "architecture": name})
+
+
+@pytest.mark.parametrize(
+    ("d_in", "d_sae", "batch", "iterations", "duplicates", "threshold"),
+    [(64, 1024, 300, 5, True, 1e-2), (96, 608, 301, 1, True, 0.0), (64, 32, 200, 70, False, 1e-2),
+     (16, 48, 64, 300, True, 1e-2)],
+)  # fmt: skip
+def test_matching_pursuit_as_it_stops(
+    d_in: int, d_sae: int, batch: int, iterations: int, duplicates: bool, threshold: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """By its own rules: how many iterations the step with the peak ran is counted, and given as the limit."""
+    import sae_lens
+    from sae_lens.saes import matching_pursuit_sae
+
+    torch.manual_seed(0)
+    config = sae_lens.MatchingPursuitTrainingSAEConfig(
+        d_in=d_in, d_sae=d_sae, device="cpu", decoder_init_norm=1.0, max_iterations=iterations,
+        stop_on_duplicate_support=duplicates, residual_threshold=threshold,
+    )  # fmt: skip
+    ran: list[int] = []
+    encode, scatter_add_ = matching_pursuit_sae._encode_matching_pursuit, torch.Tensor.scatter_add_
+
+    def counted(*args, **kwargs):
+        ran.append(0)
+        return encode(*args, **kwargs)
+
+    def counted_add(self, *args):
+        ran[-1] += 1
+        return scatter_add_(self, *args)
+
+    monkeypatch.setattr(matching_pursuit_sae, "_encode_matching_pursuit", counted)
+    monkeypatch.setattr(torch.Tensor, "scatter_add_", counted_add)
+    real = fit_peak(sae_lens.MatchingPursuitTrainingSAE(config), fresh_batches(batch, d_in), batch, 2, [])
+    assert len(ran) == 2
+    assert ran[1] >= ran[0]  # the second has Adam's state, too, so the peak is there
+    assert (ran[1] == iterations) == (iterations < 300), ran
+    pursuit = Pursuit(ran[1], duplicates, threshold > 0)
+    shape = shape_of("matching_pursuit", d_in, d_sae, 1, batch, pursuit=pursuit)
+    agrees("matching_pursuit", "as it stops", training_memory(shape, 128, 64, 8, None).peak, real)
+    # one iteration more
+    more = replace(shape, pursuit=replace(pursuit, iterations=ran[1] + 1))
+    grown = training_memory(more, 128, 64, 8, None).peak - training_memory(shape, 128, 64, 8, None).peak
+    assert iterations == 1 or grown == bytes_per_iteration(batch, d_in, FLOAT)
 
 
 def language_model(d_model: int, context: int):
@@ -257,6 +309,7 @@ STORES = [
     ("jumprelu", 128, 128, 256, 128, 2, 16, "blocks.1.mlp.hook_post", "filling the activation store"),
     ("gated", 64, 512, 256, 32, 32, 16, HOOK, "SAE backward"),
     ("standard", 256, 2048, 80, 16, 20, 8, HOOK, "optimizer step"),
+    ("matching_pursuit", 128, 512, 448, 64, 17, 7, HOOK, "SAE backward"),
 ]
 
 
@@ -292,6 +345,7 @@ EVALUATIONS = [
     ("jumprelu", "blocks.1.hook_resid_post", 100, 4096, 24, 4, 16, "float32"),
     ("abstopk", "blocks.0.hook_resid_mid", 50, 4096, 32, 4, 16, "float32"),
     ("gated", "blocks.1.hook_resid_pre", 3000, 256, 16, 4, 12, "float32"),
+    ("matching_pursuit", "blocks.1.hook_resid_pre", 100, 4096, 24, 4, 16, "float32"),
 ]
 
 
@@ -338,9 +392,11 @@ def test_evaluation(
         spec.model_dump(exclude_defaults=True, exclude={"source"}), hook, prompts, context, width, None
     )
     run = replace(hooked.run, batch_size=eval_prompts or prompts, selects=None, stop_at_layer=None)
-    use = Use(architecture, 128, d_sae, 128, 8, run.batch_size * context, FLOAT, width, training=True)
+    shape = shape_of(architecture, 128, d_sae, 8, batch, logs=True)
+    rows = run.batch_size * context
+    use = Use(architecture, 128, d_sae, 128, 8, rows, FLOAT, width, training=True, pursuit=shape.pursuit)
     memory = training_memory(
-        shape_of(architecture, 128, d_sae, 8, batch), context, 8, prompts, hooked.part,
+        shape, context, 8, prompts, hooked.part,
         evaluation=evaluation(run, hook, use, cpu_kernels=True),
     )  # fmt: skip
     assert memory.phase == "evaluation"

@@ -42,6 +42,8 @@ def _smaller_sae_batch(attempt: Attempt, workload: SaeTraining) -> Change:
 
 
 def _store_on_cpu(attempt: Attempt, workload: SaeTraining) -> Change:
+    if workload.library == "dictionary_learning":
+        return attempt.no("offloading", "an ActivationBuffer with device 'cpu' is not counted yet; a smaller n_ctxs is")
     if attempt.place.kind in ("cpu", "mps"):
         return attempt.no("offloading", "there is no separate memory to move the activation store to")
     if workload.act_store_device == "cpu":
@@ -62,7 +64,9 @@ def _half_language_model(attempt: Attempt, workload: SaeTraining) -> Change:
         "mixed_precision", f"language model in {dtype}", {"model_dtype": dtype}, "numerically_different",
         detail="the SAE trains on activations rounded to 16 bits; the SAE itself stays in float32",
         cost="none, usually faster",
-        code=f'LanguageModelSAERunnerConfig(..., model_from_pretrained_kwargs={{"dtype": "{dtype}"}})',
+        code=f'LanguageModelSAERunnerConfig(..., model_from_pretrained_kwargs={{"dtype": "{dtype}"}})'
+        if workload.library == "sae_lens"
+        else f"LanguageModel(..., torch_dtype=torch.{dtype})",
     )  # fmt: skip
 
 

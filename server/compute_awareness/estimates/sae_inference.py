@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+from .. import hook_names
 from ..errors import InputError
 from ..memory.estimate import Estimate
 from ..memory.hooked import transformer as hooked_transformer
@@ -13,13 +14,14 @@ from ..memory.sae import inference as sae
 from ..memory.sae.inference import Use
 from ..memory.sae.splice import spliced_forward
 from ..memory.sae.step import Ledger
+from ..memory.sae.temporal import Temporal
 from ..memory.tape import Tape, Tensor
 from ..runtime.flops import forward_flops
 from ..versions import check
 from ..workload import DTYPE_BYTES
 from ..workload.sae_inference import SaeInference
 from .assemble import assemble, download_bytes, millions, repeatable
-from .sae_training import HookedModel, features, hooked_model
+from .sae_parts import HookedModel, features, hooked_model, pursuit
 
 
 def sae_inference(workload: SaeInference, capability: str | None) -> Estimate:
@@ -43,18 +45,20 @@ def sae_inference(workload: SaeInference, capability: str | None) -> Estimate:
     architecture = "jumprelu" if workload.architecture in sae.SAVED_AS_JUMPRELU else workload.architecture
     if workload.k > d_sae and "topk" in architecture:
         raise InputError(f"k {workload.k} is more than the {d_sae} features")
-    if workload.architecture.endswith("skip_transcoder") and workload.dtype != workload.model_dtype:
+    one_dtype = workload.dtype == workload.model_dtype
+    if workload.architecture.endswith("skip_transcoder") and not workload.splice and not one_dtype:
         warnings.append(
             f"calling a {workload.dtype} {workload.architecture} on {workload.model_dtype} activations fails in "
             "SAELens (x @ W_skip wants one dtype); encode() works. Give both the same dtype"
         )
     tokens = workload.batch_size * workload.seq_len
     use = Use(
-        architecture, d_in, d_sae, workload.d_out or d_in, workload.k, tokens, DTYPE_BYTES[workload.dtype], model_width
-    )
+        architecture, d_in, d_sae, _width_out(workload, model, d_in), workload.k, tokens, DTYPE_BYTES[workload.dtype],
+        model_width, pursuit=pursuit(workload, d_in), temporal=_temporal(workload, d_sae),
+    )  # fmt: skip
     tape = Ledger()
     tape.new(workload.n_saes * use.params * use.width, "sae_weights")
-    flops = workload.n_saes * 2 * d_in * d_sae * tokens
+    flops = workload.n_saes * 2 * use.products
     if model is not None:
         part = model.part
         tape.new(part.weights, "weights")
@@ -62,7 +66,8 @@ def sae_inference(workload: SaeInference, capability: str | None) -> Estimate:
     if workload.splice:
         assert model is not None
         _splice(tape, workload, model, use)
-        flops *= 4 if workload.use_error_term else 2
+        flops += 2 * d_sae * use.d_out * tokens
+        flops *= 2 if workload.use_error_term else 1
     else:
         _encode(tape, workload, model, use)
     spec = model.spec if model else None
@@ -72,6 +77,20 @@ def sae_inference(workload: SaeInference, capability: str | None) -> Estimate:
     assumptions = [f"under torch.no_grad(), one batch at a time; {verified}"]
     if workload.architecture != architecture:
         assumptions.append(f"a {workload.architecture} SAE is saved and loaded as {architecture}")
+    if use.pursuit is not None:
+        assumptions.append(
+            f"up to {use.pursuit.iterations} iterations of the encoder; without gradients none of them leaves anything"
+        )
+    if use.temporal is not None:
+        fused = use.temporal.fused(d_sae, use.width)
+        how = "in torch's memory-efficient kernel (not run here)" if fused else "unfused: all scores in float32"
+        assumptions.append(f"the temporal SAE's attention runs {how}")
+    if workload.splice and workload.architecture in ("skip_transcoder", "jumprelu_skip_transcoder", "temporal"):
+        part = "predicted codes" if workload.architecture == "temporal" else "skip connection"
+        warnings.append(
+            f"spliced in, a {workload.architecture} loses its {part}: HookedSAETransformer calls encode and decode, "
+            "not the SAE itself"
+        )
     if workload.splice:
         assumptions.append("HookedSAETransformer; only the features are cached, not the model's other hooks")
     elif model is not None:
@@ -126,8 +145,8 @@ def _splice(tape: Ledger, workload: SaeInference, model: HookedModel, use: Use) 
     """run_with_saes or run_with_cache_with_saes: the SAE's output goes on through the model."""
     assert workload.hook_name is not None
 
-    def with_sae(section: Tape, source: Tensor) -> Tensor:
-        acts, out = sae.forward(section, use, source, error_term=workload.use_error_term)
+    def with_sae(section: Tape, source: Tensor, original: Tensor) -> Tensor:
+        acts, out = sae.attached(section, use, source, original, model.run.width, error_term=workload.use_error_term)
         if workload.keep_features:
             section.book(acts, "activation_cache")
         else:
@@ -135,8 +154,56 @@ def _splice(tape: Ledger, workload: SaeInference, model: HookedModel, use: Use) 
         return out
 
     run = replace(model.run, selects=None, stop_at_layer=None)
-    played = spliced_forward(run, workload.hook_name, with_sae)
+    played = spliced_forward(run, workload.hook_name_out or workload.hook_name, with_sae, workload.hook_name)
     tape.phase = "spliced forward"
     tape.append(played)
     for name, size in Counter(played.by_component).items():
         tape.largest[name] = max(tape.largest[name], size)
+
+
+def _width_out(workload: SaeInference, model: HookedModel | None, d_in: int) -> int:
+    """d_out of the SAE; where it is spliced in, of the hook it writes to.
+
+    Raises:
+        InputError: a hook_name_out that does not exist, is no later hook of the same block, or has another width.
+    """
+    hook = workload.hook_name_out
+    if hook is None or model is None or workload.hook_name is None:
+        d_out = workload.d_out or d_in
+        if workload.splice and d_out != d_in:
+            raise InputError(f"d_out: {d_out} given, but {workload.hook_name}, where it is spliced in, is {d_in} wide")
+        return d_out
+    names = hooked_transformer.forward(replace(model.run, selects=None, stop_at_layer=None)).hook_names
+    if hook not in names:
+        raise InputError(hook_names.no_such_hook(hook, model.run).replace("hook_name:", "hook_name_out:", 1))
+    layers = {hook_names.layer_of(name) for name in (hook, workload.hook_name)}
+    if len(layers) > 1 or None in layers or names.index(hook) < names.index(workload.hook_name):
+        raise InputError(f"hook_name_out: {hook} is no later hook of the block of {workload.hook_name}")
+    width = hook_names.hook_width(model.spec, hook)
+    if width is None:
+        raise InputError(f"hook_name_out: {hook} is not an activation that a transcoder can write")
+    if workload.d_out is not None and workload.d_out != width:
+        raise InputError(f"d_out: {workload.d_out} given, but {hook} of {model.spec.name} is {width} wide")
+    return width
+
+
+def _temporal(workload: SaeInference, d_sae: int) -> Temporal | None:
+    """Of a temporal SAE; None for the others.
+
+    Raises:
+        InputError: heads that d_sae does not divide into, as SAELens asserts; more active features than there are.
+    """
+    if workload.architecture != "temporal":
+        return None
+    if d_sae % (workload.bottleneck_factor * workload.n_heads):
+        raise InputError(
+            f"d_sae {d_sae} is no multiple of bottleneck_factor * n_heads = {workload.bottleneck_factor} * "
+            f"{workload.n_heads}, as SAELens demands"
+        )
+    active = workload.kval_topk if workload.sae_diff_type == "topk" else None
+    if active is not None and active > d_sae:
+        raise InputError(f"kval_topk {active} is more than the {d_sae} features")
+    return Temporal(
+        workload.batch_size, workload.seq_len, workload.n_heads, workload.n_attn_layers, workload.bottleneck_factor,
+        active, workload.tied_weights,
+    )  # fmt: skip

@@ -94,16 +94,14 @@ def as_workload(fields: dict[str, Any]) -> AnyWorkload:
 
 
 def _options_description() -> str:
-    """Names the fields that are not listed, by task; compute://tasks/{task} describes them."""
-    hidden, by_task = hidden_parameters(), []
-    everywhere = [
-        name for name in TASKS["inference"].model_fields if all(name in k.model_fields for k in TASKS.values())
-    ]
-    for task, kind in TASKS.items():
-        names = [name for name in kind.model_fields if name in hidden and name not in everywhere]
-        if names:
-            by_task.append(f"{task}: {', '.join(names)}")
-    return f"Further fields of the task, described in compute://tasks/{{task}}. {'; '.join(by_task)}"
+    """Names the fields that are not listed, each once with the tasks that have it (compute://tasks/{task})."""
+    hidden, by_tasks = hidden_parameters(), dict[tuple[str, ...], list[str]]()
+    for name in dict.fromkeys(name for kind in TASKS.values() for name in kind.model_fields if name in hidden):
+        tasks = tuple(task for task, kind in TASKS.items() if name in kind.model_fields)
+        if len(tasks) < len(TASKS):
+            by_tasks.setdefault(tasks, []).append(name)
+    listed = [f"{', '.join(tasks)}: {', '.join(names)}" for tasks, names in by_tasks.items()]
+    return f"Further fields of the task, described in compute://tasks/{{task}}. {'; '.join(listed)}"
 
 
 def as_compute_report(data: dict[str, Any] | None) -> Compute | None:
@@ -135,10 +133,11 @@ def _field_schemas() -> dict[str, dict[str, Any]]:
 
 
 def _mark(owners: list[str]) -> str:
-    """`cache`, `training, patching`, or `not SAE training`: whichever is shorter."""
+    """`cache`, `training, patching`, or `not SAE`: whichever is shorter. Both tasks of an SAE are `SAE`."""
     others = [task for task in TASKS if task not in owners]
     names = others if len(others) < len(owners) else owners
-    listed = ", ".join(_SHORT.get(task, task) for task in names)
+    short = ", ".join(_SHORT.get(task, task) for task in names)
+    listed = short.replace("SAE training, SAE inference", "SAE")
     return f"not {listed}" if names is others else listed
 
 

@@ -6,22 +6,23 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from .fields import BatchSize, DtypeField, LibraryVersion, ModelRef, SeqLen, Task, Tokens, Width
+from .fields import BatchSize, SeqLen, Tokens, Width
 from .libraries import of_task
+from .sae_fields import OF_MATCHING_PURSUIT, SaeTask
 
-SaeArchitecture = Literal["standard", "topk", "abstopk", "batchtopk", "matryoshka_batchtopk", "jumprelu", "gated"]
+SaeArchitecture = Literal[
+    "standard", "topk", "abstopk", "batchtopk", "matryoshka_batchtopk", "jumprelu", "gated", "matching_pursuit"
+]
 _INFERENCE_ONLY = "SAELens 6.54 registers it for inference only (no training class); see sae_inference"
 _NOT_TRAINED = {
     "transcoder": _INFERENCE_ONLY,
     "skip_transcoder": _INFERENCE_ONLY,
     "jumprelu_transcoder": _INFERENCE_ONLY,
     "jumprelu_skip_transcoder": _INFERENCE_ONLY,
-    "temporal": "SAELens 6.54 registers it for inference only (no training class)",
+    "temporal": _INFERENCE_ONLY,
     "p_anneal": "not covered yet (PAnnealTrainer of dictionary_learning)",
     "gated_anneal": "not covered yet (GatedAnnealTrainer of dictionary_learning)",
     "standard_april_update": "not covered yet (StandardTrainerAprilUpdate of dictionary_learning)",
-    "matching_pursuit": "not covered yet: its memory grows with every iteration of the encoder, and the data decide "
-    "how many there are (up to d_in)",
 }
 
 
@@ -34,35 +35,28 @@ def _trainable(value: Any) -> Any:
 
 # Fields of SAELens' activation store and evaluation.
 _OF_SAELENS = (
-    "context_size", "n_batches_in_buffer", "store_batch_size_prompts", "act_store_device", "model_dtype", "evaluation",
-    "eval_batch_size_prompts", "eval_every_n_steps",
+    "context_size", "n_batches_in_buffer", "store_batch_size_prompts", "act_store_device", "evaluation",
+    "eval_batch_size_prompts", "eval_every_n_steps", "hook_name",
 )  # fmt: skip
 
 
-class SaeTraining(Task):
-    """An SAE training run: the step; with SAELens its activation store and the language model where one is named."""
+# Arguments of dictionary_learning's ActivationBuffer.
+_OF_BUFFER = ("submodule", "d_submodule", "n_ctxs", "ctx_len", "refresh_batch_size", "out_batch_size")
+
+_SAME = {"d_submodule": "d_in", "out_batch_size": "train_batch_size_tokens"}
+
+
+class SaeTraining(SaeTask):
+    """An SAE training run: the step; where a language model is named, it and what its activations are kept in."""
 
     task: Literal["sae_training"] = "sae_training"
     library: Annotated[Literal["sae_lens", "dictionary_learning"], of_task("sae_training")] = Field(
-        default="sae_lens", description="dictionary_learning: trainSAE on activations at hand (d_in); no model yet"
+        default="sae_lens",
+        description="dictionary_learning: trainSAE on activations at hand (d_in), or on an ActivationBuffer (model, "
+        "submodule)",
     )
-    library_version: LibraryVersion = None
     architecture: Annotated[SaeArchitecture, BeforeValidator(_trainable)] = Field(
         default="standard", description="SAE architecture"
-    )
-    model: ModelRef | None = Field(
-        default=None, description="Language model the activations come from; null = cached activations, d_in is needed"
-    )
-    hook_name: str | None = Field(
-        default=None, description="Hook the SAE reads; its width is d_in", examples=["blocks.6.hook_resid_pre"]
-    )
-    d_in: Width | None = Field(default=None, description="Width of the SAE's input; null = width of hook_name in model")
-    d_sae: Width | None = Field(default=None, description="Number of SAE features; or give expansion_factor")
-    expansion_factor: Annotated[float, Field(gt=0, le=100_000)] | None = Field(
-        default=None, description="d_sae / d_in; used where d_sae is null"
-    )
-    k: Annotated[int, Field(ge=1, le=10**6)] = Field(
-        default=100, description="Active features per token (top-k family)"
     )
     matryoshka_widths: Annotated[list[Width], Field(max_length=64)] | None = Field(
         default=None,
@@ -75,6 +69,22 @@ class SaeTraining(Task):
     train_batch_size_tokens: Tokens = Field(
         default=4096, description="Tokens per SAE step (dictionary_learning: out_batch_size)"
     )
+    submodule: str | None = Field(
+        default=None,
+        description="dictionary_learning: block of the transformers model, or its MLP, whose output is read",
+        examples=["transformer.h.6", "model.layers.6.mlp"],
+    )
+    d_submodule: Width | None = Field(default=None, description="dictionary_learning: its name for d_in")
+    n_ctxs: Annotated[int, Field(ge=1, le=10**9)] = Field(
+        default=30_000, description="dictionary_learning: its buffer holds n_ctxs * ctx_len activations"
+    )
+    ctx_len: SeqLen = Field(default=128, description="dictionary_learning: tokens per text")
+    refresh_batch_size: BatchSize = Field(
+        default=512, description="dictionary_learning: texts per language-model forward while the buffer refreshes"
+    )
+    out_batch_size: Tokens | None = Field(
+        default=None, description="dictionary_learning: its name for train_batch_size_tokens"
+    )
     context_size: SeqLen = Field(default=128, description="Tokens per prompt of the activation store")
     n_batches_in_buffer: Annotated[int, Field(ge=1, le=10**9)] = Field(
         default=20, description="The store's buffer holds n_batches_in_buffer * context_size tokens (SAELens >= 6.27.3)"
@@ -83,10 +93,6 @@ class SaeTraining(Task):
         default=32, description="Prompts per language-model forward of the store"
     )
     training_tokens: Tokens = Field(default=2_000_000, description="Tokens of the whole run (for time, not memory)")
-    dtype: DtypeField = Field(default="float32", description="Dtype of the SAE; its activations are stored in float32")
-    model_dtype: DtypeField = Field(
-        default="float32", description="Dtype of the language model (SAELens default: float32)"
-    )
     act_store_device: Literal["cpu"] | None = Field(
         default=None, description="'cpu' keeps the activation store in host memory; null = with the SAE"
     )
@@ -105,12 +111,31 @@ class SaeTraining(Task):
     )
     optimizer: Literal["adam"] = Field(default="adam", description="SAELens trains with Adam")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _in_one_word(cls, data: Any) -> Any:
+        """out_batch_size and d_submodule are dictionary_learning's words for fields that SAELens has, too."""
+        if not isinstance(data, dict) or data.get("library") != "dictionary_learning":
+            return data
+        data = dict(data)
+        for theirs, ours in _SAME.items():
+            value = data.pop(theirs, None)
+            if value is not None and data.setdefault(ours, value) != value:
+                raise ValueError(f"{ours} {data[ours]} and {theirs} {value} are the same thing and differ")
+        return data
+
+    @property
+    def hooked(self) -> bool:
+        return self.model is not None and self.library == "sae_lens"
+
     @model_validator(mode="after")
     def _whole(self) -> SaeTraining:
         if self.library == "dictionary_learning":
             self._dictionary_learning()
         elif self.n_saes > 1:
             raise ValueError("n_saes is for library dictionary_learning; SAELens trains one SAE at a time")
+        else:
+            self.only_for("dictionary_learning", self.library, *_OF_BUFFER)
         if self.autocast_lm:
             raise ValueError(
                 "autocast_lm is not covered yet; model_dtype bfloat16 halves the weights, autocast_lm does not"
@@ -119,36 +144,33 @@ class SaeTraining(Task):
             raise ValueError(f"autocast of a {self.dtype} SAE is not covered yet; give dtype float32")
         if self.dtype != "float32" and self.architecture == "gated":
             raise ValueError(
-                f"SAELens cannot train a gated SAE in {self.dtype}: its auxiliary loss multiplies the float32 "
-                "activations by weights of another dtype; give dtype float32"
+                f"SAELens cannot train a gated SAE in {self.dtype}: SAELens 6.54 itself stops with a RuntimeError, as "
+                "its auxiliary loss multiplies the float32 activations by weights of another dtype; give dtype float32"
             )
-        if self.matryoshka_widths is not None and self.architecture != "matryoshka_batchtopk":
-            raise ValueError(f"matryoshka_widths is for matryoshka_batchtopk, not {self.architecture}")
+        self.only_for("matryoshka_batchtopk", self.architecture, "matryoshka_widths")
+        self.only_for("matching_pursuit", self.architecture, *OF_MATCHING_PURSUIT)
         if self.architecture == "matryoshka_batchtopk" and not self.matryoshka_widths:
             raise ValueError(
                 "matryoshka_batchtopk needs matryoshka_widths (the libraries have no default): a list of widths that "
                 "rise strictly up to d_sae, which may be left out, e.g. [512, 2048, 8192]"
             )
-        if self.model is None and self.d_in is None:
-            raise ValueError("give d_in, or model and hook_name")
-        if self.model is not None and self.hook_name is None:
-            raise ValueError("hook_name is needed with a model, e.g. blocks.6.hook_resid_pre")
-        if self.d_sae is None and self.expansion_factor is None:
-            raise ValueError("give d_sae or expansion_factor")
         return self
 
     def _dictionary_learning(self) -> None:
         """What of the fields that library does not have, or is not covered with it."""
         for name in _OF_SAELENS:
             if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} is for library sae_lens; of dictionary_learning the step alone is covered")
-        if self.architecture == "abstopk":
-            raise ValueError("dictionary_learning has no trainer for abstopk; try topk, or library sae_lens")
-        if self.model is not None:
+                raise ValueError(f"{name} is for library sae_lens, not dictionary_learning")
+        if self.architecture in ("abstopk", "matching_pursuit"):
             raise ValueError(
-                "a model with library dictionary_learning is not covered yet (its ActivationBuffer runs nnsight); "
-                "give d_in alone for the training step, and add the model and n_ctxs * ctx_len * d_in numbers of buffer"
+                f"dictionary_learning has no trainer for {self.architecture}; try topk, or library sae_lens"
             )
+        if self.model is None:
+            for name in (*_OF_BUFFER, "model_dtype"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} is of an ActivationBuffer, which needs a model and submodule")
+        elif self.submodule is None:
+            raise ValueError("submodule is needed with a model in dictionary_learning, e.g. transformer.h.6")
         if self.dtype != "float32" or self.autocast:
             raise ValueError(
                 "dictionary_learning's trainers are built in float32; autocast_dtype is not covered yet: give dtype "

@@ -2,55 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from .fields import BatchSize, DtypeField, LibraryVersion, ModelRef, SeqLen, Task, Width
+from .fields import BatchSize, SeqLen, Width
 from .libraries import of_task
+from .sae_fields import OF_MATCHING_PURSUIT, SaeTask
 
 SaeInferenceArchitecture = Literal[
     "standard", "topk", "abstopk", "batchtopk", "matryoshka_batchtopk", "jumprelu", "gated",
-    "transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder",
+    "transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder", "matching_pursuit", "temporal",
 ]  # fmt: skip
-_NOT_COVERED = {
-    "temporal": "its attention over the sequence is not written down",
-    "matching_pursuit": "its encoder iterates until the data are matched (up to d_in times)",
-}
+_OF_TEMPORAL = ("n_heads", "n_attn_layers", "bottleneck_factor", "sae_diff_type", "kval_topk", "tied_weights")
+Count = Annotated[int, Field(ge=1, le=10**6)]
 
 
-def _covered(value: Any) -> Any:
-    if isinstance(value, str) and value in _NOT_COVERED:
-        raise ValueError(f"{value!r} is not covered yet: {_NOT_COVERED[value]}")
-    return value
-
-
-class SaeInference(Task):
+class SaeInference(SaeTask):
     """Features of a batch of activations, or a language model's forward pass with the SAE's reconstruction in it."""
 
     task: Literal["sae_inference"] = "sae_inference"
     library: Annotated[Literal["sae_lens"], of_task("sae_inference")] = "sae_lens"
-    library_version: LibraryVersion = None
-    architecture: Annotated[SaeInferenceArchitecture, BeforeValidator(_covered)] = Field(
+    architecture: SaeInferenceArchitecture = Field(
         default="standard", description="SAE architecture (batchtopk and matryoshka_batchtopk are saved as jumprelu)"
     )
-    model: ModelRef | None = Field(
-        default=None, description="Language model the activations come from; null = activations are at hand"
+    hook_name_out: str | None = Field(
+        default=None,
+        description="Transcoders: hook whose activation they write, in the block of hook_name; null = hook_name",
+        examples=["blocks.6.hook_mlp_out"],
     )
-    hook_name: str | None = Field(
-        default=None, description="Hook the SAE reads; its width is d_in", examples=["blocks.6.hook_resid_pre"]
+    d_out: Width | None = Field(
+        default=None, description="Transcoders: width of the output; null = width of hook_name_out, else d_in"
     )
-    d_in: Width | None = Field(default=None, description="Width of the SAE's input; null = width of hook_name in model")
-    d_out: Width | None = Field(default=None, description="Transcoders: width of the output; null = d_in")
-    d_sae: Width | None = Field(default=None, description="Number of SAE features; or give expansion_factor")
-    expansion_factor: Annotated[float, Field(gt=0, le=100_000)] | None = Field(
-        default=None, description="d_sae / d_in; used where d_sae is null"
+    n_heads: Count = Field(default=8, description="temporal: attention heads")
+    n_attn_layers: Count = Field(default=1, description="temporal: attention layers")
+    bottleneck_factor: Count = Field(default=64, description="temporal: d_sae / width of queries and keys")
+    sae_diff_type: Literal["relu", "topk"] = Field(default="topk", description="temporal: code of what is novel")
+    kval_topk: Count | None = Field(
+        default=None, description="temporal: active novel features per token with sae_diff_type topk; null = all"
     )
-    k: Annotated[int, Field(ge=1, le=10**6)] = Field(default=100, description="Active features per token (top-k)")
+    tied_weights: bool = Field(default=True, description="temporal: the encoder is the decoder transposed")
     batch_size: BatchSize = Field(default=1, description="Sequences at once")
     seq_len: SeqLen = Field(default=128, description="Tokens per sequence")
-    dtype: DtypeField = Field(default="float32", description="Dtype of the SAE (SAE.from_pretrained: float32)")
-    model_dtype: DtypeField = Field(default="float32", description="Dtype of the language model and its activations")
     n_saes: Annotated[int, Field(ge=1, le=10_000)] = Field(
         default=1, description="SAEs of this shape in memory, used one after the other; the features of all are kept"
     )
@@ -70,20 +63,18 @@ class SaeInference(Task):
 
     @model_validator(mode="after")
     def _whole(self) -> SaeInference:
-        if self.model is None and self.d_in is None:
-            raise ValueError("give d_in, or model and hook_name")
-        if self.model is not None and self.hook_name is None:
-            raise ValueError("hook_name is needed with a model, e.g. blocks.6.hook_resid_pre")
-        if self.d_sae is None and self.expansion_factor is None:
-            raise ValueError("give d_sae or expansion_factor")
         transcodes = "transcoder" in self.architecture
-        if self.d_out is not None and not transcodes:
-            raise ValueError(f"d_out is for transcoders, not {self.architecture}")
+        for name in ("d_out", "hook_name_out"):
+            if getattr(self, name) is not None and not transcodes:
+                raise ValueError(f"{name} is for transcoders, not {self.architecture}")
+        self.only_for("matching_pursuit", self.architecture, *OF_MATCHING_PURSUIT)
+        self.only_for("temporal", self.architecture, *_OF_TEMPORAL)
+        if self.kval_topk is not None and self.sae_diff_type != "topk":
+            raise ValueError(f"kval_topk is for sae_diff_type topk, not {self.sae_diff_type}")
         if self.splice and self.model is None:
             raise ValueError("splice needs a model and hook_name")
-        if self.splice and (transcodes or self.n_saes > 1):
-            what = "transcoders" if transcodes else "more than one SAE"
-            raise ValueError(f"splice is not covered yet for {what}; give splice false")
+        if self.splice and self.n_saes > 1:
+            raise ValueError("splice is not covered yet for more than one SAE; give splice false")
         if self.use_error_term and not self.splice:
             raise ValueError("use_error_term is for splice true; encode alone needs none")
         return self

@@ -1,9 +1,10 @@
 """The training step of each SAELens architecture: which tensors its forward pass makes and how long they live.
 
 Read off sae_lens 6.54.12: `encode_with_hidden_pre`, `decode`, `calculate_aux_loss` and `training_forward_pass` of
-saes/{standard,topk,abstopk,batchtopk,matryoshka_batchtopk,jumprelu,gated}_sae.py, around them `training_forward_pass`
-(saes/sae.py) and `_train_step` (training/sae_trainer.py). Default options: L1 with p = 1, JumpReLU's step loss,
-decoder norms rescaled, dense top-k, the auxiliary loss of the whole SAE (use_matryoshka_aux_loss false).
+saes/{standard,topk,abstopk,batchtopk,matryoshka_batchtopk,jumprelu,gated,matching_pursuit}_sae.py, around them
+`training_forward_pass` (saes/sae.py) and `_train_step` (training/sae_trainer.py). Default options: L1 with p = 1,
+JumpReLU's step loss, decoder norms rescaled, dense top-k, the auxiliary loss of the whole SAE
+(use_matryoshka_aux_loss false).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..tape import Tensor
+from . import matching_pursuit
 from .autograd import Grad, Var
 from .step import FLOAT, INDEX, Ledger, Shape, Step
 
@@ -19,10 +21,11 @@ Output = tuple[Var, Var, Var, Var]
 
 
 def previous_output(tape: Ledger, shape: Shape) -> list[Tensor]:
-    """sae_out, feature_acts and hidden_pre of the step before."""
+    """sae_out, feature_acts and hidden_pre of the step before, and what it logged."""
     # Under autocast, too: the biases are float32 and turn every sum back into it.
     sizes = (shape.batch * shape.d_in, shape.batch * shape.d_sae, shape.batch * shape.d_sae)
-    return [tape.new(size * shape.width, "sae_activations") for size in sizes]
+    held = [tape.new(size * shape.width, "sae_activations") for size in sizes]
+    return [*held, tape.new(shape.logged_bytes, "sae_activations")]
 
 
 def train_step(tape: Ledger, shape: Shape, batch: Tensor, previous: list[Tensor]) -> list[Tensor]:
@@ -334,7 +337,18 @@ def _gated(step: Step) -> Output:
     return _whole(step, hidden, acts, step.decode(acts), losses)
 
 
+def _matching_pursuit(step: Step) -> Output:
+    graph, pursuit = step.graph, step.shape.pursuit
+    assert pursuit is not None
+    x = step.centred()
+    acts = matching_pursuit.encode(graph, x, step.W_dec, step.rows, step.d_sae, pursuit)
+    hidden = graph.new(step.bf, acts.width)  # zeros: there is no single pre-activation
+    graph.drop(x)
+    return _whole(step, hidden, acts, step.decode(acts), list)
+
+
 _FORWARD: dict[str, Callable[[Step], Output]] = {
     "standard": _standard, "topk": _topk, "abstopk": _topk, "batchtopk": _batchtopk,
     "matryoshka_batchtopk": _matryoshka, "jumprelu": _jumprelu, "gated": _gated,
+    "matching_pursuit": _matching_pursuit,
 }  # fmt: skip

@@ -94,6 +94,10 @@ class Graph:
         self.tape.hold(variable.tensor)
         return variable
 
+    def detached(self, variable: Var) -> Var:
+        """x.detach(), or x under no_grad: without history. The caller of `variable` holds it."""
+        return Var(variable.tensor, variable.elements, variable.width)
+
     def keep(self, *variables: Var) -> None:
         """Book as activations of the SAE: what the step's output holds."""
         for variable in variables:
@@ -246,6 +250,18 @@ class Graph:
         self.drop(*self._casts.values())
         self._casts.clear()
 
+    def clone(self, x: Var) -> Var:
+        """x.clone(): the gradient is handed on."""
+        return self.record(self.new(x.elements, x.width), [x], [], lambda g: [self.same(g)])
+
+    def unplayed(self, x: Var, saved: int) -> Var:
+        """x after operations that save `saved` bytes in all, and are not played one by one."""
+        bundle = self.new(saved if x.node is not None else 0, 1)
+        out = self.detached(self.hold(x))
+        self.record(out, [x], [bundle], lambda g: [self.same(g)])
+        self.drop(bundle)
+        return out
+
     def view(self, x: Var, elements: int) -> Var:
         """A slice of x. Its gradient is copied into zeros of x's size."""
         self.tape.hold(x.tensor)
@@ -302,7 +318,8 @@ class Graph:
 
     def matmul(self, x: Var, weight: Var, rows: int, columns: int) -> Var:
         """x [rows, n] @ weight [n, columns]."""
-        left, right = self._lower(x), self._lower(weight)
+        right = self._lower(weight)  # autocast's arguments are cast last to first, as gcc evaluates them
+        left = self._lower(x)
         out = self.new(rows * columns, left.width)
 
         def backward(g: Grad) -> list[Grad | None]:
@@ -412,13 +429,13 @@ class Graph:
 
         def backward(g: Grad) -> list[Grad | None]:
             result = self.grad(x.elements, g.width)
-            self._scatter_scratch(result)
+            self.scatter_scratch(result)
             return [result]
 
         self.record(values, [x], [indices], backward)
         return values, indices
 
-    def _scatter_scratch(self, into: Var | Grad) -> None:
+    def scatter_scratch(self, into: Var | Grad) -> None:
         """CPU only: 16-bit numbers are scattered in a float32 copy (ScatterGatherKernel.cpp)."""
         if self.cpu_kernels and into.width == 2:
             self.tape.touch(4 * into.elements)
@@ -430,8 +447,22 @@ class Graph:
 
     def scatter_into(self, zeros: Var, indices: Var, values: Var) -> Var:
         """zeros.scatter_(-1, indices, values): the zeros themselves, now with a gradient."""
-        self._scatter_scratch(zeros)
+        self.scatter_scratch(zeros)
         return self.record(zeros, [values], [indices], lambda g: [self.grad(values.elements, g.width)])
+
+    def scatter_add(self, into: Var, indices: Var, values: Var) -> Var:
+        """into.scatter_add_(-1, indices, values)"""
+
+        def backward(g: Grad) -> list[Grad | None]:
+            return [self.same(g), self.grad(values.elements, g.width)]
+
+        self.scatter_scratch(into)
+        return self.record(into, [into, values], [indices], backward)
+
+    def select_rows(self, weight: Var, indices: Var, elements: int) -> Var:
+        """weight[indices] of `elements` numbers: the gradient is as large as the weight."""
+        out = self.new(elements, weight.width)
+        return self.record(out, [weight], [indices], lambda g: [self.grad(weight.elements, g.width)])
 
     def scatter_copy(self, zeros: Var, indices: Var, values: Var) -> Var:
         """zeros.scatter(-1, indices, values): a copy."""

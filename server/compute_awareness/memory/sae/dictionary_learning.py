@@ -84,10 +84,6 @@ def _decode(step: Step, acts: Var) -> Var:
     return out
 
 
-def _detached(x: Var) -> Var:
-    return Var(x.tensor, x.elements, x.width)
-
-
 def _centred(step: Step) -> Var:
     """x - b_dec"""
     return step.graph.add(step.batch, step.b_dec, minus=True)
@@ -208,8 +204,8 @@ def _gated(step: Step) -> Var:
     graph.drop(encoded, pi_gate, active, pi_mag, magnitude)
     graph.keep(acts, gate)
     sae_out = _decode(step, acts)
-    product = graph.matmul(gate, _detached(step.W_dec), step.rows, step.d_in)
-    via_gate = graph.add(product, _detached(step.b_dec))
+    product = graph.matmul(gate, graph.detached(step.W_dec), step.rows, step.d_in)
+    via_gate = graph.add(product, graph.detached(step.b_dec))
     graph.drop(product)
     error = _error(step, sae_out)
     sparsity = _l1(step, gate)

@@ -14,6 +14,7 @@ from ... import hook_names
 from ..hooked.run import Run
 from ..hooked.transformer import forward
 from ..tape import Tape, Tensor
+from .frame import Frame
 from .inference import Use, encode_then_decode, reconstruct
 from .splice import spliced_forward
 from .step import FLOAT, INDEX
@@ -48,7 +49,7 @@ def _reconstruction(tape: Tape, run: Run, hook_name: str, use: Use, cpu_kernels:
     mask = tape.new(rows)
     hooked = rows * use.d_in * run.width
 
-    def with_sae(tape: Tape, source: Tensor) -> Tensor:
+    def with_sae(tape: Tape, source: Tensor, _: Tensor) -> Tensor:
         acts, out = reconstruct(tape, use, source, cpu_kernels=cpu_kernels)
         tape.drop(acts)
         if use.width != run.width:
@@ -62,7 +63,7 @@ def _reconstruction(tape: Tape, run: Run, hook_name: str, use: Use, cpu_kernels:
     calls = [
         forward(run).tape,
         spliced_forward(run, hook_name, with_sae),
-        spliced_forward(run, hook_name, lambda tape, source: tape.new(hooked)),
+        spliced_forward(run, hook_name, lambda tape, *_: tape.new(hooked)),
     ]
     left: list[Tensor] = []
     for call in calls:
@@ -87,13 +88,8 @@ def _sparsity(tape: Tape, run: Run, hook_name: str, use: Use, cpu_kernels: bool)
         (name, size - (INDEX * use.rows if name == "temporaries" else 0)) for name, size in call.by_component.items()
     ]
     totals = tape.new(2 * FLOAT * use.d_sae)
-    names = ("tokens", "mask", "call", "acts", "out", "in", "masked_acts", "masked_out", "normed")
-    held: dict[str, list[Tensor]] = {name: [] for name in names}
-
-    def assign(name: str, *tensors: Tensor) -> None:
-        tape.drop(*held[name])
-        held[name] = list(tensors)
-
+    frame = Frame(tape)
+    assign = frame.assign
     for _ in range(2):
         assign("tokens", tape.new(INDEX * use.rows))
         assign("mask", tape.new(use.rows))
@@ -119,6 +115,5 @@ def _sparsity(tape: Tape, run: Run, hook_name: str, use: Use, cpu_kernels: bool)
         tape.drop(difference)
         assign("normed", tape.new(use.rows * given), tape.new(use.rows * use.d_in * use.width))
         tape.touch(use.rows * wide)
-    for name in names:
-        assign(name)
+    frame.leave()
     tape.drop(totals)

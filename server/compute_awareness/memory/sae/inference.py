@@ -3,7 +3,8 @@
 Read off sae_lens 6.54.12: `encode` and `decode` of saes/{standard,topk,abstopk,jumprelu,gated}_sae.py and
 transcoder.py (inference classes, as `SAE.from_pretrained` gives them), `_SAEWrapper.forward` of
 analysis/hooked_sae_transformer.py. Under torch.no_grad(). The training classes' `encode` (used by SAELens'
-evaluation) differs for the top-k family and JumpReLU.
+evaluation) differs for the top-k family, JumpReLU and matching pursuit. `matching_pursuit` and `temporal` play those
+two encoders.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..tape import Tape, Tensor
+from . import matching_pursuit
+from . import temporal as temporal_sae
 from .autograd import Graph, Var
+from .matching_pursuit import Pursuit
+from .temporal import Temporal
 
 FLOAT = 4
 # Vectors of d_sae numbers beside the matrices and b_dec.
 INFERENCE_VECTORS = {
     "standard": 1, "topk": 1, "abstopk": 1, "jumprelu": 2, "gated": 3, "transcoder": 1, "skip_transcoder": 1,
-    "jumprelu_transcoder": 2, "jumprelu_skip_transcoder": 2,
+    "jumprelu_transcoder": 2, "jumprelu_skip_transcoder": 2, "matching_pursuit": 0, "temporal": 0,
 }  # fmt: skip
 SAVED_AS_JUMPRELU = ("batchtopk", "matryoshka_batchtopk")
 
@@ -27,7 +32,8 @@ SAVED_AS_JUMPRELU = ("batchtopk", "matryoshka_batchtopk")
 class Use:
     """An SAE in use. `rows`: tokens at once. `width`: bytes per number of the SAE, `input_width` of what it is given.
 
-    `training`: the class that SAETrainer trains, whose top-k family rescales by the decoder's norms.
+    `training`: the class that SAETrainer trains, whose top-k family rescales by the decoder's norms. `pursuit` and
+    `temporal`: of those architectures.
     """
 
     architecture: str
@@ -39,6 +45,8 @@ class Use:
     width: int = FLOAT
     input_width: int = FLOAT
     training: bool = False
+    pursuit: Pursuit | None = None
+    temporal: Temporal | None = None
 
     @property
     def transcodes(self) -> bool:
@@ -47,6 +55,10 @@ class Use:
     @property
     def params(self) -> int:
         """Parameters of the inference class (`initialize_weights`)."""
+        if self.temporal is not None:
+            return self.temporal.params(self.d_in, self.d_sae)
+        if self.pursuit is not None:  # tied: W_enc is a view of W_dec
+            return self.d_sae * self.d_in + self.d_in
         skip = self.d_out * self.d_in if "skip" in self.architecture else 0
         vectors = INFERENCE_VECTORS[self.architecture]
         return self.d_sae * (self.d_in + self.d_out) + self.d_out + vectors * self.d_sae + skip
@@ -55,6 +67,14 @@ class Use:
     def features(self) -> int:
         """Elements of the feature activations."""
         return self.rows * self.d_sae
+
+    @property
+    def products(self) -> int:
+        """Multiplications of one encode(): its matrix products."""
+        if self.temporal is not None:
+            return self.rows * self.temporal.products(self.d_in, self.d_sae)
+        times = self.pursuit.iterations if self.pursuit is not None else 1
+        return times * self.rows * self.d_in * self.d_sae
 
 
 class _Sae:
@@ -87,7 +107,16 @@ class _Sae:
 
     def encode(self, source: Var) -> Var:
         graph, use = self.graph, self.use
+        if use.temporal is not None:
+            novel, predicted = self.encode_with_predictions(source)
+            graph.drop(predicted)
+            return novel
         x = self.centred(source)
+        if use.pursuit is not None:
+            acts = matching_pursuit.encode(graph, x, self.W_dec, use.rows, use.d_sae, use.pursuit)
+            hidden_pre = self.features() if use.training else graph.new(0, use.width)  # zeros that nobody reads
+            graph.drop(hidden_pre, x)
+            return acts
         hidden = graph.linear(x, self.W_enc, self.vector, use.rows, use.d_sae)
         family = use.architecture
         if family == "gated":
@@ -105,6 +134,15 @@ class _Sae:
             acts = graph.relu(hidden)
         graph.drop(hidden, x)
         return acts
+
+    def encode_with_predictions(self, source: Var) -> tuple[Var, Var]:
+        """Of the temporal SAE: novel and predicted codes."""
+        use = self.use
+        assert use.temporal is not None
+        x = self.centred(source)
+        codes = temporal_sae.encode(self.graph, x, self.W_dec, use.d_in, use.d_sae, use.temporal)
+        self.graph.drop(x)
+        return codes
 
     def _gated(self, x: Var) -> Var:
         graph, use = self.graph, self.use
@@ -204,16 +242,19 @@ def encode_then_decode(
     return sae.decode(acts).tensor
 
 
-def forward(
-    tape: Tape, use: Use, source: Tensor, *, error_term: bool = False, cpu_kernels: bool = False
-) -> tuple[Tensor, Tensor]:
-    """sae(source); gives back features and output.
-
-    With `error_term` the SAE runs once more, and what it missed is added: `_SAEWrapper.forward`.
-    """
+def forward(tape: Tape, use: Use, source: Tensor, *, cpu_kernels: bool = False) -> tuple[Tensor, Tensor]:
+    """sae(source); gives back features and output. The temporal SAE decodes predicted and novel codes together."""
     sae = _Sae(tape, use, cpu_kernels)
     graph = sae.graph
     x = Var(source, use.rows * use.d_in, use.input_width)
+    if use.temporal is not None:
+        novel, predicted = sae.encode_with_predictions(x)
+        codes = graph.add(novel, predicted)
+        product = graph.matmul(codes, sae.W_dec, use.rows, use.d_out)
+        graph.drop(codes)
+        out = graph.add(product, sae.b_dec)
+        graph.drop(product, predicted)
+        return novel.tensor, out.tensor
     acts = sae.encode(x)
     out = sae.decode(acts)
     if "skip" in use.architecture:
@@ -221,10 +262,26 @@ def forward(
         total = graph.add(out, skip)
         graph.drop(out, skip)
         out = total
+    return acts.tensor, out.tensor
+
+
+def attached(
+    tape: Tape, use: Use, source: Tensor, original: Tensor, original_width: int, *, error_term: bool = False
+) -> tuple[Tensor, Tensor]:
+    """`_SAEWrapper.forward`: decode(encode(source)) in place of `original`; gives back features and output.
+
+    With `error_term` the SAE runs once more, and what it missed of `original` is added. A skip connection and the
+    temporal SAE's predicted codes have no part in it: the wrapper calls encode and decode, not the SAE itself.
+    """
+    sae = _Sae(tape, use, cpu_kernels=False)
+    graph = sae.graph
+    x = Var(source, use.rows * use.d_in, use.input_width)
+    acts = sae.encode(x)
+    out = sae.decode(acts)
     if error_term:
         clean = sae.encode(x)
         recons = sae.decode(clean)
-        error = graph.add(x, recons, minus=True)
+        error = graph.add(Var(original, use.rows * use.d_out, original_width), recons, minus=True)
         total = graph.add(out, error)
         graph.drop(out, error, recons, clean)
         out = total

@@ -12,22 +12,29 @@ from ..hooked.run import Pass, Run
 from ..hooked.transformer import _block, family, forward
 from ..tape import Tape, Tensor
 
-# Plays what happens at the hook on the given tape, from the activation there; gives back what takes its place.
-Replacement = Callable[[Tape, Tensor], Tensor]
+# Plays what happens at the hook on the given tape, from the activation that is read and the one that is there; gives
+# back what takes the place of the latter.
+Replacement = Callable[[Tape, Tensor, Tensor], Tensor]
 
 
 class _Spliced(Pass):
-    """One section in which a hook's function allocates."""
+    """One section in which a hook's function allocates. `reads`: another hook whose activation it was given."""
 
-    def __init__(self, run: Run, name: str, replacement: Replacement) -> None:
+    def __init__(self, run: Run, name: str, replacement: Replacement, reads: str) -> None:
         super().__init__(run, None)
-        self.name, self.replacement = name, replacement
+        self.name, self.replacement, self.reads = name, replacement, reads
+        self.captured: Tensor | None = None
         self.late: list[Tensor] = []
 
     def hook(self, name: str, tensor: Tensor) -> Tensor:
+        if name == self.reads:
+            self.captured = self.tape.hold(tensor)
         if name == self.name:
             frame = self.new(self.tokens * self.run.spec.d_model * self._outputs() if name == "hook_resid_post" else 0)
-            result = self.replacement(self.tape, tensor)
+            captured, self.captured = self.captured, None
+            assert captured is not None
+            result = self.replacement(self.tape, captured, tensor)
+            self.tape.drop(captured)
             # It takes the place of a tensor as large as itself, but the block's input is still held by the caller.
             if name == "hook_resid_pre":
                 self.late.append(result)
@@ -45,8 +52,10 @@ class _Spliced(Pass):
         return (2 if spec.parallel_attn_mlp else 3) + normed
 
 
-def spliced_forward(run: Run, hook_name: str, replacement: Replacement) -> Tape:
+def spliced_forward(run: Run, hook_name: str, replacement: Replacement, reads: str | None = None) -> Tape:
     """The tape of one call, at the moment it returns, with `replacement` played at `hook_name`.
+
+    `reads`: an earlier hook of the same block, whose activation it gets instead of the one at `hook_name`.
 
     What the replacement leaves behind (features in a cache) is counted from the start of the call, which is too early
     only where the call stands highest before the hook.
@@ -57,10 +66,10 @@ def spliced_forward(run: Run, hook_name: str, replacement: Replacement) -> Tape:
     tape = Tape()
     layer = hook_names.layer_of(hook_name)
     tokens, residual = tape.new(8 * run.batch_size * run.seq_len), tape.new(width)
-    section = _Spliced(run, family(hook_name), replacement)
+    section = _Spliced(run, family(hook_name), replacement, family(reads or hook_name))
     incoming = section.tape.adopt(width, "temporaries")
     if layer is None:
-        section.name = hook_name
+        section.name = section.reads = hook_name
         section.hook(hook_name, incoming)
     else:
         out = _block(section, incoming, spec.is_local(layer), None)

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 
 from ..tape import Tape, Tensor
 from .autograd import Graph, Var
+from .matching_pursuit import Pursuit
 
 FLOAT, INDEX = 4, 8
 # Vectors of d_sae numbers beside W_enc, W_dec and b_dec: b_enc; b_enc, threshold; b_gate, b_mag, r_mag.
 VECTORS = {
     "standard": 1, "topk": 1, "abstopk": 1, "batchtopk": 1, "matryoshka_batchtopk": 1, "jumprelu": 2, "gated": 3,
+    "matching_pursuit": 0,
 }  # fmt: skip
 
 
@@ -26,7 +28,8 @@ def sae_params(architecture: str, d_in: int, d_sae: int) -> int:
 
     Source: `initialize_weights` of sae_lens 6.54.12. KeyError for an architecture not in `VECTORS`.
     """
-    return 2 * d_in * d_sae + d_in + VECTORS[architecture] * d_sae
+    matrices = 1 if architecture == "matching_pursuit" else 2  # tied: W_enc is a view of W_dec
+    return matrices * d_in * d_sae + d_in + VECTORS[architecture] * d_sae
 
 
 def sae_bytes(architecture: str, d_in: int, d_sae: int, width: int) -> int:
@@ -68,7 +71,8 @@ class Ledger(Tape):
 @dataclass(frozen=True)
 class Shape:
     """What a step is of. `width`: bytes per number of the SAE. `dead`: the top-k family's auxiliary loss runs.
-    `cpu_kernels`: count what only torch's CPU kernels take (see `sae_autograd.Graph`)."""
+    `pursuit`: of matching_pursuit. `logs`: every tenth step or so writes to wandb, which only matching_pursuit adds
+    tensors for. `cpu_kernels`: count what only torch's CPU kernels take (see `autograd.Graph`)."""
 
     architecture: str
     d_in: int
@@ -78,8 +82,15 @@ class Shape:
     width: int = FLOAT
     autocast: bool = False
     matryoshka_widths: tuple[int, ...] = ()
+    pursuit: Pursuit | None = None
+    logs: bool = False
     dead: bool = False
     cpu_kernels: bool = False
+
+    @property
+    def logged_bytes(self) -> int:
+        """Of output.metrics after a step that logs: residual_norm, whose history keeps sae_in - sae_out."""
+        return FLOAT * self.batch * (self.d_in + 1) if self.logs and self.pursuit is not None else 0
 
     @property
     def param_bytes(self) -> int:
