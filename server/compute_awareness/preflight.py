@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,6 +12,8 @@ from .advice.answers import Advice, Verdict
 from .advice.place import UNKNOWN, Place, named_place, needed, seen_place, verdict_at
 from .advice.strategies import changes
 from .asking.decision import decide
+from .asking.known import card_by_default, card_by_name
+from .asking.profile_file import read_profile
 from .asking.question import Question
 from .errors import InputError
 from .estimator import estimate
@@ -38,6 +41,9 @@ class Preflight(BaseModel):
     verdict: Verdict
     advice: Advice
     asking: Question
+    known: list[str] = Field(
+        default_factory=list, description="What came from the compute profile, how old it is, and contradictions"
+    )
     summary: str
 
 
@@ -58,14 +64,24 @@ def preflight(
 
     Args:
         workload: what is to be run.
-        gpu: the card it will run on ("RTX 4090", "2xH100"), "none", "unknown" (not the machine in sight), or None to
-            take what is detected.
+        gpu: the card it will run on ("RTX 4090", "2xH100"), a machine of the profile, "none", "unknown" (not the
+            machine in sight), or None to take what is detected.
         compute: a report made elsewhere; None = look at this machine where that matters.
         python: the experiment's interpreter; None = found by the usual signs.
     Raises:
         InputError: a bad workload, GPU name or interpreter.
     """
+    profile = read_profile()
+    today = datetime.date.today()
+    gpu, known = card_by_name(gpu, profile, today)
+    elsewhere = compute is not None  # a report made elsewhere is an answer already
     place, compute = _place(gpu, compute, python)
+    if not elsewhere and (gpu is None or place.kind == "unknown"):
+        gpu, more = card_by_default(gpu, compute, profile, today)
+        known += more
+        if gpu is not None and place.kind != "gpu":
+            place, compute = _place(gpu, compute, None)
+    known += [f"the profile {problem}" for problem in profile.problems]
     # No GPU seen does not mean that none will be used: what would help is then counted for a card not known yet.
     wanted = UNKNOWN if place.kind == "cpu" and gpu is None else place
     workload, version_note = _with_installed_version(workload, compute)
@@ -90,6 +106,7 @@ def preflight(
         gpus=advice.gpus,
         hours_high=time.high / 3600,
         hours_on=time.on,
+        hours_allowed=profile.budget.max_hours if profile.budget else None,
     )
     return Preflight(
         workload=result.workload,
@@ -98,6 +115,7 @@ def preflight(
         verdict=verdict,
         advice=advice,
         asking=asking,
+        known=known,
         summary=_summary(result, verdict, asking, place),
     )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .given import WithWorkloadCommand, WorkloadCommand, compute_from, read_text, workload_from, write_new
+from .profile_commands import profile
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -265,6 +266,9 @@ def doctor(model: str | None, python: str | None, as_json: bool) -> int:
 
         show_doctor(compute, findings, model, download)
     return 0
+
+
+program.add_command(profile)
 
 
 @program.command()

@@ -37,6 +37,8 @@ def show_preflight(answer: Preflight) -> None:
     word, style = STATUS[verdict.status]
     say(to, workload_line(answer.estimate.workload), "bold")
     to.print(text(word, style).append(text(f"  {verdict.why}")), soft_wrap=not to.is_terminal)
+    for known in answer.known:
+        say(to, known)
     heading(to, "Memory at the peak")
     show_memory(to, answer.estimate, verdict.needed_bytes, verdict.free_bytes, verdict.device)
     if took := time_words(answer.estimate):
