@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from .advice import gpus, platforms
 from .advice.answers import Advice, Verdict
 from .advice.place import UNKNOWN, Place, named_place, needed, seen_place, verdict_at
+from .advice.solver import combinations, largest_sizes
 from .advice.strategies import changes
 from .asking.decision import decide
 from .asking.known import card_by_default, card_by_name
@@ -221,7 +222,9 @@ def _advise(workload: AnyWorkload, result: Estimate, place: Place) -> Advice:
     # A trace takes seconds, and a change is tried many times.
     known = workload.model is None or _spec(workload) is not None
     tried = changes(workload, result, place) if known and result.method != "trace" else []
-    return Advice(changes=tried, gpus=choices, platforms=rent)
+    solutions = combinations(workload, result, place) if tried else []
+    largest = {} if not tried or verdict_at(result, place).status == "fits" else largest_sizes(workload, place)
+    return Advice(changes=tried, solutions=solutions, largest=largest, gpus=choices, platforms=rent)
 
 
 def _summary(result: Estimate, verdict: Verdict, asking: Question, place: Place) -> str:
