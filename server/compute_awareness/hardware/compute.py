@@ -10,16 +10,23 @@ from .probe.report import (
     Accelerator,
     Environment,
     EnvironmentLayer,
+    GpuLinks,
     GpuProcess,
     Host,
     Interpreter,
+    JobLimits,
+    Limits,
     ProbeProblem,
+    Supports,
     TorchBuild,
+    UnmetRequirement,
+    WorkspacePython,
 )
 
 __all__ = [
-    "Accelerator", "Compute", "Environment", "EnvironmentLayer", "GpuProcess", "Host", "Interpreter", "ProbeProblem",
-    "TorchBuild", "as_compute",
+    "Accelerator", "Compute", "Environment", "EnvironmentLayer", "GpuLinks", "GpuProcess", "Host", "Interpreter",
+    "JobLimits", "Limits", "ProbeProblem", "Supports", "TorchBuild", "UnmetRequirement", "WorkspacePython",
+    "as_compute",
 ]  # fmt: skip
 
 
@@ -30,15 +37,20 @@ class Compute(BaseModel):
     host: Host
     environment: Environment
     accelerators: list[Accelerator] = Field(default_factory=list)
+    links: list[GpuLinks] = Field(default_factory=list, description="How several GPUs are connected")
     driver_version: str | None = None
     driver_cuda_version: str | None = Field(
         default=None, description="Highest CUDA the NVIDIA driver supports, e.g. 13.0"
     )
     python: Interpreter | None = None
+    interpreters: list[WorkspacePython] = Field(
+        default_factory=list, description="Pythons at hand by their files, nearest first, at most 20"
+    )
     settings: dict[str, str] = Field(
         default_factory=dict,
         description="Environment variables set here that change a run, e.g. HF_HUB_OFFLINE, CUDA_VISIBLE_DEVICES",
     )
+    limits: Limits | None = Field(default=None, description="null where they could not be read")
     problems: list[ProbeProblem] = Field(default_factory=list)
     seen_from: str = Field(default="this machine", description="Whose machine this describes")
     summary: str = ""

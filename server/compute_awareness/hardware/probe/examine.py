@@ -7,6 +7,7 @@ import os
 import platform
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -14,18 +15,40 @@ from typing import Any
 
 from ...errors import InputError
 from ...units import gib
+from .amd import AmdReport, probe_amd
 from .apple import probe_apple
-from .environment import harmless, probe_environment
-from .host import free_disk, hugging_face_cache, probe_host
-from .interpreter import ANSWER_LIMIT_S, IMPORT_LIMIT_S, choose_python, probe_python
-from .nvidia import NVML_LIMIT_S, SMI_LIMIT_S, NvidiaReport, probe_nvidia
-from .report import Accelerator, Environment, EnvironmentLayer, Host, Interpreter, ProbeProblem
+from .environment import harmless, probe_environment, tell_accelerators
+from .host import existing, free_disk, free_inodes, hugging_face_cache, probe_host
+from .intel import SMI_LIMIT_S as INTEL_LIMIT_S
+from .intel import probe_intel
+from .interpreter import ANSWER_LIMIT_S, IMPORT_LIMIT_S, probe_python
+from .job import probe_job
+from .limits import probe_limits
+from .mounts import mount_of, read_mounts
+from .nvidia import NO_DRIVER, NVML_LIMIT_S, SMI_LIMIT_S, probe_nvidia
+from .nvidia_cards import NvidiaReport
+from .pythons.choose import choose_python
+from .pythons.listing import Candidate, doubt, offered
+from .quota import QUOTA_LIMIT_S, probe_quota
+from .report import (
+    Accelerator,
+    Environment,
+    EnvironmentLayer,
+    Host,
+    Interpreter,
+    Limits,
+    ProbeProblem,
+    WorkspacePython,
+)
+from .tpu import probe_tpu
 
 _FILE_LIMIT_S = 5.0
 # What a child may overrun its limit by while it is being killed.
 _GRACE_S = 3.0
 _SETTINGS = (
     "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES", "CUDA_MODULE_LOADING",
+    "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "HSA_OVERRIDE_GFX_VERSION", "ZE_AFFINITY_MASK",
+    "TPU_VISIBLE_CHIPS",
     "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE",
     "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_NO_CUDA_MEMORY_CACHING",
     "PYTORCH_MPS_HIGH_WATERMARK_RATIO", "CUBLAS_WORKSPACE_CONFIG",
@@ -52,39 +75,61 @@ def examine(
     folder = cwd if cwd is not None else _working_folder()
     probes: dict[str, tuple[Callable[[], Any], float]] = {
         "nvidia": (lambda: probe_nvidia(variables, root), NVML_LIMIT_S + SMI_LIMIT_S + _GRACE_S),
+        "amd": (lambda: probe_amd(variables, root), _FILE_LIMIT_S),
+        "intel": (lambda: probe_intel(variables, root), INTEL_LIMIT_S + _GRACE_S),
+        "tpu": (lambda: probe_tpu(variables, root), _FILE_LIMIT_S),
         "apple": (lambda: probe_apple(variables), _FILE_LIMIT_S + _GRACE_S),
         "host": (lambda: probe_host(variables, root), _FILE_LIMIT_S),
-        "disk": (lambda: _disk(variables), _FILE_LIMIT_S),
+        "disk": (lambda: _disk(variables, root), _FILE_LIMIT_S),
+        "quota": (lambda: _quota(variables, root), 2 * QUOTA_LIMIT_S + 1.0),
+        "limits": (lambda: probe_limits(root), _FILE_LIMIT_S),
+        "job": (lambda: probe_job(variables), _FILE_LIMIT_S + _GRACE_S),
         "environment": (lambda: probe_environment(variables, root), _FILE_LIMIT_S),
     }
     if with_python:
         limit = 2 * ANSWER_LIMIT_S + IMPORT_LIMIT_S + _GRACE_S
-        probes["python"] = (lambda: _python(python, variables, folder), limit)
+        probes["python"] = (lambda: _python(python, variables, folder, root), limit)
     found, problems = _side_by_side(probes)
 
     host = found.get("host") or Host(
         os=platform.system(), cpus=float(os.cpu_count() or 1), ram_total_bytes=0, ram_available_bytes=0
     )
     if "disk" in found:
-        host.disk_path, host.disk_free_bytes = found["disk"]
+        for name, value in found["disk"].items():
+            setattr(host, name, value)
+    quota = found.get("quota")
+    if quota is not None and (host.disk_free_bytes is None or quota[0] < host.disk_free_bytes):
+        host.disk_free_bytes, host.disk_limited_by = quota
+    limits: Limits | None = found.get("limits")
+    if limits is not None:
+        limits.job = found.get("job")
     nvidia: NvidiaReport = found.get("nvidia") or NvidiaReport()
-    cards = [*nvidia.cards, *found.get("apple", [])]
+    amd: AmdReport = found.get("amd") or AmdReport()
+    tpus, tpu_problems = found.get("tpu") or ([], [])
+    cards = [*nvidia.cards, *amd.cards, *found.get("intel", []), *tpus, *found.get("apple", [])]
     if "host" in found:
         for card in cards:
             _fill_from_ram(card, host)
-    problems = [*nvidia.problems, *problems]
-    interpreter: Interpreter | None = found.get("python")
+    # A machine with another maker's card misses no NVIDIA driver.
+    missed = [p for p in nvidia.problems if p.reason != NO_DRIVER or not cards]
+    problems = [*missed, *amd.problems, *tpu_problems, *problems]
+    interpreter: Interpreter | None
+    interpreter, interpreters = found.get("python") or (None, [])
     if with_python and interpreter is None and not any(p.probe == "python" for p in problems):
         problems.append(ProbeProblem(probe="python", reason="no Python was found; name one with --python"))
     environment = found.get("environment") or _unknown_place()
+    tell_accelerators(environment, cards, bool(cards) or _looked(problems))
     return {
         "host": host,
         "environment": environment,
         "accelerators": cards,
+        "links": [*nvidia.links, *amd.links],
         "driver_version": nvidia.driver_version,
         "driver_cuda_version": nvidia.driver_cuda_version,
         "python": interpreter,
+        "interpreters": interpreters,
         "settings": _settings(variables),
+        "limits": limits,
         "problems": problems,
         "summary": summarise(host, environment, cards, interpreter),
     }
@@ -104,11 +149,15 @@ def summarise(
 ) -> str:
     """The report in one sentence."""
     cards = [card for card in accelerators if card.visible and card.problem is None]
-    hidden = len(accelerators) - len(cards)
+    uncovered = [card for card in accelerators if card.visible and card.kind in ("xpu", "tpu")]
+    hidden = len(accelerators) - len(cards) - len(uncovered)
     if cards:
-        what = "; ".join(_card_text(card) for card in cards[:4])
-        more = f" and {len(cards) - 4} more" if len(cards) > 4 else ""
-        gpu = what + more + (f" ({hidden} not usable or hidden)" if hidden else "")
+        counts = Counter(_card_text(card) for card in cards)
+        texts = [f"{count} x {text} each" if count > 1 else text for text, count in counts.most_common()]
+        more = f" and {len(texts) - 4} other kinds or fillings" if len(texts) > 4 else ""
+        gpu = "; ".join(texts[:4]) + more + (f" ({hidden} not usable or hidden)" if hidden else "")
+    elif uncovered:
+        gpu = f"{len(uncovered)} x {uncovered[0].name}, for which nothing is estimated"
     elif hidden:
         gpu = f"no usable GPU ({hidden} not usable or hidden)"
     else:
@@ -124,6 +173,8 @@ def summarise(
             build = "torch not known" if interpreter.problem else "no torch"
         elif torch.cuda_build:
             build = f"torch {torch.version} for CUDA {torch.cuda_build}"
+        elif torch.hip_build or torch.xpu_build:
+            build = f"torch {torch.version} for {'ROCm' if torch.hip_build else 'XPU'}"
         else:
             build = f"torch {torch.version} without CUDA"
         python = f", {build} in {interpreter.path}"
@@ -173,14 +224,40 @@ def _side_by_side(probes: Mapping[str, tuple[Callable[[], Any], float]]) -> tupl
     return found, problems
 
 
-def _python(python: str | None, environ: Mapping[str, str], cwd: Path) -> Any:
-    choice = choose_python(python, environ, cwd)
-    return None if choice is None else probe_python(choice, environ)
+def _python(
+    python: str | None, environ: Mapping[str, str], cwd: Path, root: Path, prefer_own: bool = False
+) -> tuple[Interpreter | None, list[WorkspacePython]]:
+    """The experiment's Python, and every Python at hand."""
+    choice = choose_python(python, environ, cwd, prefer_own, root)
+    if choice is None:
+        return None, offered(environ, cwd, root)
+    interpreter = probe_python(choice, environ)
+    listed = offered(environ, cwd, root, Candidate(choice.path, choice.source))
+    if interpreter.torch is not None:
+        # What it says of itself counts more than its files.
+        for entry in listed:
+            if entry.chosen:
+                entry.has_torch, entry.torch = True, interpreter.torch.version
+    interpreter.doubt = doubt(listed, interpreter.torch is not None)
+    return interpreter, listed
 
 
-def _disk(environ: Mapping[str, str]) -> tuple[str, int]:
+def _disk(environ: Mapping[str, str], root: Path) -> dict[str, Any]:
+    """The fields of Host about the disk of the model cache."""
     folder = hugging_face_cache(environ)
-    return str(folder), free_disk(folder)
+    mount = mount_of(existing(folder).resolve(), read_mounts(root))
+    return {
+        "disk_path": str(folder),
+        "disk_free_bytes": free_disk(folder),
+        "disk_free_inodes": free_inodes(folder),
+        "disk_filesystem": f"{mount.filesystem} on {mount.point}" if mount else None,
+        "disk_kind": mount.kind if mount else None,
+    }
+
+
+def _quota(environ: Mapping[str, str], root: Path) -> tuple[int, str] | None:
+    folder = existing(hugging_face_cache(environ)).resolve()
+    return probe_quota(folder, mount_of(folder, read_mounts(root)), environ)
 
 
 def _fill_from_ram(card: Accelerator, host: Host) -> None:
@@ -197,6 +274,11 @@ def _fill_from_ram(card: Accelerator, host: Host) -> None:
 def _settings(environ: Mapping[str, str]) -> dict[str, str]:
     values = {name: environ[name] for name in _SETTINGS if name in environ}
     return {name: value if not value or harmless(value) else "(set)" for name, value in values.items()}
+
+
+def _looked(problems: list[ProbeProblem]) -> bool:
+    """Whether no card means that there is none: a driver that is broken or hangs hides one."""
+    return not any(p.probe in ("nvidia", "apple") and p.reason != NO_DRIVER for p in problems)
 
 
 def _unknown_place() -> Environment:

@@ -8,7 +8,7 @@ from typing import Annotated
 import anyio.to_thread
 from mcp.types import CallToolResult
 
-from ..answers import answer, concise_compute
+from ..answers import answer, concise_compute, full_compute
 from ..arguments import Detail, Python
 from ..outlines import ComputeOutline
 
@@ -24,4 +24,4 @@ async def detect_compute(
     from ...hardware.detect import detect
 
     found = await anyio.to_thread.run_sync(partial(detect, python=python), abandon_on_cancel=True)
-    return answer(found if detail == "full" else concise_compute(found), detail)
+    return answer(full_compute(found) if detail == "full" else concise_compute(found), detail)
