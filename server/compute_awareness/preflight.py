@@ -99,7 +99,7 @@ def preflight(
         result,
         compute,
         verdict,
-        advice.changes,
+        advice.solutions or advice.changes,
         gpu_named=gpu is not None and place.kind != "unknown",
         where_unknown=place.kind == "unknown",
         params=_params(spec, result),
@@ -161,6 +161,10 @@ def recommend(workload: AnyWorkload, *, gpu: str | None = None, compute: Compute
     else:
         summary += " No GPU of the table fits it, alone or eight together."
     helps = [change for change in advice.changes if change.applies]
+    if advice.solutions:
+        cheapest = advice.solutions[0]
+        summary += f" It fits with: {cheapest.title} ({gib(cheapest.peak_before)} -> {gib(cheapest.peak_after)})."
+        return Recommendation(workload=result.workload, estimate=result, advice=advice, summary=summary)
     if helps:
         largest = max(helps, key=lambda change: change.saving)
         summary += f" Largest saving: {largest.title} ({gib(largest.peak_before)} -> {gib(largest.peak_after)})."

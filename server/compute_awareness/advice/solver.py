@@ -28,7 +28,7 @@ _RANK: dict[Effect, int] = {effect: rank for rank, effect in enumerate(get_args(
 # Fields for which "the largest that fits" is a question; in the order in which they are told.
 SIZES = (
     "batch_size", "seq_len", "train_batch_size_tokens", "store_batch_size_prompts", "n_batches_in_buffer", "d_sae",
-    "new_tokens", "lora_rank",
+    "new_tokens", "lora_rank", "context_size", "gradient_accumulation",
 )  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def combinations(workload: AnyWorkload, before: Estimate, place: Place, limit: i
         if not any(_holds(state, other) for other in kept):
             kept.append(state)
     whole = _needed(before, place)
-    return [_as_change(state, whole, place) for state in kept[:limit]]
+    return [_as_change(_sought_anew(state, workload, before, place), whole, place) for state in kept[:limit]]
 
 
 def largest_that_fits(workload: AnyWorkload, place: Place, field: str) -> int | None:
@@ -143,6 +143,31 @@ def _moves(state: _State, place: Place) -> list[Change]:
     return [change for change in tried if change.applies and change.patch and not done & set(change.patch)]
 
 
+def _sought_anew(state: _State, workload: AnyWorkload, before: Estimate, place: Place) -> _State:
+    """The same changes with those of a size last: beside the others a larger batch may do than was found before."""
+    made = [change for change in state.made if not _is_size(change)]
+    sizes = [change for change in state.made if _is_size(change)]
+    if not sizes or len(state.made) == 1:
+        return state
+    current = _State(workload, before)
+    for change in made:
+        after = _patched(current.workload, change.patch, place)
+        if after is None:
+            return state
+        current = _State(*after, (*current.made, change))
+    for wanted in sizes:
+        change = next((c for c in _moves(current, place) if _named(c) == _named(wanted)), None)
+        after = None if change is None else _patched(current.workload, change.patch, place)
+        if change is None or after is None:
+            return state
+        current = _State(*after, (*current.made, change))
+    return current if verdict_at(current.estimate, place).status == "fits" else state
+
+
+def _is_size(change: Change) -> bool:
+    return bool(set(SIZES) & set(change.patch))
+
+
 def _patched(workload: AnyWorkload, patch: dict[str, Any], place: Place) -> tuple[AnyWorkload, Estimate] | None:
     """The workload with the patch, and its estimate; None where the library refuses it or it is not covered."""
     try:
@@ -173,8 +198,9 @@ def _holds(state: _State, other: _State) -> bool:
 
 
 def _named(change: Change) -> str:
-    """What a change is, whatever the values it was given."""
-    return f"{change.strategy}: {', '.join(sorted(change.patch))}"
+    """What a change is, whatever size it was given."""
+    settings = [name if name in SIZES else f"{name}={value}" for name, value in sorted(change.patch.items())]
+    return f"{change.strategy}: {', '.join(settings)}"
 
 
 def _needed(result: Estimate, place: Place) -> int:
