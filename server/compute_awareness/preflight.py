@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -9,8 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from .advice import gpus, platforms
 from .advice.answers import Advice, Verdict
 from .advice.place import UNKNOWN, Place, named_place, needed, seen_place, verdict_at
+from .advice.solver import combinations, largest_sizes
 from .advice.strategies import changes
 from .asking.decision import decide
+from .asking.known import card_by_default, card_by_name
+from .asking.profile_file import read_profile
 from .asking.question import Question
 from .errors import InputError
 from .estimator import estimate
@@ -38,6 +42,9 @@ class Preflight(BaseModel):
     verdict: Verdict
     advice: Advice
     asking: Question
+    known: list[str] = Field(
+        default_factory=list, description="What came from the compute profile, how old it is, and contradictions"
+    )
     summary: str
 
 
@@ -58,14 +65,24 @@ def preflight(
 
     Args:
         workload: what is to be run.
-        gpu: the card it will run on ("RTX 4090", "2xH100"), "none", "unknown" (not the machine in sight), or None to
-            take what is detected.
+        gpu: the card it will run on ("RTX 4090", "2xH100"), a machine of the profile, "none", "unknown" (not the
+            machine in sight), or None to take what is detected.
         compute: a report made elsewhere; None = look at this machine where that matters.
         python: the experiment's interpreter; None = found by the usual signs.
     Raises:
         InputError: a bad workload, GPU name or interpreter.
     """
+    profile = read_profile()
+    today = datetime.date.today()
+    gpu, known = card_by_name(gpu, profile, today)
+    elsewhere = compute is not None  # a report made elsewhere is an answer already
     place, compute = _place(gpu, compute, python)
+    if not elsewhere and (gpu is None or place.kind == "unknown"):
+        gpu, more = card_by_default(gpu, compute, profile, today)
+        known += more
+        if gpu is not None and place.kind != "gpu":
+            place, compute = _place(gpu, compute, None)
+    known += [f"the profile {problem}" for problem in profile.problems]
     # No GPU seen does not mean that none will be used: what would help is then counted for a card not known yet.
     wanted = UNKNOWN if place.kind == "cpu" and gpu is None else place
     workload, version_note = _with_installed_version(workload, compute)
@@ -82,7 +99,7 @@ def preflight(
         result,
         compute,
         verdict,
-        advice.changes,
+        advice.solutions or advice.changes,
         gpu_named=gpu is not None and place.kind != "unknown",
         where_unknown=place.kind == "unknown",
         params=_params(spec, result),
@@ -90,6 +107,7 @@ def preflight(
         gpus=advice.gpus,
         hours_high=time.high / 3600,
         hours_on=time.on,
+        hours_allowed=profile.budget.max_hours if profile.budget else None,
     )
     return Preflight(
         workload=result.workload,
@@ -98,6 +116,7 @@ def preflight(
         verdict=verdict,
         advice=advice,
         asking=asking,
+        known=known,
         summary=_summary(result, verdict, asking, place),
     )
 
@@ -142,6 +161,10 @@ def recommend(workload: AnyWorkload, *, gpu: str | None = None, compute: Compute
     else:
         summary += " No GPU of the table fits it, alone or eight together."
     helps = [change for change in advice.changes if change.applies]
+    if advice.solutions:
+        cheapest = advice.solutions[0]
+        summary += f" It fits with: {cheapest.title} ({gib(cheapest.peak_before)} -> {gib(cheapest.peak_after)})."
+        return Recommendation(workload=result.workload, estimate=result, advice=advice, summary=summary)
     if helps:
         largest = max(helps, key=lambda change: change.saving)
         summary += f" Largest saving: {largest.title} ({gib(largest.peak_before)} -> {gib(largest.peak_after)})."
@@ -203,7 +226,9 @@ def _advise(workload: AnyWorkload, result: Estimate, place: Place) -> Advice:
     # A trace takes seconds, and a change is tried many times.
     known = workload.model is None or _spec(workload) is not None
     tried = changes(workload, result, place) if known and result.method != "trace" else []
-    return Advice(changes=tried, gpus=choices, platforms=rent)
+    solutions = combinations(workload, result, place) if tried else []
+    largest = {} if not tried or verdict_at(result, place).status == "fits" else largest_sizes(workload, place)
+    return Advice(changes=tried, solutions=solutions, largest=largest, gpus=choices, platforms=rent)
 
 
 def _summary(result: Estimate, verdict: Verdict, asking: Question, place: Place) -> str:

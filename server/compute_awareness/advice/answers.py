@@ -28,7 +28,10 @@ class Verdict(_Answer):
 class Change(_Answer):
     """One change to the workload, re-estimated."""
 
-    strategy: Literal["selective_caching", "smaller_batch", "gradient_checkpointing", "mixed_precision", "offloading"]
+    strategy: Literal[
+        "selective_caching", "smaller_batch", "gradient_checkpointing", "mixed_precision", "offloading",
+        "layer_by_layer", "smaller_buffers", "shorter_sequences", "quantization", "low_rank", "combination",
+    ]  # fmt: skip
     title: str = Field(description="What to do, with this workload's numbers")
     applies: bool = Field(description="False where it saves nothing here; `title` says why")
     patch: dict[str, Any] = Field(default_factory=dict, description="Workload fields to change")
@@ -42,6 +45,7 @@ class Change(_Answer):
     effect: Effect = Field(description="What it does to the result")
     effect_detail: str = ""
     cost: str = Field(default="", description="What it costs in time")
+    slowdown: float = Field(default=1.0, description="Times as long, roughly; 1 = no cost that matters")
     code: str = Field(default="", description="The code for this library with this workload's values")
 
 
@@ -73,5 +77,12 @@ class PlatformChoice(_Answer):
 
 class Advice(_Answer):
     changes: list[Change] = Field(default_factory=list)
+    solutions: list[Change] = Field(
+        default_factory=list,
+        description="Where it does not fit: the cheapest changes, alone or together, with which it does",
+    )
+    largest: dict[str, int] = Field(
+        default_factory=dict, description="Where it does not fit: the largest batch_size or seq_len alone that does"
+    )
     gpus: list[GpuChoice] = Field(default_factory=list)
     platforms: list[PlatformChoice] = Field(default_factory=list)

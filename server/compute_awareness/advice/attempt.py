@@ -39,7 +39,16 @@ class Attempt:
         return verdict_at(after, self.place).status == "fits"
 
     def change(
-        self, strategy: Any, title: str, patch: dict[str, Any], effect: Effect, *, detail: str, cost: str, code: str
+        self,
+        strategy: Any,
+        title: str,
+        patch: dict[str, Any],
+        effect: Effect,
+        *,
+        detail: str,
+        cost: str,
+        code: str,
+        slowdown: float = 1.0,
     ) -> Change:
         try:
             after = self.patched(patch)
@@ -51,7 +60,7 @@ class Attempt:
         return Change(
             strategy=strategy, title=title, applies=True, patch=patch,
             peak_before=self.now, peak_after=size, saving=self.now - size, host_bytes=after.host_bytes,
-            fits=self.fits(after), effect=effect, effect_detail=detail, cost=cost, code=code,
+            fits=self.fits(after), effect=effect, effect_detail=detail, cost=cost, slowdown=slowdown, code=code,
         )  # fmt: skip
 
     def no(self, strategy: Any, why: str) -> Change:

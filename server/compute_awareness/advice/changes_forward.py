@@ -83,6 +83,7 @@ def _cache_on_cpu(attempt: Attempt, workload: ActivationCache) -> Change:
         "offloading", f"cache on the CPU ({gib(ram)} of RAM)", patch, "equivalent",
         detail="the values are the same, in RAM",
         cost="every cached activation crosses the bus: several times slower",
+        slowdown=4,
         code='logits, cache = model.run_with_cache(tokens, device="cpu")'
         if workload.library.startswith("transformer_")
         else "kept[name] = output.detach().cpu()  # in the hook, or .cpu().save() in an nnsight trace",
@@ -156,6 +157,6 @@ def _offload_weights(attempt: Attempt, workload: Inference) -> Change:
         saving=attempt.now - after,
         fits=None if free is None else high <= free, effect="equivalent",
         effect_detail="same weights, same arithmetic; counted with two of the largest matrices on the card",
-        cost="all weights cross the bus in every pass: 10 to 50 times slower",
+        cost="all weights cross the bus in every pass: 10 to 50 times slower", slowdown=20,
         code="from accelerate import cpu_offload\ncpu_offload(model, execution_device=0)",
     )  # fmt: skip

@@ -99,6 +99,7 @@ def _checkpointing(attempt: Attempt, workload: Training) -> Change:
         "equivalent",
         detail="the same gradients",
         cost="about a third more time",
+        slowdown=1.33,
         code="model.gradient_checkpointing_enable()",
     )  # fmt: skip
 

@@ -28,6 +28,7 @@ def decide(
     n_layers: int | None = None,
     hours_high: float | None = None,
     hours_on: str = "",
+    hours_allowed: float | None = None,
     gpus: Sequence[GpuChoice] = (),
 ) -> Question:
     """Ask, tell or stay silent, by the table of `policy.py`; never raises for valid arguments.
@@ -36,7 +37,8 @@ def decide(
     card, or said that there is none. `where_unknown`: the caller said that the machine in sight is not the one.
     `params` is the language model's parameter count as Hugging Face counts it, None without a language model;
     `n_layers` its blocks, with which `stop_at_layer` is judged. `hours_high` is the upper end of the duration on
-    `hours_on`: the device in question, or a typical data-centre card where none is known. `changes` and `gpus` are
+    `hours_on`: the device in question, or a typical data-centre card where none is known. `hours_allowed`: what the
+    user said a run may take without a question. `changes` and `gpus` are
     what advice found, `gpus` the smallest first.
     """
     situation = Situation(
@@ -49,6 +51,7 @@ def decide(
         n_layers=n_layers,
         hours_high=hours_high,
         hours_on=hours_on,
+        hours_allowed=hours_allowed,
     )
     triggers = fired(situation)
     decision, template, reason = _outcome(situation, triggers)

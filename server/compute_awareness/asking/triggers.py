@@ -45,6 +45,7 @@ class Situation:
     n_layers: int | None
     hours_high: float | None
     hours_on: str
+    hours_allowed: float | None = None
 
 
 def place_of(compute: Compute | None, verdict: Verdict, gpu_named: bool, where_unknown: bool) -> Place:
@@ -168,7 +169,7 @@ def _blocks_kept(workload: ActivationCache | Patching, n_layers: int | None) -> 
 
 def _long_running(situation: Situation) -> bool:
     duration = hours(situation)
-    return duration is not None and duration > LONG_HOURS
+    return duration is not None and duration > (situation.hours_allowed or LONG_HOURS)
 
 
 def _unclear_environment(situation: Situation) -> bool:

@@ -50,13 +50,15 @@ def amount(n: int) -> str:
 def useful_changes(changes: Iterable[Change], to_fit: bool) -> list[Change]:
     """The changes worth offering, at most three, best first.
 
-    Those that keep the experiment's meaning come first, then those that save most. With `to_fit`, where some make
-    it fit, only those.
+    Those that keep the experiment's meaning come first, of them those that cost no time, then those that save most.
+    With `to_fit`, where some make it fit, only those.
     """
     worth = [change for change in changes if change.applies and change.saving > 0]
     if to_fit and any(change.fits for change in worth):
         worth = [change for change in worth if change.fits]
-    return sorted(worth, key=lambda change: (_EFFECTS.index(change.effect), change.peak_after))[:MAX_WAYS]
+    return sorted(worth, key=lambda change: (_EFFECTS.index(change.effect), change.slowdown, change.peak_after))[
+        :MAX_WAYS
+    ]
 
 
 def write(

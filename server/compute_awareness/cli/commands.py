@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .given import WithWorkloadCommand, WorkloadCommand, compute_from, read_text, workload_from
+from .given import WithWorkloadCommand, WorkloadCommand, compute_from, read_text, workload_from, write_new
+from .profile_commands import profile
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -164,6 +165,41 @@ def explain_oom(log: str, workload: str | None, as_json: bool, **flags: Any) -> 
     return 0
 
 
+@program.command(name="launch-file", cls=WorkloadCommand)
+@click.option(
+    "--for", "engine", metavar="skypilot|slurm|modal|colab|dstack", required=True, help="The engine that will start it."
+)
+@click.option("--run", metavar="COMMAND", required=True, help='What to run there, e.g. "python train_sae.py".')
+@click.option("--gpu", metavar="NAME", help="The card; the smallest that fits where it is not given.")
+@click.option("--out", metavar="FILE", help="Write it there instead of printing it; an existing file is kept.")
+@_python
+@_json
+def launch_file(
+    source: str | None,
+    engine: str,
+    run: str,
+    gpu: str | None,
+    out: str | None,
+    python: str | None,
+    as_json: bool,
+    **flags: Any,
+) -> int:
+    """Write a task file for an engine that starts runs. It starts nothing and spends nothing."""
+    from ..launch.launch_file import launch_file as file_for
+
+    answer = file_for(workload_from(source, flags), engine, run, gpu, python)
+    if out is not None:
+        write_new(out, answer.text)
+    if as_json:
+        _print_json(answer)
+    elif out is not None:
+        click.echo(f"{out}: {answer.summary}")
+    else:
+        click.echo(answer.text, nl=False)
+        click.echo(answer.summary, err=True)
+    return 0
+
+
 @program.command()
 @click.argument("name", required=False)
 @_json
@@ -230,6 +266,9 @@ def doctor(model: str | None, python: str | None, as_json: bool) -> int:
 
         show_doctor(compute, findings, model, download)
     return 0
+
+
+program.add_command(profile)
 
 
 @program.command()

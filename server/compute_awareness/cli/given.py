@@ -180,3 +180,18 @@ def compute_from(source: str) -> Compute:
         raise InputError(f"{_called(source)}: {error}") from None
     except ValidationError as error:
         raise InputError(f"{_called(source)} is not a report of `detect --json`: {explain(error, Compute)}") from None
+
+
+def write_new(path: str, text: str) -> None:
+    """Write a file that is not there yet.
+
+    Raises:
+        InputError: it is there, or cannot be written.
+    """
+    try:
+        with Path(path).open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+    except FileExistsError:
+        raise InputError(f"{path} is there already and is kept; give another name to --out") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from None

@@ -37,6 +37,8 @@ def show_preflight(answer: Preflight) -> None:
     word, style = STATUS[verdict.status]
     say(to, workload_line(answer.estimate.workload), "bold")
     to.print(text(word, style).append(text(f"  {verdict.why}")), soft_wrap=not to.is_terminal)
+    for known in answer.known:
+        say(to, known)
     heading(to, "Memory at the peak")
     show_memory(to, answer.estimate, verdict.needed_bytes, verdict.free_bytes, verdict.device)
     if took := time_words(answer.estimate):
@@ -55,6 +57,14 @@ def show_recommendation(answer: Recommendation) -> None:
 
 
 def show_advice(to: Console, advice: Advice) -> None:
+    if advice.solutions:
+        heading(to, "What makes it fit, the least change first")
+        rows = [(c.title, gib(c.peak_after), _longer(c), EFFECT[c.effect]) for c in advice.solutions]
+        table(to, ("change", "then", "time", "effect"), rows, right=(1,))
+        _show_code(to, advice.solutions[:1])
+    if advice.largest:
+        values = " or ".join(f"{name} {value}" for name, value in advice.largest.items())
+        say(to, f"  All else as it is, the largest that fits: {values}.")
     useful = [c for c in advice.changes if c.applies]
     if useful:
         heading(to, "Changes that save memory")
@@ -63,7 +73,8 @@ def show_advice(to: Console, advice: Advice) -> None:
             for c in useful
         ]
         table(to, ("change", "saves", "then", "fits", "effect"), rows, right=(1, 2))
-        _show_code(to, useful)
+        if not advice.solutions:
+            _show_code(to, useful)
     if advice.gpus:
         heading(to, "GPUs that fit")
         table(to, ("GPU", "usable", "to spare", "price"), map(_gpu_row, advice.gpus), right=(1, 2))
@@ -72,6 +83,10 @@ def show_advice(to: Console, advice: Advice) -> None:
         heading(to, "Where to rent one")
         table(to, ("platform", "GPU", "USD/h", "price of", "limits"), map(_platform_row, advice.platforms), right=(2,))
         bullets(to, (f"{p.platform}: {p.how}" for p in advice.platforms if p.how))
+
+
+def _longer(change: Change) -> str:
+    return "as before" if change.slowdown == 1 else f"about {change.slowdown:.3g} times"
 
 
 def _show_code(to: Console, changes: list[Change]) -> None:

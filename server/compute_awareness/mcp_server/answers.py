@@ -123,7 +123,7 @@ def concise_preflight(result: Preflight) -> Preflight:
     """The figures, the verdict and the words; advice only where it does not plainly fit."""
     advice = _shorter(result.advice, _GPUS_KEPT).model_copy(update={"platforms": []})
     if result.verdict.status == "fits":
-        advice = advice.model_copy(update={"changes": [], "gpus": []})
+        advice = advice.model_copy(update={"changes": [], "solutions": [], "gpus": []})
     update = {
         "workload": _said(result.workload),
         "compute": _where(result.compute) if result.compute else None,
@@ -200,8 +200,11 @@ def _shorter(advice: Advice, gpus_kept: int) -> Advice:
         said = change.effect_detail if change.effect != "equivalent" else ""
         return change.model_copy(update={"code": "" if rank else change.code, "effect_detail": said})
 
+    # Where something makes it fit, what only saves is not worth its tokens.
+    changes = [] if advice.solutions else best(advice.changes, _CHANGES_KEPT)
     update = {
-        "changes": [shorter(rank, change) for rank, change in enumerate(best(advice.changes, _CHANGES_KEPT))],
+        "changes": [shorter(rank, change) for rank, change in enumerate(changes)],
+        "solutions": [shorter(rank, change) for rank, change in enumerate(advice.solutions[:_CHANGES_KEPT])],
         "gpus": [gpu.model_copy(update={"note": ""}) for gpu in advice.gpus[:gpus_kept]],
         "platforms": [p.model_copy(update={"gotchas": [], "how": ""}) for p in advice.platforms[:_PLATFORMS_KEPT]],
     }

@@ -51,6 +51,7 @@ class PreflightOutline(BaseModel):
     verdict: dict[str, Any]
     advice: dict[str, Any]
     asking: dict[str, Any]
+    known: list[str] = []
 
 
 class OomOutline(BaseModel):

@@ -1,0 +1,64 @@
+"""From a workload to a task file: the one function, and what is told about the file."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..units import duration
+from ..workload import AnyWorkload
+from .engines import start_command, task_file
+from .plan import Engine, deal_for, engine_named, plan_for
+
+
+class LaunchFile(BaseModel):
+    """A task file for an engine that starts runs; nothing was started and nothing was spent."""
+
+    model_config = ConfigDict(extra="forbid")
+    engine: Engine
+    file_name: str
+    text: str = Field(description="The whole file")
+    start: str = Field(description="What the user does to start it")
+    gpu: str
+    count: int
+    limit_seconds: int = Field(description="The run is ended after this")
+    disk_gib: int
+    ram_gib: int
+    usd: tuple[float, float] | None = Field(
+        description="Cost of the shortest and of the longest expected run at a dated price, USD; null if none is known"
+    )
+    price: str = Field(default="", description="Where the price is from, with its date")
+    notes: list[str] = Field(default_factory=list)
+    summary: str
+
+
+def launch_file(
+    workload: AnyWorkload, engine: str, run: str, gpu: str | None = None, python: str | None = None
+) -> LaunchFile:
+    """The task file that runs the shell command `run` for `workload` on `engine`. Arguments and errors as in
+    `plan.plan_for`."""
+    known = engine_named(engine)
+    plan = plan_for(workload, known, run, gpu, python)
+    file_name, text = task_file(known, plan)
+    deal = deal_for(known, plan.gpu.id, plan.count)
+    usd = None if deal is None else tuple(round(deal.usd_per_hour * hours, 2) for hours in plan.hours)
+    price = "" if deal is None else f"{deal.usd_per_hour:g} USD/h, {deal.platform.name} ({deal.offer.date})"
+    card = f"{plan.count} x {plan.gpu.name}" if plan.count > 1 else plan.gpu.name
+    cost = "" if usd is None or usd[1] == 0 else f", about {usd[0]:g} to {usd[1]:g} USD at {price}"
+    return LaunchFile(
+        engine=known,
+        file_name=file_name,
+        text=text,
+        start=start_command(known, file_name),
+        gpu=plan.gpu.name,
+        count=plan.count,
+        limit_seconds=plan.limit_s,
+        disk_gib=plan.disk_gib,
+        ram_gib=plan.ram_gib,
+        usd=(usd[0], usd[1]) if usd else None,
+        price=price,
+        notes=list(plan.notes),
+        summary=(
+            f"{file_name} runs it on {card} with a limit of {duration(plan.limit_s)}{cost}. "
+            f"Nothing was started: {start_command(known, file_name)}."
+        ),
+    )

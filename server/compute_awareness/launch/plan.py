@@ -1,0 +1,237 @@
+"""What a run needs of the machine that is started for it: card, disk, RAM, time, and what to install."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from ..advice.gpu_table import Gpu, all_gpus
+from ..advice.gpus import find_gpu, gpus_that_fit
+from ..advice.place import Place, named_place, needed, verdict_at
+from ..advice.platforms import Deal, cheapest, platform
+from ..errors import InputError, nearest
+from ..estimator import estimate
+from ..memory.estimate import Estimate
+from ..runtime.duration import estimate_time
+from ..units import GIB, duration, gib
+from ..versions import COVERED, check
+from ..workload import AnyWorkload
+
+Engine = Literal["skypilot", "slurm", "modal", "colab", "dstack"]
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+
+_SETUP_S = 1800  # installing torch and downloading a model, taken generously
+_SLACK = 1.5  # the upper end of the time range is not calibrated
+_ENVIRONMENT_BYTES = 25 * GIB  # torch with CUDA takes some 7 GB installed; system, caches and outputs beside it
+_LONGEST_RUN_CHARS = 8000
+
+
+# Platforms of our price table that the launchers rent from: skypilot 0.14.1 sky/clouds/, dstack 0.22.5 core/backends/.
+_REACHED: dict[str, tuple[str, ...]] = {
+    "skypilot": ("runpod", "vast", "lambda", "gcp", "nebius", "paperspace"),
+    "dstack": ("runpod", "vast", "lambda", "gcp", "nebius"),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run on one kind of machine."""
+
+    name: str
+    run: str
+    """The user's command, as a shell understands it."""
+    gpu: Gpu
+    count: int
+    limit_s: int
+    """The run is ended after this: whole hours, above the upper end of the time range."""
+    disk_gib: int
+    ram_gib: int
+    cpus: int
+    packages: tuple[str, ...]
+    """Installed where the project names no requirements of its own."""
+    needed_bytes: int
+    hours: tuple[float, float]
+    """Range of the run's duration; not calibrated on any run."""
+    notes: tuple[str, ...]
+
+
+def plan_for(workload: AnyWorkload, engine: str, run: str, gpu: str | None = None, python: str | None = None) -> Plan:
+    """The plan for `workload`, started by the shell command `run`.
+
+    Args:
+        gpu: the card ("A100-80GB", "2xH100"); None = the smallest that fits and that the engine can name.
+        python: the experiment's interpreter, should the estimate need a trace.
+    Raises:
+        InputError: unknown engine or card, an empty or unprintable command, a card it does not fit, no card that fits.
+    """
+    known = engine_named(engine)
+    command = _command(run)
+    result = estimate(workload, python=python)
+    card, count, notes = _card(workload, known, result, gpu)
+    place = Place("gpu", card.name, card.usable_bytes, card.compute_capability, card, count, named=True)
+    hours = _hours(result, card)
+    limit_s = _limit_s(hours[1])
+    notes += _limits(known, limit_s)
+    disk = 2 * (result.download_bytes or _weights(result)) + result.host_bytes + _ENVIRONMENT_BYTES
+    ram = 1.25 * max(result.loading_host_bytes, result.host_bytes) + 8 * GIB
+    return Plan(
+        name=_name(result.workload),
+        run=command,
+        gpu=card,
+        count=count,
+        limit_s=limit_s,
+        disk_gib=_rounded(disk / GIB, 50),
+        ram_gib=_rounded(ram / GIB, 16),
+        cpus=8 * count,
+        packages=_packages(workload, result),
+        needed_bytes=needed(result, place)[2],
+        hours=hours,
+        notes=tuple(notes),
+    )
+
+
+def engine_named(engine: str) -> Engine:
+    """The engine of that name. Raises InputError for another."""
+    for known in ENGINES:
+        if engine.strip().lower() == known:
+            return known
+    close = nearest(engine, ENGINES, 1)
+    hint = f"; nearest: {close[0]}" if close else ""
+    raise InputError(f"unknown engine {engine[:40]!r}; accepted: {', '.join(ENGINES)}{hint}")
+
+
+def names_of(gpu_id: str) -> dict[str, Any]:
+    """What the launchers call a card; empty where none is known to offer it."""
+    return _launchers().get(gpu_id, {})
+
+
+@cache
+def _launchers() -> dict[str, dict[str, Any]]:
+    path = Path(__file__).parents[1] / "facts" / "launchers.json"
+    return json.loads(path.read_text(encoding="utf-8"))["cards"]
+
+
+def _can_name(engine: Engine, card: Gpu) -> bool:
+    if engine in ("modal", "colab"):
+        return any(offer.gpu_id == card.id for offer in platform(engine).offers)
+    return engine in names_of(card.id)
+
+
+def _card(workload: AnyWorkload, engine: Engine, result: Estimate, gpu: str | None) -> tuple[Gpu, int, list[str]]:
+    def on(card: Gpu) -> int:
+        return needed(result, Place("gpu", card.name, None, card.compute_capability, card))[2]
+
+    fitting = [card for card in gpus_that_fit(on) if _can_name(engine, card)]
+    if gpu is None:
+        if not fitting:
+            need = gib(needed(result, Place("gpu", "", None))[2])
+            raise InputError(
+                f"no single card that {engine} can name holds this workload ({need}); make it smaller "
+                "(`compute-awareness recommend` lists changes), or name several cards with gpu, e.g. 2xH100"
+            )
+        chosen = min(fitting, key=lambda card: (_run_cost(engine, card, result), card.usable_bytes))
+        cheap = _run_cost(engine, chosen, result) < float("inf")
+        return chosen, 1, [f"{'the cheapest for this run' if cheap else 'the smallest'} of the cards that fit"]
+    request = find_gpu(gpu)
+    verdict = verdict_at(result, named_place(request))
+    if verdict.status == "does_not_fit":
+        smallest = f"; the smallest that fits: {fitting[0].name}" if fitting else ""
+        raise InputError(f"gpu {gpu[:40]!r}: {verdict.why}{smallest}")
+    if not _can_name(engine, request.gpu):
+        raise InputError(
+            f"gpu {gpu[:40]!r}: {engine} is not known to offer {request.gpu.name}; it names: "
+            + ", ".join(card.name for card in all_gpus() if _can_name(engine, card))
+        )
+    notes = [verdict.why] if verdict.status != "fits" else []
+    return request.gpu, request.count, notes + ([request.note] if request.note else [])
+
+
+def deal_for(engine: Engine, gpu_id: str, count: int) -> Deal | None:
+    """The engine's own price where it sells GPUs itself, the cheapest known elsewhere; none on a cluster."""
+    if engine == "slurm":
+        return None
+    if engine in ("modal", "colab"):
+        place = platform(engine)
+        paid = [offer for offer in place.offers if offer.gpu_id == gpu_id and offer.usd_per_gpu_hour > 0]
+        offer = min(paid, key=lambda offer: offer.usd_per_gpu_hour, default=None)
+        return offer and Deal(place, offer, count, offer.usd_per_gpu_hour * count)
+    return cheapest([gpu_id], count, _REACHED[engine])
+
+
+def _hours(result: Estimate, card: Gpu) -> tuple[float, float]:
+    time = estimate_time(result.flops, result.traffic, card, result.workload["dtype"], "gpu", None)
+    return time.low / 3600, time.high / 3600
+
+
+def _limit_s(high_hours: float) -> int:
+    """Whole hours, at least one: the upper end of the range with slack for what it does not know, and the setup."""
+    return max(3600, -(-int(high_hours * 3600 * _SLACK + _SETUP_S) // 3600) * 3600)
+
+
+def _run_cost(engine: Engine, card: Gpu, result: Estimate) -> float:
+    """USD of the longest expected run; infinite where no price is known or the engine ends it before."""
+    deal = deal_for(engine, card.id, 1)
+    hours = _hours(result, card)[1]
+    longest = platform(engine).session_limit_hours if engine in ("modal", "colab") else None
+    if deal is None or (longest is not None and _limit_s(hours) > longest * 3600):
+        return float("inf")
+    return deal.usd_per_hour * hours
+
+
+def _limits(engine: Engine, limit_s: int) -> list[str]:
+    if engine not in ("modal", "colab"):
+        return []
+    longest = platform(engine).session_limit_hours
+    if longest is None or limit_s <= longest * 3600:
+        return []
+    return [
+        f"the limit of {duration(limit_s)} is more than {platform(engine).name} allows ({longest:g} h): write "
+        "checkpoints and go on from the last, or use another engine"
+    ]
+
+
+def _command(run: str) -> str:
+    text = run.strip()
+    if not text:
+        raise InputError('run is empty; give the command that starts the experiment, e.g. "python train_sae.py"')
+    if len(text) > _LONGEST_RUN_CHARS:
+        raise InputError(f"run is longer than {_LONGEST_RUN_CHARS} characters; put it into a script and name that")
+    bad = next((char for char in text if not char.isprintable() and char not in "\n\t"), None)
+    if bad is not None:
+        raise InputError(f"run holds a control character ({bad!r}); give one shell command")
+    return text.replace("\t", "    ")
+
+
+def _weights(result: Estimate) -> int:
+    return sum(c.bytes for c in result.components if c.name in ("weights", "sae_weights"))
+
+
+def _packages(workload: AnyWorkload, result: Estimate) -> tuple[str, ...]:
+    covered = COVERED[workload.library]
+    wanted = workload.library_version
+    if wanted is None:
+        wanted = re.sub(r"^\D*", "", check(workload.library, None)[0])
+    release = re.match(r"\d+\.\d+", wanted)
+    pinned = f"{covered.distribution}=={release[0]}.*" if release else covered.distribution
+    also = ["transformers"] if result.workload.get("quantization") else []
+    if str(result.workload.get("quantization", "")).startswith("bitsandbytes") or "8bit" in str(
+        result.workload.get("optimizer", "")
+    ):
+        also.append("bitsandbytes")
+    if result.workload.get("trainable") == "lora":
+        also.append("peft")
+    return tuple(dict.fromkeys([pinned, *also]))
+
+
+def _name(filled: dict[str, Any]) -> str:
+    model = filled.get("model")
+    text = f"{filled['task']}-{model if isinstance(model, str) else 'model'}"
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].strip("-")
+
+
+def _rounded(value: float, step: int) -> int:
+    return -(-int(value + 0.999) // step) * step
