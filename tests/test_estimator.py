@@ -85,7 +85,7 @@ def test_a_context_that_is_too_long_warns_but_answers() -> None:
         ({"layers": [-13]}, "outside the 12 blocks"),
         ({"stop_at_layer": 40}, "stop_at_layer: 40 is outside"),
         ({"model": "llama-3-8b", "use_attn_in": True}, "grouped-query attention"),
-        ({"library_version": "2.4.0"}, "not covered yet"),
+        ({"library_version": "1.19.0"}, "not covered yet"),
         ({"library_version": "4.1.0"}, "removed HookedTransformer"),
         ({"library_version": "latest"}, "is not a version"),
         ({"model": {"n_layers": 2}}, "model"),
