@@ -56,12 +56,12 @@ def named_place(request: GpuRequest) -> Place:
 
 
 def seen_place(compute: Compute, *, use_gpu: bool = True) -> Place:
-    """The usable card with the most free memory, or this machine's CPU and RAM."""
-    host = compute.host
+    """The usable card with the most free memory, or the machine's CPU and RAM; another machine's bear its name."""
+    host, elsewhere = compute.host, compute.elsewhere()
     for card in compute.usable() if use_gpu else []:
         return Place(
             kind="mps" if card.kind == "mps" else "gpu",
-            name=card.name,
+            name=f"{elsewhere}'s {card.name}" if elsewhere else card.name,
             free_bytes=card.free_bytes,
             compute_capability=card.compute_capability,
             gpu=next((gpu for gpu in all_gpus() if gpu.id == card.gpu_id), None),
@@ -70,7 +70,7 @@ def seen_place(compute: Compute, *, use_gpu: bool = True) -> Place:
         )
     return Place(
         kind="cpu",
-        name="the CPU (RAM)",
+        name=f"{elsewhere}'s CPU (RAM)" if elsewhere else "the CPU (RAM)",
         free_bytes=host.ram_available_bytes,
         host_free_bytes=host.ram_available_bytes,
         cpus=host.cpus,

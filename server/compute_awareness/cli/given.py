@@ -12,7 +12,7 @@ import click
 from pydantic.fields import FieldInfo
 
 from ..errors import InputError
-from ..workload import TASKS, AnyWorkload, decode_json, explain, field_names, parse_workload
+from ..workload import TASKS, AnyWorkload, decode_json, field_names, parse_workload
 
 if TYPE_CHECKING:
     from ..hardware.compute import Compute
@@ -169,14 +169,14 @@ def read_text(source: str) -> str:
 
 
 def compute_from(source: str) -> Compute:
-    """A compute report made elsewhere with `detect --json`. Raises InputError."""
-    from pydantic import ValidationError
-
-    from ..hardware.compute import Compute, as_compute
+    """A compute report made elsewhere, by `detect --json` or the script of `detect --script`. Raises InputError."""
+    from ..hardware.reading import compute_in
 
     try:
-        return as_compute(decode_json(read_text(source)))
+        text = read_text(source)
     except InputError as error:
         raise InputError(f"{_called(source)}: {error}") from None
-    except ValidationError as error:
-        raise InputError(f"{_called(source)} is not a report of `detect --json`: {explain(error, Compute)}") from None
+    try:
+        return compute_in(text)
+    except InputError as error:
+        raise InputError(f"{_called(source)} is not a report of `detect --json`: {error}") from None

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 SEVERITY = {"error": ("ERROR", "bold red"), "warning": ("WARNING", "bold yellow"), "info": ("note", "dim")}
 
 
-def show_compute(compute: Compute) -> None:
-    to = screen()
+def show_compute(compute: Compute, to: Console | None = None) -> None:
+    """The whole report; by default on standard output."""
+    to = to or screen()
     if compute.summary:
         say(to, compute.summary, "bold")
     _show_environment(to, compute)

@@ -1,9 +1,10 @@
-"""Detection of this machine, as the report that the rest of the program reads."""
+"""Detection of this machine, or of another one by name, as the report that the rest of the program reads."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Event
 
 from .compute import Compute
 from .probe.examine import examine
@@ -18,3 +19,12 @@ def detect(
 ) -> Compute:
     """What compute there is on this machine, memory in bytes. Arguments and errors as in `probe.examine.examine`."""
     return Compute(**examine(python, environ, cwd, root, with_python))
+
+
+def detect_at(host: str | None, python: str | None = None, *, stop: Event | None = None) -> Compute:
+    """What compute there is on `host` (see `remote.detect_on`, also for `stop` and the errors); None = here."""
+    if host is None:
+        return detect(python)
+    from .remote import detect_on
+
+    return detect_on(host, python, stop=stop)

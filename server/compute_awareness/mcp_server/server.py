@@ -95,7 +95,7 @@ def tools() -> list[Tool]:
     brief: dict[str, Any] = {"extra_parameters": workload_parameters(all_options=False), "hidden": hidden}
     whole: dict[str, Any] = {"extra_parameters": workload_parameters(all_options=True), "hidden": hidden}
     return [
-        make_tool(detect_compute, title="Detect compute", opens_network=False, meta=_ALWAYS_LOADED),
+        make_tool(detect_compute, title="Detect compute", opens_network=True, meta=_ALWAYS_LOADED),
         make_tool(estimate_memory, title="Estimate memory", opens_network=True, **brief),
         make_tool(recommend_compute, title="Recommend compute", opens_network=True, **brief),
         make_tool(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -17,9 +18,9 @@ from ...units import gib
 from .apple import probe_apple
 from .environment import harmless, probe_environment
 from .host import free_disk, hugging_face_cache, probe_host
-from .interpreter import ANSWER_LIMIT_S, IMPORT_LIMIT_S, choose_python, probe_python
+from .interpreter import ANSWER_LIMIT_S, IMPORT_LIMIT_S, Choice, choose_python, probe_python
 from .nvidia import NVML_LIMIT_S, SMI_LIMIT_S, NvidiaReport, probe_nvidia
-from .report import Accelerator, Environment, EnvironmentLayer, Host, Interpreter, ProbeProblem
+from .report import FORMAT, Accelerator, Environment, EnvironmentLayer, Host, Interpreter, ProbeProblem
 
 _FILE_LIMIT_S = 5.0
 # What a child may overrun its limit by while it is being killed.
@@ -38,12 +39,14 @@ def examine(
     cwd: Path | None = None,
     root: Path = Path("/"),
     with_python: bool = True,
+    running: bool = False,
 ) -> dict[str, Any]:
     """What compute there is on this machine, memory in bytes: the fields of the report, by name.
 
     `python` is the experiment's Python (a file, a virtual environment's folder or a command); without it one is
     looked for from `environ` and `cwd` (by default this process's own). `root` is where /proc, /sys and /etc are
-    read. A probe that fails or does not end is told under `problems`; the rest of the report stands.
+    read. `running`: the experiment's Python is the one that runs this, as in a notebook's kernel, where none is named.
+    A probe that fails or does not end is told under `problems`; the rest of the report stands.
 
     Raises:
         InputError: `python` is not found, not executable or not a Python.
@@ -59,7 +62,7 @@ def examine(
     }
     if with_python:
         limit = 2 * ANSWER_LIMIT_S + IMPORT_LIMIT_S + _GRACE_S
-        probes["python"] = (lambda: _python(python, variables, folder), limit)
+        probes["python"] = (lambda: _python(python, variables, folder, running), limit)
     found, problems = _side_by_side(probes)
 
     host = found.get("host") or Host(
@@ -86,17 +89,20 @@ def examine(
         "python": interpreter,
         "settings": _settings(variables),
         "problems": problems,
+        "format": FORMAT,
         "summary": summarise(host, environment, cards, interpreter),
     }
 
 
-def report_json() -> str:
-    """The report of this machine as one line of JSON, in ASCII: what the script prints."""
+def report_json(python: str | None = None, running: bool = False) -> str:
+    """The report of this machine as one line of JSON, in ASCII: what the script prints. Arguments as in `examine`."""
 
     def plain(value: Any) -> Any:
-        return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        if is_dataclass(value) and not isinstance(value, type):
+            return asdict(value)
+        raise TypeError(f"{type(value).__name__} is no part of a report")
 
-    return json.dumps(examine(), default=plain, allow_nan=False)
+    return json.dumps(examine(python, running=running), default=plain, allow_nan=False)
 
 
 def summarise(
@@ -173,8 +179,11 @@ def _side_by_side(probes: Mapping[str, tuple[Callable[[], Any], float]]) -> tupl
     return found, problems
 
 
-def _python(python: str | None, environ: Mapping[str, str], cwd: Path) -> Any:
-    choice = choose_python(python, environ, cwd)
+def _python(python: str | None, environ: Mapping[str, str], cwd: Path, running: bool) -> Any:
+    if running and python is None and sys.executable:
+        choice = Choice(Path(sys.executable), "the Python that looked, as a notebook's or an environment's own")
+    else:
+        choice = choose_python(python, environ, cwd)
     return None if choice is None else probe_python(choice, environ)
 
 

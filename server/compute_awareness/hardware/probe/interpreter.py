@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ...errors import InputError
 from .child import Finished, run_child
-from .embedded import program
+from .embedded import EMBEDDED, program
 from .report import Interpreter, TorchBuild
 
 LIBRARIES = ("torch", "transformer-lens", "sae-lens", "nnsight", "transformers", "accelerate", "bitsandbytes")
@@ -202,6 +202,8 @@ def _executable(path: Path) -> bool:
 
 def _is_own(path: Path) -> bool:
     """Whether `path` starts the environment this program runs in (its links lead out of it, so by folder)."""
+    if EMBEDDED:
+        return False  # As a script on another machine it is installed nowhere: every Python there is the user's.
     folders = {Path(sys.prefix), Path(sys.prefix) / "bin", Path(sys.prefix) / "Scripts"}
     if sys.executable:
         folders.add(Path(sys.executable).parent)
