@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Any
 
-from .compute import Compute
 from .probe.examine import examine
+
+if TYPE_CHECKING:
+    from .compute import Compute
 
 
 def detect(
@@ -18,7 +21,24 @@ def detect(
     with_python: bool = True,
 ) -> Compute:
     """What compute there is on this machine, memory in bytes. Arguments and errors as in `probe.examine.examine`."""
-    return Compute(**examine(python, environ, cwd, root, with_python))
+    found: dict[str, Any] = {}
+    failed: list[BaseException] = []
+
+    def look() -> None:
+        try:
+            found.update(examine(python, environ, cwd, root, with_python))
+        except BaseException as error:
+            failed.append(error)
+
+    looking = Thread(target=look, daemon=True)
+    looking.start()
+    # pydantic's import takes as long as the look, which mostly waits for other programs.
+    from .compute import Compute
+
+    looking.join()
+    if failed:
+        raise failed[0]
+    return Compute(**found)
 
 
 def detect_at(host: str | None, python: str | None = None, *, stop: Event | None = None) -> Compute:
