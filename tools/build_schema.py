@@ -2,8 +2,9 @@
 
     python tools/build_schema.py [--check]
 
-Run it after changing a field of the report (`hardware/probe/report.py`, `hardware/compute.py`), and raise `FORMAT` there
-once in a release that does so; `tests/hardware/test_schema.py` holds the file against the class and against reports.
+Run it after changing a field of the report (`hardware/probe/report.py`, `hardware/compute.py`), and raise `FORMAT`
+there once in a release that does so; `tests/hardware/test_schema.py` holds the file against the class and
+against reports.
 """
 
 from __future__ import annotations

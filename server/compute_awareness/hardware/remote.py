@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from ..errors import InputError
-from .compute import THIS_MACHINE, Compute
+from .compute import Compute
 from .probe.child import Finished, run_child
 from .probe.examine import summarise
 from .reading import compute_in
@@ -184,8 +184,7 @@ def _commands(python: str | None) -> list[str]:
 def _read(out: str, name: str) -> Compute:
     try:
         # The host as the user knows it; never a word of the other side's own.
-        seen_from = f"host {name}" if name.startswith(THIS_MACHINE) else name
-        compute = compute_in(out, seen_from)
+        compute = compute_in(out, name)
     except InputError as error:
         raise InputError(f"{name} answered with something else than a report: {error}") from None
     words = summarise(compute.host, compute.environment, compute.accelerators, compute.python)

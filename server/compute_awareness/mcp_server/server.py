@@ -39,7 +39,7 @@ with gpu set to the answer ("RTX 4090", "2xH100", "none").
 Do not ask what GPU the user has when one was detected, when the run is small enough for any laptop, or when the \
 user already said it: pass gpu instead. Where the detected card does not suffice, offer the choice (the change with \
 its saving, or a larger GPU) rather than asking about hardware. If this server does not run where the experiment \
-will run, pass gpu="unknown", or the compute report of the other machine.
+will run, pass host (its ssh alias), the compute report of that machine, or gpu="unknown".
 
 A change marked equivalent gives the same values: apply it without asking (a names_filter only if it keeps every \
 hook that the experiment reads). Others change the result: name what they change and let the user choose. Quote \
