@@ -64,5 +64,6 @@ def test_closed_form_means_no_trace() -> None:
 
 
 def test_a_task_that_is_not_traced_says_so() -> None:
-    with pytest.raises(InputError, match=r"mixture of experts .*cannot be traced: task 'generation'"):
-        estimate(parse_workload({"task": "generation", "model": MIXTRAL}), python=sys.executable)
+    workload = {"task": "activation_cache", "library": "transformers", "model": MIXTRAL}
+    with pytest.raises(InputError, match=r"mixture of experts .*cannot be traced: task 'activation_cache'"):
+        estimate(parse_workload(workload), python=sys.executable)

@@ -13,6 +13,10 @@ class InputError(ValueError):
     """
 
 
+class NotCovered(InputError):
+    """No closed form covers this; a trace of the experiment's own library may."""
+
+
 def nearest(name: str, known: Iterable[str], limit: int = 5) -> list[str]:
     """The known names closest to `name` (any case), best first, at most `limit`."""
     by_lower: dict[str, str] = {}

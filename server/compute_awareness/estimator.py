@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .errors import InputError
+from .errors import InputError, NotCovered
 from .memory.estimate import ROUGH_MARGIN, Estimate, Precision
 from .models.hf_config import Uncovered
 from .models.resolve import resolve
@@ -17,9 +17,9 @@ from .workload import ActivationCache, AnyWorkload, Generation, Inference, Patch
 def estimate(workload: AnyWorkload, compute_capability: str | None = None, *, python: str | None = None) -> Estimate:
     """What the workload takes.
 
-    `workload.method` says how: `closed_form` is arithmetic; `trace` runs the experiment's own library without
-    weights in a child process (seconds); `auto` takes the closed form, and traces a model that none covers where a
-    Python with the libraries is at hand.
+    `workload.estimated_by` says how: `closed_form` is arithmetic; `trace` runs the experiment's own library without
+    weights in a child process (seconds); `auto` takes the closed form, and traces what none covers where a Python with
+    the libraries is at hand.
 
     Args:
         workload: what is to be run.
@@ -32,15 +32,15 @@ def estimate(workload: AnyWorkload, compute_capability: str | None = None, *, py
         InputError: unknown model, hooks that match nothing, layers outside the model, versions not covered, a trace
             that cannot be made.
     """
-    if workload.method == "trace":
+    if workload.estimated_by == "trace":
         from .trace.estimate import traced
 
         result = traced(workload, compute_capability, python)
     else:
         try:
             result = _closed_form(workload, compute_capability)
-        except Uncovered as error:
-            if workload.method == "closed_form":
+        except NotCovered as error:
+            if workload.estimated_by == "closed_form":
                 raise
             result = _traced_instead(workload, compute_capability, python, error)
     if result.method == "closed_form" and result.precision != "rough":
@@ -65,6 +65,10 @@ def _closed_form(workload: AnyWorkload, capability: str | None) -> Estimate:
     match workload:
         case ActivationCache() | Inference():
             return _one_pass(workload, capability)
+        case Generation(library="transformer_bridge") | Training(library="transformer_bridge"):
+            raise _no_bridge(workload.task)
+        case Patching(library="transformer_bridge"):
+            raise _no_bridge(workload.method)
         case Generation():
             from .estimates.generation import generation
 
@@ -91,6 +95,10 @@ def _closed_form(workload: AnyWorkload, capability: str | None) -> Estimate:
             return sae_training(workload, capability)
 
 
+def _no_bridge(what: str) -> NotCovered:
+    return NotCovered(f"{what} has no closed form for transformer_bridge; it is traced (transformer-lens 3.8 or later)")
+
+
 def _one_pass(workload: ActivationCache | Inference, capability: str | None) -> Estimate:
     """The pass in the library that the workload names."""
     match workload.library:
@@ -109,20 +117,21 @@ def _one_pass(workload: ActivationCache | Inference, capability: str | None) -> 
 
 
 def _traced_instead(
-    workload: AnyWorkload, capability: str | None, python: str | None, uncovered: Uncovered
+    workload: AnyWorkload, capability: str | None, python: str | None, uncovered: NotCovered
 ) -> Estimate:
-    """The trace of a model that no closed form covers; of a multimodal one, its text model alone.
+    """The trace of what no closed form covers; of a multimodal model, its text model alone.
 
     Raises:
         InputError: with both reasons where there is no trace either.
     """
-    text = uncovered.config.get("text_config")
+    config = uncovered.config if isinstance(uncovered, Uncovered) else None
+    text = (config or {}).get("text_config")
     if isinstance(text, dict) and text.get("model_type"):
         return _text_model(workload, capability, python, text)
     from .trace.estimate import traced
 
     try:
-        return traced(workload, capability, python, config=uncovered.config)
+        return traced(workload, capability, python, config=config, only_version=True)
     except InputError as error:
         raise InputError(f"{uncovered}; and it cannot be traced: {error}") from None
 
@@ -132,7 +141,7 @@ def _text_model(workload: AnyWorkload, capability: str | None, python: str | Non
     only_text = workload.model_copy(update={"model": text})
     try:
         result = _closed_form(only_text, capability)
-    except Uncovered as error:
+    except NotCovered as error:
         result = _traced_instead(only_text, capability, python, error)
     result.workload["model"] = workload.model
     result.precision = "rough"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .errors import InputError
+from .errors import InputError, NotCovered
 
 Version = tuple[int, int, int]
 
@@ -59,7 +59,10 @@ COVERED: dict[str, Covered] = {
     "transformer_lens": Covered(
         "transformer-lens",
         (
-            Span((2, 11, 0), (2, 15, 99), "transformer_lens 2.15.4", (2, 11, 0),
+            # same_from: measured with 2.2.2, 2.4.1, 2.6.0, 2.8.1 and 2.9.1, which agree
+            Span((2, 2, 0), (2, 9, 99), "transformer_lens 2.9.1", (2, 2, 2),
+                 f"{_STORED}; scores are float32 in 16-bit models"),
+            Span((2, 10, 0), (2, 15, 99), "transformer_lens 2.15.4", (2, 10, 0),
                  f"{_STORED}; scores are float32 in 16-bit models; inputs per head are multiplied elementwise"),
             Span((2, 16, 0), (2, 17, 99), "transformer_lens 2.17.0", (2, 16, 0),
                  f"{_STORED}; scores are float32 in 16-bit models"),
@@ -69,7 +72,7 @@ COVERED: dict[str, Covered] = {
             Span((3, 5, 0), (3, 5, 0), "transformer_lens 3.5.0", (3, 5, 0), "rotary tables for all of n_ctx"),
             Span((3, 5, 1), (3, 9, 99), "transformer_lens 3.9.0", (3, 8, 0)),
         ),
-        before="before 2.11 attention and loading allocate otherwise",
+        before="before 2.2 projections and the unembedding add their biases in a second tensor",
         after="4.0 removed HookedTransformer (use transformer-lens<4, or library transformer_bridge)",
     ),
     "transformer_bridge": Covered(
@@ -119,7 +122,8 @@ def check(library: str, version: str | None) -> tuple[str, list[str]]:
     Returns:
         The verified release in words, and warnings (empty where the version is covered).
     Raises:
-        InputError: a version the figures do not hold for; the message says which are covered and why not this one.
+        NotCovered: a version the figures do not hold for; the message says which are covered and why not this one.
+        InputError: the version cannot be read, or has no such thing any more.
     """
     covered = COVERED[library]
     if version is None:
@@ -127,7 +131,7 @@ def check(library: str, version: str | None) -> tuple[str, list[str]]:
     given = parse(version)
     span = f"{_words(covered.oldest)} to {_words(covered.newest[:2])}"
     if given < covered.oldest:
-        raise InputError(
+        raise NotCovered(
             f"library_version: {covered.distribution} {version} is not covered yet (covered: {span}); {covered.before}"
         )
     if given > covered.newest:

@@ -12,7 +12,9 @@ import time
 import pytest
 
 COMMAND = [sys.executable, "-m", "compute_awareness", "detect", "--watch", "-n", "0.1", "--python", sys.executable]
-ENVIRON = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "TERM", "LINES", "COLUMNS")} | {"TERM": "xterm"}
+ENVIRON = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "TERM", "LINES", "COLUMNS")} | {
+    "TERM": "xterm"
+}
 LONG = 120  # seconds; far more than any of this takes
 
 

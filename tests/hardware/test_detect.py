@@ -21,6 +21,8 @@ def test_real_machine():
     compute = detect(sys.executable)
     assert Compute.model_validate_json(compute.model_dump_json()) == compute
     assert compute.python is not None and compute.python.torch is not None
+    (chosen,) = [entry for entry in compute.interpreters if entry.chosen]
+    assert (chosen.path, chosen.torch) == (sys.executable, compute.python.torch.version)
     assert compute.host.disk_free_bytes and compute.host.ram_total_bytes > 0
     assert compute.summary.endswith(".") and "\n" not in compute.summary
 

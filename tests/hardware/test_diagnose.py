@@ -17,8 +17,9 @@ from compute_awareness.hardware.compute import (
     ProbeProblem,
     TorchBuild,
 )
-from compute_awareness.hardware.diagnose import diagnose, runs_on
+from compute_awareness.hardware.diagnose import diagnose
 from compute_awareness.hardware.probe.nvidia import NO_DRIVER
+from compute_awareness.hardware.torch_findings import runs_on
 from compute_awareness.units import GIB
 
 NEW = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
@@ -73,7 +74,44 @@ def test_cpu_only_torch_beside_a_card():
     assert (finding.id, finding.severity) == ("cpu_only_torch", "error")
     assert "cu126" not in finding.message and "cu129" in finding.cure
     assert ids(machine(build=cuda("2.13.0+cpu", None, False))) == []
-    assert ids(machine(card(), build=cuda("2.13.0+rocm6.4", None, False))) == []
+    assert ids(machine(card(), build=cuda("2.13.0+rocm6.4", None, False))) == ["no_cuda_torch"]
+
+
+def amd(arch: str | None = "gfx942") -> Accelerator:
+    found = Accelerator(index=0, kind="rocm", name="AMD Instinct MI300X", total_bytes=192 * GIB, free_bytes=191 * GIB)
+    found.arch = arch
+    return found
+
+
+def rocm(available: bool, *targets: str) -> TorchBuild:
+    return TorchBuild("2.9.1+rocm6.4", hip_build="6.4.43484", cuda_available=available, arch_list=list(targets))
+
+
+def test_a_build_for_another_makers_cards():
+    (finding,) = diagnose(machine(card(), build=rocm(False)))
+    assert (finding.id, finding.severity) == ("no_cuda_torch", "error") and "ROCm" in finding.message
+    # With an AMD card beside it the build was chosen for that one.
+    assert ids(machine(card(), amd(), build=rocm(True, "gfx942"))) == []
+    intel = Accelerator(index=0, kind="xpu", name="Intel Arc B580", total_bytes=12 * GIB, free_bytes=11 * GIB)
+    assert ids(machine(intel, build=cuda("2.13.0+cpu", None, False))) == ["torch_without_xpu"]
+    xpu = TorchBuild("2.13.0+xpu", xpu_build="20250300")
+    assert ids(machine(intel, build=xpu)) == ["xpu_unavailable"]
+    assert ids(machine(intel, build=TorchBuild("2.13.0+xpu", xpu_build="20250300", xpu_available=True))) == []
+    assert ids(machine(card(), intel, build=cuda(arches=NEW))) == []
+
+
+def test_amd_cards_and_the_targets_of_the_build():
+    assert ids(machine(amd(), build=rocm(True, "gfx90a:sramecc+:xnack-", "gfx942:sramecc+"))) == []
+    (finding,) = diagnose(machine(amd("gfx906"), build=rocm(True, "gfx90a", "gfx942")))
+    assert finding.id == "rocm_without_card" and "gfx906" in finding.message and "gfx90a, gfx942" in finding.message
+    assert ids(machine(amd(None), build=rocm(True, "gfx942"))) == []
+    assert ids(machine(amd(), build=rocm(False, "gfx942"))) == ["rocm_unavailable"]
+
+
+def test_the_default_wheel_of_windows():
+    windows = machine(card(), build=cuda("2.13.0+cpu", None, False))
+    windows.host.os = "Windows 11 AMD64"
+    assert "CPU-only; use PyTorch's own index" in diagnose(windows)[0].cure
 
 
 def test_driver_too_old_for_the_wheel():
@@ -117,6 +155,49 @@ def test_the_cure_names_a_build_that_has_the_card():
     assert "cu126" in diagnose(compute)[0].cure
 
 
+def test_the_words_name_the_build_the_card_and_the_code():
+    """The sentence of the default wheel, whose version says nothing of its CUDA."""
+    compute = machine(card("Tesla V100-SXM2-16GB", "7.0"), build=cuda("2.15.0", "13.2", arches=NEW))
+    (finding,) = diagnose(compute)
+    assert finding.message == (
+        "torch 2.15.0 (CUDA 13.2) has no kernels for Tesla V100-SXM2-16GB (card 0), which is too old for it: the card "
+        "has compute capability 7.0, the build has code for sm_75, sm_80, sm_86, sm_90, sm_100, sm_120"
+    )
+    assert finding.cure == "Install another CUDA build of torch 2.15: the cu126 build has code for this card."
+
+
+def test_a_release_without_a_build_for_the_card_points_to_another():
+    compute = machine(card("Tesla V100-SXM2-16GB", "7.0"), build=cuda("2.99.0", "14.0", arches=["sm_80"]))
+    assert "torch 2.15: the cu126 build" in diagnose(compute)[0].cure
+    compute.driver_cuda_version = "11.4"
+    assert [f.id for f in diagnose(compute)] == ["driver_too_old", "card_too_old"]
+    assert "torch 2.0: the cu117 build" in diagnose(compute)[1].cure
+    compute.driver_cuda_version = "10.2"
+    assert "build has code" not in diagnose(compute)[1].cure
+
+
+def test_a_card_without_code_beside_one_that_has_it_is_a_warning():
+    old, new = card("Tesla V100-SXM2-16GB", "7.0"), card("NVIDIA L4", "8.9")
+    assert [(f.id, f.severity) for f in diagnose(machine(old, new, build=cuda(arches=NEW)))] == [
+        ("card_too_old", "warning")
+    ]
+    old.visible = False
+    assert ids(machine(old, new, build=cuda(arches=NEW))) == []
+
+
+def test_arm_machines_have_wheels_of_their_own():
+    compute = machine(card("NVIDIA GB10", "12.1"), build=cuda(available=True))
+    compute.host.os = "Linux 6.11 aarch64"
+    assert ids(compute) == []
+    compute.accelerators = [card("Tesla T4", "7.5")]
+    assert ids(compute) == ["card_too_old"]
+    compute.accelerators = [card("Orin", "8.7")]
+    (finding,) = diagnose(compute)
+    assert "JetPack" in finding.cure
+    compute.host.os = "Linux 6.11 ppc64le"
+    assert ids(compute) == []
+
+
 def test_the_rule_is_torchs_own():
     codes, cards = (
         [50, 53, 60, 62, 70, 72, 75, 80, 86, 87, 90, 100, 101, 120],
@@ -139,6 +220,9 @@ def test_the_wheel_table_is_torchs_own():
     facts = Path(module.__file__).parent.parent / "facts/torch_wheels.json"
     rows = {row["cuda"]: set(row["sm"]) for row in json.loads(facts.read_text())["wheels"] if row["torch"] == "2.13"}
     assert rows == {cuda: by_arch["x86_64"] for cuda, by_arch in torch.cuda.PYTORCH_RELEASES_CODE_CC.items()}
+    table = json.loads(facts.read_text())["wheels_aarch64"]
+    rows = {row["cuda"]: set(row["sm"]) for row in table if row["torch"] == "2.13"}
+    assert rows == {cuda: by_arch["aarch64"] for cuda, by_arch in torch.cuda.PYTORCH_RELEASES_CODE_CC.items()}
 
 
 def test_special_architectures():

@@ -153,7 +153,8 @@ def test_another_process_lends_no_other_variables(tmp_path):
 
 def test_details(tmp_path):
     environ = {"MODAL_TASK_ID": "ta-01KABC", "MODAL_REGION": "us-east-1"}
-    assert probe_environment(environ, tmp_path).layers[0].details == {"task_id": "ta-01KABC", "region": "us-east-1"}
+    told = {"task_id": "ta-01KABC", "region": "us-east-1", "kind": "sandbox"}
+    assert probe_environment(environ, tmp_path).layers[0].details == told
     environ = {"COLAB_RELEASE_TAG": "release-colab-external_20261101-060000_RC00"}
     assert probe_environment(environ, tmp_path).layers[0].details == {"release": environ["COLAB_RELEASE_TAG"]}
     assert "hostname" in probe_environment({"SSH_CONNECTION": "a"}, tmp_path).layers[0].details
@@ -208,4 +209,4 @@ def test_the_table_is_whole():
         assert entry["sources"] and entry["rules"]
         for signal in signals_of(entry):
             assert len(kinds & set(signal)) == 1, (entry["id"], signal)
-    assert len(SIGNALS["environments"]) == 49 and SIGNALS["environments"][-1]["id"] == "local"
+    assert len(SIGNALS["environments"]) == 49 + len({"gvisor"}) and SIGNALS["environments"][-1]["id"] == "local"

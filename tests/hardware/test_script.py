@@ -133,7 +133,7 @@ def test_as_a_notebook_cell(installed, tmp_path):
     state = json.loads(done.stdout.splitlines()[-1])
     assert state == {"modules": True, "finders": True, "left": [], "installed": installed, "embedded": 0}
     python = compute_in(done.stdout).python
-    assert python is not None and python.path == sys.executable and "notebook" in python.source
+    assert python is not None and python.path == sys.executable and "runs in" in python.source
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cell.txt"]
 
 

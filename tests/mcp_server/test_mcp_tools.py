@@ -11,7 +11,16 @@ from mcp import Client
 from mcp.types import CallToolResult
 
 from compute_awareness.estimator import estimate
-from compute_awareness.hardware.compute import Compute
+from compute_awareness.hardware.compute import (
+    Compute,
+    Environment,
+    Host,
+    Interpreter,
+    UnmetRequirement,
+    WorkspacePython,
+)
+from compute_awareness.hardware.probe.interpreter import LIBRARIES
+from compute_awareness.mcp_server.answers import answer, concise_compute, full_compute
 from compute_awareness.memory.estimate import Estimate
 from compute_awareness.preflight import Preflight, Recommendation, preflight
 from compute_awareness.workload import parse_workload
@@ -56,6 +65,26 @@ async def test_detect_compute(server: Any, mode: str) -> None:
         await call(server, mode, "detect_compute", {"python": sys.executable, "detail": "full"})
     )
     assert [layer.id for layer in full.environment.layers] == [layer.id for layer in report.environment.layers]
+
+
+def test_a_report_of_many_pythons_stays_short() -> None:
+    host = Host(os="Linux 6.8.0 x86_64", cpus=8, ram_total_bytes=1, ram_available_bytes=1)
+    environment = Environment(primary="local", layers=[], clear=True)
+    others = [
+        WorkspacePython(path=f"/home/somebody/miniforge3/envs/number{n}/bin/python", kind="conda", has_torch=True,
+                        source=f"conda environment number{n}", version="3.12.4", torch="2.13.0+cu130")
+        for n in range(20)
+    ]  # fmt: skip
+    others[15].chosen = True
+    unmet = [UnmetRequirement("sae-lens 6.54.12", "transformer-lens<4.0.0,>=2.16.1", "4.3.0")] * 40
+    libraries = dict.fromkeys(LIBRARIES, "10.20.30")
+    python = Interpreter(path=others[15].path, source="CONDA_PREFIX", unmet=unmet, libraries=libraries, doubt="x" * 200)
+    compute = Compute(host=host, environment=environment, python=python, interpreters=others)
+    full, concise = answer(full_compute(compute), "full"), answer(concise_compute(compute), "concise")
+    assert full.structured_content and concise.structured_content
+    assert tokens(full.structured_content) <= 1_400 and tokens(concise.structured_content) <= CONCISE_TOKENS
+    assert [entry["path"] for entry in full.structured_content["interpreters"] if entry["chosen"]] == [others[15].path]
+    assert len(full.structured_content["interpreters"]) == 9 and "interpreters" not in concise.structured_content
 
 
 async def test_estimate_memory_gives_the_cores_figures(server: Any, mode: str) -> None:

@@ -7,11 +7,6 @@ read up to 8 % high. They agree to some bytes (the profiler sees scalars that Py
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,9 +15,8 @@ import transformers
 from builders import quiet
 from judge import judge
 from meters import distinct_bytes, measure_peak, profiler_peak
+from traces import ours, run_jobs
 
-from compute_awareness.hardware.probe.interpreter import child_environment
-from compute_awareness.trace import worker
 from compute_awareness.trace.extrapolate import extend
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -87,40 +81,10 @@ JOBS: dict[str, dict[str, Any]] = {
     "unknown": {**FORWARD, "config": {"model_type": "nosuch"}},
 }  # fmt: skip
 
-_ALL_AT_ONCE = """
-import importlib.util, json, sys
-spec = importlib.util.spec_from_file_location("worker", sys.argv[1])
-worker = importlib.util.module_from_spec(spec); spec.loader.exec_module(worker)
-answers = {}
-for name, job in json.load(open(sys.argv[2])).items():
-    try:
-        answers[name] = worker.work(job)
-    except worker.Refused as refusal:
-        answers[name] = {"error": {"kind": refusal.kind, "message": str(refusal)}}
-json.dump(answers, open(sys.argv[3], "w"))
-"""
-
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("jobs")
-    (folder / "jobs.json").write_text(json.dumps(JOBS))
-    argv = [
-        sys.executable,
-        "-c",
-        _ALL_AT_ONCE,
-        worker.__file__,
-        str(folder / "jobs.json"),
-        str(folder / "answers.json"),
-    ]
-    env = child_environment(os.environ) | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(argv, env=env, cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(Path(folder / "answers.json").read_text())
-
-
-def ours(answer: dict[str, Any]) -> int:
-    return extend(answer["traces"], answer["n_layers"]).at_peak.total()
+    return run_jobs(JOBS, tmp_path_factory.mktemp("jobs"))
 
 
 def real_transformers(job: dict[str, Any]) -> int:

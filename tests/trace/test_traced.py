@@ -40,6 +40,10 @@ def forward(**fields: Any) -> Any:
     return parse_workload(given | fields)
 
 
+def patching(**fields: Any) -> Any:
+    return parse_workload({"task": "patching", "model": "gpt2", **fields})
+
+
 def test_a_deep_forward_pass_is_what_the_closed_form_says():
     workload = forward(model="pythia-2.8b")
     ours, closed = traced(workload, "8.0", sys.executable), estimate(workload, "8.0")
@@ -63,6 +67,37 @@ def test_a_cache_is_what_the_closed_form_says():
     assert ours.warnings == [f"library_version 3.8.0 was asked for, the trace ran {ours.verified_on.split()[1][:-1]}"]
 
 
+def test_patching_and_generation_are_what_the_closed_forms_say():
+    model = {"name": "tiny", "n_layers": 2, "d_model": 32, "n_heads": 2, "d_vocab": 100, "n_ctx": 64,
+             "architecture": "GPT2LMHeadModel"}  # fmt: skip
+    fields = {"model": model, "batch_size": 2, "seq_len": 12, "library": "transformer_lens"}
+    for task in ({"task": "patching"}, {"task": "generation", "new_tokens": 3}):
+        workload = parse_workload(fields | task)
+        ours, closed = traced(workload, None, sys.executable), estimate(workload, None)
+        assert abs(ours.peak.tensors - closed.peak.tensors) <= 0.001 * closed.peak.tensors
+        assert ours.flops == closed.flops
+
+
+@pytest.mark.parametrize("more", [{}, {"task": "generation", "new_tokens": 2}, {"task": "training"}])
+def test_what_the_bridge_has_no_closed_form_for_is_traced(more: dict[str, Any]):
+    fields = {"task": "patching", "model": "tiny-stories-1M", "library": "transformer_bridge", "seq_len": 8}
+    result = estimate(parse_workload(fields | more), python=sys.executable)
+    assert result.method == "trace"
+    assert "TransformerBridge" in " ".join(result.assumptions)
+    how = "method" if more else "estimate_method"
+    with pytest.raises(InputError, match="no closed form for transformer_bridge"):
+        estimate(parse_workload(fields | more | {how: "closed_form"}), python=sys.executable)
+
+
+def test_another_release_than_the_one_asked_for_is_no_answer():
+    workload = parse_workload(
+        {"task": "training", "model": "tiny-stories-1M", "library": "transformer_bridge", "library_version": "3.8.7",
+         "seq_len": 8}
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"has transformer-lens .*, not 3\.8\.7"):
+        estimate(workload, python=sys.executable)
+
+
 def test_training_an_encoder_that_has_no_spec():
     config = {
         "model_type": "bert", "architectures": ["BertForMaskedLM"], "num_hidden_layers": 2, "hidden_size": 32,
@@ -82,7 +117,9 @@ def test_training_an_encoder_that_has_no_spec():
     "workload, said",
     [
         (parse_workload({"task": "sae_training", "d_in": 8, "d_sae": 16}), "library: 'sae_lens' is not traced yet"),
-        (cache(model="gpt2", library="transformer_bridge"), "'transformer_bridge' is not traced yet"),
+        (cache(model="gpt2", library="nnsight"), "'nnsight' is not traced yet"),
+        (patching(method="eap", batch_size=2, seq_len=8), "method 'eap' is not traced yet"),
+        (parse_workload({"task": "training", "model": "gpt2", "gradient_accumulation": 4}), "gradient_accumulation 4"),
         (cache(model="gpt2", cache_device="cpu"), "cache_device 'cpu' is not traced yet"),
         (forward(quantization="bitsandbytes_8bit"), "quantization 'bitsandbytes_8bit' is not traced yet"),
         (Training(model="gpt2", optimizer="lion"), "optimizer 'lion' is not traced"),

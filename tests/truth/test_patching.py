@@ -83,6 +83,7 @@ def _compare(spec: ModelSpec, workload: dict[str, Any], run: Callable[[Any], Any
     with quiet():
         edges = workload["method"] in ("eap", "eap_ig")
         switches = {switch: edges or workload.get(switch, False) for switch in SWITCHES}
+        switches["use_hook_mlp_in"] &= spec.d_mlp > 0
         model = build(spec, "float32", not workload["no_processing"], ungroup_grouped_query_attention=edges, **switches)
         model.requires_grad_(workload.get("parameter_gradients", True))
         held = distinct_bytes(held_tensors(model))
@@ -177,7 +178,8 @@ def _edge_scores(model: Any, clean: torch.Tensor, batches: int, steps: int) -> t
     """Edge attribution as hannamw/EAP-IG does it, for prompts of equal length; `steps` 0: without the integral."""
     cfg = model.cfg
     layers, heads = cfg.n_layers, cfg.n_heads
-    n_forward, per_layer = 1 + layers * (heads + 1), 3 * heads + 1
+    mlps = 0 if cfg.attn_only else 1
+    n_forward, per_layer = 1 + layers * (heads + mlps), 3 * heads + mlps
     scores = torch.zeros(n_forward, layers * per_layer + 1)
     answers = torch.zeros(len(clean), 1, dtype=torch.long)
     for _ in range(batches):
@@ -194,19 +196,22 @@ def _edge_scores(model: Any, clean: torch.Tensor, batches: int, steps: int) -> t
         def forward_hooks(sign: int, fill: Callable[..., None] = fill) -> list[Any]:
             hooks: list[Any] = [("hook_embed", partial(fill, sign, 0))]
             for layer in range(layers):
-                first = 1 + layer * (heads + 1)
+                first = 1 + layer * (heads + mlps)
                 result = f"blocks.{layer}.attn.hook_result"
                 hooks.append((result, partial(fill, sign, slice(first, first + heads))))
-                hooks.append((f"blocks.{layer}.hook_mlp_out", partial(fill, sign, first + heads)))
+                if mlps:
+                    hooks.append((f"blocks.{layer}.hook_mlp_out", partial(fill, sign, first + heads)))
             return hooks
 
         end = layers * per_layer
         backward: list[Any] = [(f"blocks.{layers - 1}.hook_resid_post", partial(score, n_forward, slice(end, end + 1)))]
         for layer in range(layers):
-            first, node = 1 + layer * (heads + 1), layer * per_layer
+            first, node = 1 + layer * (heads + mlps), layer * per_layer
             for at, letter in zip(range(node, node + 3 * heads, heads), "qkv", strict=True):
                 name = f"blocks.{layer}.hook_{letter}_input"
                 backward.append((name, partial(score, first, slice(at, at + heads))))
+            if not mlps:
+                continue
             before = first if cfg.parallel_attn_mlp else first + heads
             at = node + 3 * heads
             backward.append((f"blocks.{layer}.hook_mlp_in", partial(score, before, slice(at, at + 1))))
@@ -233,7 +238,7 @@ def _edge_scores(model: Any, clean: torch.Tensor, batches: int, steps: int) -> t
     return scores
 
 
-@pytest.mark.parametrize("name", ["gpt2", "pythia-70m", "llama-3.2-1b", "gemma-2-2b"])
+@pytest.mark.parametrize("name", ["gpt2", "pythia-70m", "llama-3.2-1b", "gemma-2-2b", "attn-only-3l"])
 @pytest.mark.parametrize("method", ["eap", "eap_ig"])
 def test_edge_attribution_to_the_byte(name: str, method: str) -> None:
     """Without attention_mask. Llama and Gemma: the weights of grouped heads are repeated."""

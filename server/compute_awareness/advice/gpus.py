@@ -61,6 +61,11 @@ def find_gpu(name: str) -> GpuRequest:
     return GpuRequest(gpu=gpu, count=count, note=_ambiguity(rest, gpu, found))
 
 
+def cards_named(text: str) -> list[Gpu]:
+    """Every card of the table that a scheduler's or a driver's name may mean; empty where it names none."""
+    return _candidates(words(text))
+
+
 def _candidates(wanted: frozenset[str]) -> list[Gpu]:
     """Cards that `wanted` may mean: spelled so exactly, else those whose spelling adds the fewest words to it."""
     model, size = without_size(wanted), size_in(wanted)

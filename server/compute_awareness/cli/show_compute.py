@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from ..hardware.compute import Accelerator, Compute
-from ..units import gib
+from ..hardware.compute import Accelerator, Compute, TorchBuild
+from ..units import duration, gib
 from .show import bullets, heading, pairs, say, screen, table, text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..hardware.diagnose import Finding
+    from ..hardware.finding import Finding
 
 SEVERITY = {"error": ("ERROR", "bold red"), "warning": ("WARNING", "bold yellow"), "info": ("note", "dim")}
 
@@ -54,6 +54,12 @@ def _show_environment(to: Console, compute: Compute) -> None:
     heading(to, f"Environment: {environment.primary}" + ("" if environment.clear else " (not clear)"))
     rows = [(layer.id, layer.layer, layer.confidence, ", ".join(layer.evidence)) for layer in environment.layers]
     table(to, ("what", "layer", "sure", "seen by"), rows)
+    for layer in environment.layers:
+        if layer.details:
+            say(to, f"  {layer.id}: " + ", ".join(f"{name} {value}" for name, value in layer.details.items()))
+    bullets(
+        to, (f"{layer.id}, {about}: {says}" for layer in environment.layers for about, says in layer.implies.items())
+    )
 
 
 def _show_cards(to: Console, compute: Compute) -> None:
@@ -92,6 +98,10 @@ def _show_host(to: Console, compute: Compute) -> None:
     host = compute.host
     limit = f" (limited by {host.ram_limited_by})" if host.ram_limited_by else ""
     disk = f"{gib(host.disk_free_bytes)} free at {host.disk_path}" if host.disk_free_bytes is not None else None
+    if disk and host.disk_filesystem:
+        disk += f" ({host.disk_filesystem}{f', {host.disk_kind}' if host.disk_kind else ''})"
+    if disk and host.disk_limited_by:
+        disk += f", limited by {host.disk_limited_by}"
     heading(to, "Host")
     pairs(
         to,
@@ -100,9 +110,45 @@ def _show_host(to: Console, compute: Compute) -> None:
             ("CPUs", f"{host.cpus:g}"),
             ("RAM", f"{gib(host.ram_available_bytes)} available of {gib(host.ram_total_bytes)}{limit}"),
             ("disk", disk),
+            ("shared memory", _shm(compute)),
+            ("ulimits", _ulimits(compute)),
+            ("job", _job(compute)),
             ("seen from", compute.seen_from if compute.seen_from != "this machine" else None),
         ],
     )
+
+
+def _shm(compute: Compute) -> str | None:
+    limits = compute.limits
+    if limits is None or limits.shm_total_bytes is None:
+        return None
+    return f"{_size(limits.shm_free_bytes)} free of {gib(limits.shm_total_bytes)} at /dev/shm"
+
+
+def _ulimits(compute: Compute) -> str | None:
+    limits = compute.limits
+    if limits is None:
+        return None
+    said = [
+        f"address space {gib(limits.address_space_bytes)}" if limits.address_space_bytes is not None else None,
+        f"{limits.processes} processes" if limits.processes is not None else None,
+        f"{limits.open_files} open files" if limits.open_files is not None else None,
+    ]
+    return ", ".join(s for s in said if s) or None
+
+
+def _job(compute: Compute) -> str | None:
+    job = compute.limits.job if compute.limits else None
+    if job is None:
+        return None
+    said = [
+        job.source,
+        f"{gib(job.memory_bytes)} RAM" if job.memory_bytes is not None else None,
+        f"{job.cpus:g} CPUs" if job.cpus is not None else None,
+        f"ends in {duration(job.seconds_left)}" if job.seconds_left is not None else None,
+        "shares a GPU with others" if job.gpu_shares else None,
+    ]
+    return ", ".join(s for s in said if s)
 
 
 def _show_python(to: Console, compute: Compute) -> None:
@@ -114,8 +160,9 @@ def _show_python(to: Console, compute: Compute) -> None:
     torch = python.torch
     on_gpu = None
     if torch is not None:
-        backends = [n for n, there in (("cuda", torch.cuda_available), ("mps", torch.mps_available)) if there]
-        build = f"built for CUDA {torch.cuda_build}" if torch.cuda_build else "CPU-only build"
+        backends = [n for n, there in _backends(torch) if there]
+        builds = (("CUDA", torch.cuda_build), ("ROCm (HIP)", torch.hip_build), ("XPU", torch.xpu_build))
+        build = next((f"built for {name} {of}" for name, of in builds if of), "CPU-only build")
         on_gpu = f"{torch.version}, {build}, available: {', '.join(backends) or 'cpu only'}"
     held = None
     if torch is not None and torch.allocated_bytes is not None:
@@ -130,5 +177,24 @@ def _show_python(to: Console, compute: Compute) -> None:
             ("torch memory", held),
             ("libraries", libraries),
             ("problem", python.problem),
+            ("not sure", python.doubt),
         ],
     )
+    _show_other_pythons(to, compute)
+
+
+def _backends(torch: TorchBuild) -> list[tuple[str, bool]]:
+    gpu = "rocm" if torch.hip_build else "cuda"
+    return [(gpu, torch.cuda_available), ("mps", torch.mps_available), ("xpu", torch.xpu_available)]
+
+
+def _show_other_pythons(to: Console, compute: Compute) -> None:
+    others = [entry for entry in compute.interpreters if not entry.chosen]
+    if not others:
+        return
+    heading(to, "Other Pythons at hand (not started; choose one with --python)")
+    rows = []
+    for entry in others:
+        torch = {True: entry.torch or "yes", False: "none", None: "?"}[entry.has_torch]
+        rows.append((entry.path, entry.kind, entry.version or "?", torch, "; ".join([entry.source, *entry.also])))
+    table(to, ("Python", "kind", "version", "torch", "offered by"), rows)

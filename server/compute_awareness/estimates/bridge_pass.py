@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..errors import InputError, nearest
+from ..errors import InputError, NotCovered, nearest
 from ..memory import weights
 from ..memory.bridge import forward as bridge_forward
 from ..memory.bridge import names as bridge_names
@@ -113,11 +113,11 @@ def _run(workload: ActivationCache | Inference, spec: ModelSpec, width: int) -> 
     """The call to play, with options, layers and filters checked."""
     for name in _NOT_YET:
         if getattr(workload, name, None):
-            raise InputError(f"{name}: not covered yet for the Bridge")
+            raise NotCovered(f"{name}: not covered yet for the Bridge")
     if workload.attention == "sdpa":
         raise InputError("attention: the Bridge forces 'eager', so that hooks see the scores")
     if isinstance(workload, Inference) and workload.kv_cache is False:
-        raise InputError("kv_cache: a pass without is not covered yet for the Bridge; its default is with")
+        raise NotCovered("kv_cache: a pass without is not covered yet for the Bridge; its default is with")
     bridge_forward.check_covered(spec)
     run = Run(
         spec=spec,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import InputError
+from ..errors import InputError, NotCovered
 from ..memory import weights
 from ..memory.estimate import Estimate, Precision
 from ..memory.hooked import generate as hooked_generate
@@ -23,11 +23,11 @@ from .assemble import assemble, download_bytes, largest_and_peak, millions, repe
 
 def _check_hooked(workload: Generation, spec: ModelSpec) -> None:
     """What generation with HookedTransformer was not compared for."""
-    if spec.positional in ("alibi", "shortformer"):
-        raise InputError(f"generation with HookedTransformer is not covered yet for {spec.positional} positions")
+    if spec.positional == "shortformer":
+        raise NotCovered(f"generation with HookedTransformer is not covered yet for {spec.positional} positions")
     version = workload.library_version
     if version is not None and not hooked_versions.release(parse(version)).newest:
-        raise InputError(f"library_version: generation is covered from transformer-lens 3.5.1 on, not {version}")
+        raise NotCovered(f"library_version: generation is covered from transformer-lens 3.5.1 on, not {version}")
 
 
 def generation(workload: Generation, capability: str | None) -> Estimate:
@@ -147,7 +147,7 @@ def generation_flops(workload: Generation, spec: ModelSpec) -> int:
     unembeds the last position only, TransformerLens every position it is given.
     """
     b, s, n = workload.batch_size, workload.seq_len, workload.new_tokens
-    lens = workload.library == "transformer_lens"
+    lens = workload.library != "transformers"
     unembed = 2 * b * spec.d_model * spec.d_vocab
     last = s + n - 1
     if workload.kv_cache:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import hook_names
-from ..errors import InputError
+from ..errors import InputError, NotCovered
 from ..memory import parameters, weights
 from ..memory.estimate import Component, Estimate, HookFamily
 from ..memory.hooked import transformer as hooked_transformer
@@ -145,9 +145,9 @@ def _release(workload: ActivationCache | Inference, spec: ModelSpec) -> hooked_v
         return release
     asked = f"with transformer-lens {version}"
     if release.stored_masks and isinstance(workload, ActivationCache) and workload.with_gradients:
-        raise InputError(f"with_gradients: not covered yet {asked}; covered from 3.5 on")
+        raise NotCovered(f"with_gradients: not covered yet {asked}; covered from 3.5 on")
     if release.stored_masks and workload.seq_len > spec.context_tl:
-        raise InputError(f"seq_len: {workload.seq_len} is beyond the context of {spec.context_tl}: not covered {asked}")
+        raise NotCovered(f"seq_len: {workload.seq_len} is beyond the context of {spec.context_tl}: not covered {asked}")
     missing = hooked_versions.missing(spec, version or "")
     if missing:
         raise InputError(f"model: {spec.name} is not covered {asked}: {missing}")

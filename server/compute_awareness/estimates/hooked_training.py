@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..errors import InputError
+from ..errors import InputError, NotCovered
 from ..memory import optimizer, weights
 from ..memory.estimate import Estimate
 from ..memory.hooked import training as memory
@@ -97,9 +97,9 @@ def hooked_training(workload: Training, capability: str | None) -> Estimate:
 def refuse_uncovered(spec: ModelSpec, version: str | None, seq_len: int, what: str) -> None:
     """InputError for models, releases and lengths whose backward pass was not transcribed."""
     if spec.positional == "shortformer":
-        raise InputError(f"model: {what} of {spec.name} (shortformer positions) is not covered yet")
+        raise NotCovered(f"model: {what} of {spec.name} (shortformer positions) is not covered yet")
     if not hooked_versions.release(parse(version) if version else None).newest:
-        raise InputError(f"library_version: {what} is covered from transformer-lens 3.5.1 on, not {version}")
+        raise NotCovered(f"library_version: {what} is covered from transformer-lens 3.5.1 on, not {version}")
     if spec.positional != "alibi" and seq_len > spec.context_tl:
         raise InputError(
             f"seq_len: {seq_len} is beyond transformer_lens's context of {spec.context_tl} tokens; the run fails"

@@ -40,7 +40,8 @@ def patching(workload: Patching, capability: str | None) -> Estimate:
     spec = resolve(workload.model)
     verified, warnings = check("transformer_lens", workload.library_version)
     refuse_uncovered(spec, workload.library_version, workload.seq_len, "patching")
-    if workload.use_hook_mlp_in and not spec.d_mlp:
+    hook_mlp_in = workload.use_hook_mlp_in and not (edges and not spec.d_mlp)
+    if hook_mlp_in and not spec.d_mlp:
         raise InputError(f"use_hook_mlp_in: {spec.name} has attention only")
     width, folded = DTYPE_BYTES[workload.dtype], not workload.no_processing
     cached = _as_cache(workload)
@@ -48,7 +49,7 @@ def patching(workload: Patching, capability: str | None) -> Estimate:
         spec, workload.batch_size, workload.seq_len, width, folded=folded,
         selects=hook_names.selector(cached, spec), trainable=workload.parameter_gradients,
         use_attn_result=workload.use_attn_result, use_split_qkv_input=workload.use_split_qkv_input,
-        use_hook_mlp_in=workload.use_hook_mlp_in,
+        use_hook_mlp_in=hook_mlp_in,
     )  # fmt: skip
     batches = -(-(workload.n_prompts or workload.batch_size) // workload.batch_size)
     assumptions = [
@@ -64,6 +65,11 @@ def patching(workload: Patching, capability: str | None) -> Estimate:
             "as in hannamw/EAP-IG: activation_difference of all nodes, two passes under torch.inference_mode(), then "
             f"{steps} forward and backward; ungroup_grouped_query_attention; a metric of one logit per prompt"
         )
+        if not spec.d_mlp:
+            assumptions.append(
+                "an attention-only model: heads, input and logits are the only nodes; EAP-IG itself names an MLP node "
+                "per layer, whose hooks such a model has not"
+            )
         assumptions.append("prompts of equal length: no attention_mask is passed")
         if workload.parameter_gradients:
             assumptions.append("backward allocates the gradients of all parameters and nobody frees them")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..errors import InputError
+from ..errors import InputError, NotCovered
 from ..memory import optimizer, weights
 from ..memory.estimate import Estimate, Precision
 from ..memory.huggingface import forward as transformers_forward
@@ -146,7 +146,7 @@ def _check(spec: ModelSpec, attention: str) -> None:
     if not spec.has_hf_model:
         raise InputError(f"{spec.name} has no transformers model; use library transformer_lens")
     if spec.architecture not in ARCHITECTURES:
-        raise InputError(f"{spec.name}: training of {spec.architecture} is not covered yet")
+        raise NotCovered(f"{spec.name}: training of {spec.architecture} is not covered yet")
     if attention == "sdpa" and not transformers_forward.supports_sdpa(spec.architecture):
         raise InputError(f"{spec.name}: {spec.architecture} has no sdpa in transformers 5.23; use attention 'eager'")
 

@@ -12,13 +12,17 @@ from .probe.report import (
     GpuProcess,
     Host,
     Interpreter,
+    JobLimits,
+    Limits,
     ProbeProblem,
     TorchBuild,
+    UnmetRequirement,
+    WorkspacePython,
 )
 
 __all__ = [
     "THIS_MACHINE", "Accelerator", "Compute", "Environment", "EnvironmentLayer", "GpuProcess", "Host", "Interpreter",
-    "ProbeProblem", "TorchBuild",
+    "JobLimits", "Limits", "ProbeProblem", "TorchBuild", "UnmetRequirement", "WorkspacePython",
 ]  # fmt: skip
 
 THIS_MACHINE = "this machine"
@@ -37,10 +41,14 @@ class Compute(BaseModel):
         default=None, description="Highest CUDA the NVIDIA driver supports, e.g. 13.0"
     )
     python: Interpreter | None = None
+    interpreters: list[WorkspacePython] = Field(
+        default_factory=list, description="Pythons at hand by their files, nearest first, at most 20"
+    )
     settings: dict[str, str] = Field(
         default_factory=dict,
         description="Environment variables set here that change a run, e.g. HF_HUB_OFFLINE, CUDA_VISIBLE_DEVICES",
     )
+    limits: Limits | None = Field(default=None, description="null where they could not be read")
     problems: list[ProbeProblem] = Field(default_factory=list)
     seen_from: str = Field(default=THIS_MACHINE, description="Whose machine this describes")
     summary: str = ""

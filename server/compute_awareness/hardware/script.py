@@ -137,6 +137,8 @@ def _tables() -> dict[str, object]:
     for entry in signals:
         for told in ("sources", "source_date", "notes"):
             entry.pop(told, None)
+        for implied in entry.get("implies", []):
+            del implied["source"]
     rows = [{name: row[name] for name in _GPU_FIELDS if row.get(name) is not None} for row in gpus]
     return {"env_signals.json": {"environments": signals}, "gpus.json": {"gpus": rows}}
 

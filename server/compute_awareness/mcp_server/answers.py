@@ -23,6 +23,9 @@ _CHANGES_KEPT = 3
 _GPUS_KEPT = 2
 _PLATFORMS_KEPT = 3
 _CARDS_KEPT = 2
+_UNMET_KEPT = 3
+_PYTHONS_KEPT = 8
+_BENEATH = frozenset(("datasets", "huggingface-hub", "tokenizers", "safetensors", "numpy", "triton"))
 _MATCHES_KEPT = 2
 
 
@@ -38,12 +41,38 @@ def answer(result: BaseModel, detail: str) -> CallToolResult:
     return CallToolResult(content=[TextContent(text=text)], structured_content=data)
 
 
+def full_compute(compute: Compute) -> Compute:
+    """All but the farthest of many Pythons and requirements: a report is read by a model, which pays by the word."""
+    python = compute.python
+    if python is not None:
+        python = replace(python, unmet=python.unmet[:_PYTHONS_KEPT])
+    kept = [entry for at, entry in enumerate(compute.interpreters) if at < _PYTHONS_KEPT or entry.chosen]
+    return compute.model_copy(update={"python": python, "interpreters": kept})
+
+
 def concise_compute(compute: Compute) -> Compute:
-    """Without the evidence of the environment layers and the processes on each card."""
-    layers = [replace(layer, evidence=[], details={}) for layer in compute.environment.layers]
+    """Without the evidence of the layers and what any but the first implies, processes on cards, ulimits, the Pythons
+    not chosen, and the libraries that others stand on."""
+    first = compute.environment.primary
+    layers = [
+        replace(layer, evidence=[], details={}, implies=layer.implies if layer.id == first else {})
+        for layer in compute.environment.layers
+    ]
     cards = [replace(card, processes=[], uuid=None) for card in compute.accelerators]
     environment = replace(compute.environment, layers=layers)
-    return compute.model_copy(update={"environment": environment, "accelerators": cards})
+    host = replace(compute.host, disk_filesystem=None, disk_kind=None, disk_free_inodes=None)
+    limits = compute.limits
+    if limits is not None:
+        limits = type(limits)(job=limits.job) if limits.job else None
+    python = compute.python
+    if python is not None:
+        libraries = {name: version for name, version in python.libraries.items() if name not in _BENEATH}
+        python = replace(python, libraries=libraries, unmet=python.unmet[:_UNMET_KEPT])
+    update = {
+        "environment": environment, "accelerators": cards, "host": host, "limits": limits, "python": python,
+        "interpreters": [],
+    }  # fmt: skip
+    return compute.model_copy(update=update)
 
 
 def concise_estimate(estimate: Estimate) -> Estimate:
@@ -135,6 +164,7 @@ def _where(compute: Compute) -> Compute:
         "accelerators": ranked[:_CARDS_KEPT],
         "summary": compute.summary if len(compute.accelerators) > _CARDS_KEPT else "",
         "python": None,
+        "limits": None,
         "settings": {},
     }
     return shorter.model_copy(update=update)

@@ -42,7 +42,7 @@ Gpu = Annotated[
 ]
 Host = Annotated[
     str | None,
-    WithJsonSchema({"type": "string", "description": "Look at this machine over ssh: ssh alias or user@host"}),
+    WithJsonSchema({"type": "string", "description": "Look at another machine by ssh: alias or user@host"}),
 ]
 Python = Annotated[
     str | None,
@@ -55,7 +55,7 @@ ComputeReport = Annotated[
     WithJsonSchema(
         {
             "type": ["object", "string"],
-            "description": "detect_compute report or probe script output of the machine that will run it",
+            "description": "Report (or probe script output) of the machine that will run it",
         }
     ),
 ]

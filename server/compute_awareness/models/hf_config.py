@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..errors import InputError
+from ..errors import InputError, NotCovered
 from ..workload import explain
 from .families import FAMILIES, with_family
 from .spec import TOY, ModelSpec
@@ -92,7 +92,7 @@ def _fraction(value: Any, key: str) -> float:
     return float(value)
 
 
-class Uncovered(InputError):
+class Uncovered(NotCovered):
     """A model config that no closed form covers; a trace may. `config` is the whole of it."""
 
     def __init__(self, message: str, config: dict[str, Any] | None = None, name: str = "") -> None:

@@ -8,21 +8,26 @@ from typing import Any
 
 from ..errors import InputError
 from ..estimates.assemble import assemble, download_bytes, millions, repeatable
+from ..estimates.generation import generation_flops
 from ..memory.estimate import Estimate
 from ..models.resolve import resolve
 from ..models.spec import ModelSpec
 from ..runtime.flops import forward_flops
 from ..versions import parse
 from ..workload.fields import Task
+from ..workload.generation import Generation
 from . import configs
 from .extrapolate import NotLinear, Trace, extend
 from .run import LIMIT_S, run_worker
 
-LIBRARIES = {"transformers": "transformers", "transformer_lens": "transformer-lens"}
+LIBRARIES = {
+    "transformers": "transformers", "transformer_lens": "transformer-lens", "transformer_bridge": "transformer-lens",
+}  # fmt: skip
 """What is traced, and the name of its distribution."""
 TASKS = {
-    "transformers": ("inference", "training"),
-    "transformer_lens": ("inference", "activation_cache", "training"),
+    "transformers": ("inference", "generation", "training"),
+    "transformer_lens": ("inference", "activation_cache", "generation", "training", "patching"),
+    "transformer_bridge": ("inference", "activation_cache", "generation", "training", "patching"),
 }
 _COMPONENTS = {
     "parameters": "weights", "buffers": "buffers", "gradients": "gradients", "optimizer_state": "optimizer_state",
@@ -31,16 +36,16 @@ _COMPONENTS = {
 _JOB_FIELDS = (
     "attention", "kv_cache", "output_hidden_states", "output_attentions", "names_filter", "layers", "stop_at_layer",
     "with_gradients", "use_attn_result", "use_split_qkv_input", "use_hook_mlp_in", "use_attn_in",
-    "gradient_checkpointing",
+    "gradient_checkpointing", "new_tokens", "compatibility_mode", "no_processing", "parameter_gradients",
 )  # fmt: skip
 _OPTIMIZERS = ("adamw", "adam", "sgd", "sgd_momentum")
 # Switches of workloads that a trace on the CPU cannot show or the worker does not set, and the values that are fine.
 _REFUSED: dict[str, tuple[Any, ...]] = {
-    "cache_device": (None,),
+    "cache_device": (None,),  # on the CPU a copy to the CPU is none
     "quantization": (None,),
-    "compatibility_mode": (False,),
     "autocast": (False, None, "none"),
     "trainable": (None, "all"),
+    "gradient_accumulation": (None, 1),
 }
 
 
@@ -50,6 +55,7 @@ def traced(
     python: str | None,
     *,
     config: dict[str, Any] | None = None,
+    only_version: bool = False,
     environ: Mapping[str, str] | None = None,
     limit_s: float = LIMIT_S,
 ) -> Estimate:
@@ -61,6 +67,7 @@ def traced(
         python: path, folder or command of the experiment's Python; None = found as `choose_python` does.
         config: decoded Hugging Face `config.json` of a model that has no ModelSpec; None = `workload.model` is
             resolved. Only model classes of the installed transformers are built; no repository code is run.
+        only_version: refuse a Python whose library is not the `library_version` that was asked for.
         environ: variables the child starts with; None = this process's.
         limit_s: seconds until the child is killed.
 
@@ -73,26 +80,46 @@ def traced(
     given = workload.model_dump()
     library, task = given.get("library", ""), given["task"]
     _refuse(given, library, task)
-    if config is not None and library != "transformers":
-        raise InputError("config: a Hugging Face config is traced with library 'transformers' only")
+    if config is not None and library == "transformer_lens":
+        raise InputError(
+            "HookedTransformer has no model for it; trace it with library transformers or transformer_bridge"
+        )
     spec = None if config is not None else resolve(given["model"])
     job: dict[str, Any] = {name: given.get(name) for name in ("library", "task", "batch_size", "seq_len", "dtype")}
     job |= {name: given[name] for name in _JOB_FIELDS if given.get(name) is not None}
     if task == "training":
         job["optimizer"] = given.get("optimizer") or "adamw"
+    if task == "patching":
+        job |= {"method": given["method"], "patches": _patches(given, _depth(spec, config))}
     if spec is None:
         job["config"] = config
-    elif library == "transformers":
-        job["config"] = configs.hf_config(spec)
-    else:
+    elif library == "transformer_lens":
         job["config"] = configs.hooked_config(spec, folded=not given.get("no_processing"))
+    else:
+        job["config"] = configs.hf_config(spec)
     answer = run_worker(job, python, environ=environ, limit_s=limit_s)
+    wanted, found = given.get("library_version"), answer["versions"].get(LIBRARIES[library])
+    if only_version and wanted and found and parse(wanted) != parse(found):
+        raise InputError(f"{answer['interpreter']!r} has {LIBRARIES[library]} {found}, not {wanted}")
     try:
         trace = extend(answer["traces"], answer.get("n_layers"))
     except NotLinear:
         answer = run_worker(job | {"whole": True}, python, environ=environ, limit_s=limit_s)
         trace = extend(answer["traces"], answer.get("n_layers"))
-    return _estimate(given, spec, capability, trace, answer)
+    return _estimate(given, spec, _depth(spec, config), capability, trace, answer)
+
+
+def _patches(given: dict[str, Any], n_layers: int) -> int:
+    """Patched passes of one sweep over layers and positions, each of which leaves a number."""
+    return len(given.get("layers") or range(n_layers)) * (given.get("positions") or given["seq_len"])
+
+
+def _depth(spec: ModelSpec | None, config: dict[str, Any] | None) -> int:
+    """The number of layers; 1 where a config does not say it under a name that is known."""
+    if spec is not None:
+        return spec.n_layers
+    said = ((config or {}).get(name) for name in ("num_hidden_layers", "n_layer", "n_layers", "num_layers"))
+    return next((n for n in said if isinstance(n, int) and not isinstance(n, bool) and n > 0), 1)
 
 
 def _refuse(given: dict[str, Any], library: str, task: str) -> None:
@@ -103,12 +130,21 @@ def _refuse(given: dict[str, Any], library: str, task: str) -> None:
     for name, fine in _REFUSED.items():
         if name in given and given[name] not in fine:
             raise InputError(f"{name} {given[name]!r} is not traced yet")
+    if given.get("method") in ("eap", "eap_ig"):
+        raise InputError(f"method {given['method']!r} is not traced yet; traced: activation and attribution patching")
+    if given.get("gradient_checkpointing") and library != "transformers":
+        raise InputError(f"gradient_checkpointing: {library} has none; use library transformers")
     if task == "training" and given.get("optimizer") not in (None, *_OPTIMIZERS):
         raise InputError(f"optimizer {given['optimizer']!r} is not traced; traced: {', '.join(_OPTIMIZERS)}")
 
 
 def _estimate(
-    given: dict[str, Any], spec: ModelSpec | None, capability: str | None, trace: Trace, answer: dict[str, Any]
+    given: dict[str, Any],
+    spec: ModelSpec | None,
+    depth: int,
+    capability: str | None,
+    trace: Trace,
+    answer: dict[str, Any],
 ) -> Estimate:
     task, library, dtype = given["task"], given["library"], given["dtype"]
     at_peak, retained = _components(trace.at_peak), _components(trace.retained)
@@ -133,9 +169,10 @@ def _estimate(
             "second step of a plain loop in train mode, foreach optimizer; the model's output object is kept until the "
             "next step"
         )
-    elif not given.get("with_gradients"):
+    elif task != "patching" and not given.get("with_gradients"):
         assumptions.append("run under torch.no_grad(), in eval mode")
-    flops, counted = _flops(given, spec, trace)
+    assumptions += _said(given, library, depth)
+    flops, counted = _flops(given, spec, depth, trace)
     assumptions.append(counted)
     warnings = _warnings(given, answer)
     details = {
@@ -147,14 +184,14 @@ def _estimate(
         "gradients": "of the parameters, as far as they stand at the peak",
         "optimizer_state": f"of {given.get('optimizer') or 'adamw'}",
     }
-    no_grad = task != "training" and not given.get("with_gradients")
+    graph = task == "training" or given.get("with_gradients") or given.get("method") == "attribution_patching"
     estimate = assemble(
         given | {"model": repeatable(given.get("model"), spec)},
         at_peak,
         largest,
         details,
         capability,
-        precision="close" if no_grad and dtype == "float32" else "rough",
+        precision="close" if not graph and dtype == "float32" else "rough",
         verified_on=f"{with_versions} (a trace; no GPU measurement)",
         download_bytes=download_bytes(spec) if spec else None,
         flops=flops,
@@ -163,6 +200,30 @@ def _estimate(
     )
     estimate.method = "trace"
     return estimate
+
+
+def _said(given: dict[str, Any], library: str, n_layers: int) -> list[str]:
+    """What a reader must know of how the task was run."""
+    task, said = given["task"], []
+    if task == "generation":
+        how = "greedy" if library == "transformers" else "default sampling"
+        said.append(f"one call of generate ({how}), prompts without padding, every new token is made")
+    if task == "patching" and given["method"] == "activation_patching":
+        said.append(
+            f"one patched pass after the other under torch.no_grad(), {_patches(given, n_layers)} of them per batch "
+            "(layers x positions); the clean cache and its logits are kept"
+        )
+    elif task == "patching":
+        said.append(
+            "activations and gradients of the corrupted run are cached by hooks; a metric of one logit per prompt, "
+            "then backward()"
+        )
+    if library == "transformer_bridge":
+        mode = "plain"
+        if given.get("compatibility_mode"):
+            mode = "compatibility mode" + (" without processing" if given.get("no_processing") else "")
+        said.append(f"loaded with TransformerBridge.boot_transformers, {mode}")
+    return said
 
 
 def _components(kinds: Mapping[str, int]) -> Counter[str]:
@@ -180,16 +241,37 @@ def _moment(section: str) -> str:
     if where is None:
         side = "first" if place.startswith("layer+") else "last"
         where = f"in the {side} layers"
-    return phase if phase == "optimizer" else f"{phase}, {where}"
+    phase = {
+        "prompt": "the prompt's pass", "second": "the step after the prompt", "next": "a step of decoding",
+        "last": "the last step of decoding", "clean": "the clean run", "patched": "a patched run",
+        "scores": "the scores",
+    }.get(phase, phase)  # fmt: skip
+    return phase if phase in ("optimizer", "the scores") else f"{phase}, {where}"
 
 
-def _flops(given: dict[str, Any], spec: ModelSpec | None, trace: Trace) -> tuple[int, str]:
-    times = 3 if given["task"] == "training" else 1
+def _passes(given: dict[str, Any], n_layers: int) -> int:
+    """Forward passes that the task's operations come to, a backward pass counting as two."""
+    batches = -(-(given.get("n_prompts") or given["batch_size"]) // given["batch_size"])
+    match given["task"], given.get("method"):
+        case "training", _:
+            tokens, per_pass = given.get("training_tokens"), given["batch_size"] * given["seq_len"]
+            return 3 * (-(-tokens // per_pass) if tokens else given.get("gradient_accumulation") or 1)
+        case "patching", "activation_patching":
+            return batches * (1 + _patches(given, n_layers))
+        case "patching", _:
+            return 4 * batches
+    return 1
+
+
+def _flops(given: dict[str, Any], spec: ModelSpec | None, n_layers: int, trace: Trace) -> tuple[int, str]:
+    passes = _passes(given, n_layers)
+    if spec is not None and given["task"] == "generation":
+        return generation_flops(Generation(**given), spec), "operations counted from its shapes"
     if spec is not None:
-        return times * forward_flops(spec, given["batch_size"], given["seq_len"]), "operations counted from its shapes"
-    tokens = given["batch_size"] * given["seq_len"]
+        return passes * forward_flops(spec, given["batch_size"], given["seq_len"]), "operations counted from its shapes"
+    tokens = given["batch_size"] * (given["seq_len"] + given.get("new_tokens", 0))
     return (
-        times * 2 * trace.parameters * tokens,
+        passes * 2 * trace.parameters * tokens,
         "operations taken as 2 per parameter and token: attention scores are left out, idle experts counted",
     )
 

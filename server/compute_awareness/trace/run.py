@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..hardware.probe.child import Finished, run_child
-from ..hardware.probe.interpreter import Choice, child_environment, choose_python
+from ..hardware.probe.child import Finished, run_child, scratch_folder
+from ..hardware.probe.interpreter import child_environment
+from ..hardware.probe.pythons.choose import Choice, choose_python
 
 LIMIT_S = 120.0
 """Enough for imports on a slow disk and a deep training step."""
@@ -56,9 +56,10 @@ def run_worker(
     env |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"}
     source = (script or Path(__file__).with_name("worker.py")).read_text(encoding="utf-8")
-    with tempfile.TemporaryDirectory(prefix="compute-awareness-", ignore_cleanup_errors=True) as folder:
-        clean = Path(folder)
+    tasks = Path(__file__).with_name("worker_tasks.py").read_text(encoding="utf-8")
+    with scratch_folder() as clean:
         (clean / "worker.py").write_text(source, encoding="utf-8")
+        (clean / "worker_tasks.py").write_text(tasks, encoding="utf-8")
         (clean / "job.json").write_text(json.dumps(job | {"memory_limit": memory_limit}), encoding="utf-8")
         try:
             done = run_child([str(choice.path), str(clean / "worker.py"), str(clean / "job.json")], env, limit_s, clean)

@@ -15,6 +15,7 @@ A script for the experiment's own Python (3.9 or newer, torch 2.1 or newer), sta
 
 # Attributes of torch and transformers that some versions lack are looked for first, and some are replaced.
 # pyright: reportAttributeAccessIssue=false, reportOptionalCall=false, reportPrivateImportUsage=false
+# pyright: reportOptionalMemberAccess=false
 
 from __future__ import annotations
 
@@ -30,6 +31,7 @@ import weakref
 
 MARKS = ("<<compute-awareness trace>>", "<<end>>")
 OLDEST_TORCH = (2, 1)
+UNBOUND = ("backward", "optimizer")  # phases in which a layer's end is not where the forward pass goes on
 SHALLOW = 12  # models of up to so many layers are always traced whole
 LONGEST_PATTERN = 8
 
@@ -142,6 +144,8 @@ def make_meter_class():
             self.sections = [(0, "start")]
             self.bounds = []
             self.phase = "start"
+            self.answer = None  # what code that asks for the contents of a tensor is told; None = it is refused
+            self.last_op = None
 
         def see(self, tensor, kind=None, birth=None):
             if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
@@ -199,6 +203,9 @@ def make_meter_class():
                 elif self.bounds and "AccumulateGrad" not in node.name():
                     index = bisect.bisect_right(self.bounds, (node._sequence_nr(), "~")) - 1
                     self.at(self.bounds[index][1] if index >= 0 else "before")
+            if self.answer is not None and func is torch.ops.aten._local_scalar_dense.default:
+                return self.answer(args[0])
+            self.last_op = func
             out = func(*args, **(kwargs or {}))
             self.tick += 1
             for leaf in tree_leaves(out):
@@ -435,8 +442,14 @@ class TransformerLens:
 
         self.job = job
         self.lib = transformer_lens
-        if not hasattr(transformer_lens, "HookedTransformer"):
-            raise Refused("unknown_model", "this TransformerLens has no HookedTransformer (4.0 removed it)")
+        found = None
+        with contextlib.suppress(ImportError):  # what 4.0 raises for the names that it removed
+            found = getattr(transformer_lens, "HookedTransformer", None)
+        if found is None:
+            raise Refused(
+                "unknown_model",
+                "this TransformerLens has no HookedTransformer (4.0 removed it): ask for library transformer_bridge",
+            )
         self.n_layers = job["config"].get("n_layers")
 
     def build(self, depth):
@@ -446,9 +459,7 @@ class TransformerLens:
         given.update(dtype=torch_dtype(self.job["dtype"]), device="cpu", init_weights=False)
         config = self.lib.HookedTransformerConfig(**given)
         model = self.lib.HookedTransformer(config, tokenizer=None, move_to_device=False)
-        for flag in ("use_attn_result", "use_split_qkv_input", "use_hook_mlp_in", "use_attn_in"):
-            if self.job.get(flag):
-                getattr(model, "set_" + flag)(True)
+        set_switches(model, self.job)
         return model
 
     def attention_of(self, model):
@@ -464,10 +475,10 @@ class TransformerLens:
             return model(inputs["input"], return_type="logits")
         stop = self.job.get("stop_at_layer")
         return model.run_with_cache(
-            inputs["input"], names_filter=self._selects(model), stop_at_layer=stop, return_type="logits"
+            inputs["input"], names_filter=self.selects(model), stop_at_layer=stop, return_type="logits"
         )
 
-    def _selects(self, model):
+    def selects(self, model):
         globs, layers = self.job.get("names_filter"), self.job.get("layers")
         if globs is None and layers is None:
             return None
@@ -494,6 +505,73 @@ class TransformerLens:
         if isinstance(out, torch.Tensor):
             # With stop_at_layer it is the residual stream that is returned.
             meter.mark([out], "logits" if self.job.get("stop_at_layer") is None else "cache")
+
+
+def set_switches(model, job):
+    for flag in ("use_attn_result", "use_split_qkv_input", "use_hook_mlp_in", "use_attn_in"):
+        if job.get(flag):
+            getattr(model, "set_" + flag)(True)
+
+
+class Bridge(TransformerLens):
+    """TransformerBridge around a transformers model that is built by its config, as boot_transformers loads it."""
+
+    name = "transformer_bridge"
+
+    def __init__(self, job):
+        import torch
+        import transformer_lens.model_bridge
+
+        self.job = job
+        self.lib = transformer_lens.model_bridge
+        self.inner = Transformers({**job, "attention": "eager"})
+        self.n_layers = self.inner.n_layers
+        if self.inner.encoder_decoder:
+            raise Refused("not_traceable", "encoder-decoder models are not traced in a TransformerBridge")
+        # Fake tensors have no addresses: what shares a storage is told by the storage.
+        torch.Tensor.data_ptr = lambda tensor: tensor.untyped_storage()._cdata
+
+    def build(self, depth):  # pyright: ignore[reportIncompatibleMethodOverride]
+        model = self.inner.build(depth)
+        model.config.architectures = [type(model).__name__]
+        model.config.output_attentions = True  # what boot_transformers asks of the config that it loads
+        bridge = self.lib.TransformerBridge.boot_transformers(
+            "traced", hf_model=model, device="cpu", dtype=torch_dtype(self.job["dtype"]), tokenizer=small_tokenizer()
+        )
+        if self.job.get("compatibility_mode"):
+            bridge.enable_compatibility_mode(no_processing=bool(self.job.get("no_processing")))
+        set_switches(bridge, self.job)
+        return bridge
+
+    def forward(self, model, inputs):
+        if self.job["task"] != "activation_cache":
+            return model(inputs["input"], return_type="logits")
+        stop = {} if self.job.get("stop_at_layer") is None else {"stop_at_layer": self.job["stop_at_layer"]}
+        return model.run_with_cache(inputs["input"], names_filter=self.selects(model), **stop)
+
+
+def small_tokenizer():
+    """A tokenizer of three words: TransformerBridge wants one, and none can be fetched here."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(WordLevel({"a": 0, "b": 1, "<e>": 2}, unk_token="<e>"))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words, eos_token="<e>", pad_token="<e>", unk_token="<e>", name_or_path="none"
+    )
+
+
+def everything_in(model):
+    """(parameters, buffers): those of a bridge that replaces `parameters` and wraps a model without registering it."""
+    import torch
+
+    modules = [model]
+    inner = getattr(model, "original_model", None)
+    if isinstance(inner, torch.nn.Module):
+        modules.append(inner)
+    parameters = [p for module in modules for p in torch.nn.Module.parameters(module)]
+    return parameters, [b for module in modules for b in torch.nn.Module.buffers(module)]
 
 
 def tensors_within(value, depth=6):
@@ -589,10 +667,15 @@ def places(n, first, length):
 # ----------------------------------------------------------------------------------------------------------- runs
 
 
-def watch_layers(model, layers, names, meter):
+def watch_layers(layers, names, meter):
+    """The meter is told when the model reaches a layer, and its end; returns what takes the hooks off again."""
+    handles = []
     for layer, place in zip(layers, names):  # noqa: B905 (Python 3.9 has no strict)
-        layer.register_forward_pre_hook(lambda *_, place=place: meter.layer(place))
-        layer.register_forward_hook(lambda *_: meter.layer("after") if meter.phase == "forward" else None)
+        handles.append(layer.register_forward_pre_hook(lambda *_, place=place: meter.layer(place)))
+        handles.append(
+            layer.register_forward_hook(lambda *_: meter.layer("after") if meter.phase not in UNBOUND else None)
+        )
+    return handles
 
 
 def make_optimizer(job, parameters):
@@ -624,65 +707,126 @@ def settle_steps():
             module._get_value = lambda x: 1.0 if isinstance(x, torch.Tensor) else x
 
 
-def trace(library, job, depth, shape_of_layers, meter_class):
-    """One trace at `depth` layers (None: as the config says)."""
+class Stage:
+    """A model that is built and what watches it; a task may ask for several meters, one after the other."""
+
+    def __init__(self, library, job, depth, shape_of_layers, meter_class):
+        self.library, self.job, self.meter_class = library, job, meter_class
+        self.model = library.build(depth)
+        self.model.train(job["task"] == "training")
+        self.n = library.n_layers if depth is None else depth
+        self.layers = layer_list(self.model, self.n)
+        self.shape_of_layers = shape_of_layers or (0, 1)
+        self.handles = []
+        gc.collect()
+
+    tensors_within = staticmethod(tensors_within)
+
+    @staticmethod
+    def refuse(kind, message):
+        raise Refused(kind, message)
+
+    def meter(self, batch_size, seq_len):
+        """(a new meter, the inputs) with the model's own tensors marked."""
+        for handle in self.handles:
+            handle.remove()
+        meter = self.meter_class()
+        parameters, buffers = everything_in(self.model)
+        meter.mark(parameters, "parameters")
+        meter.mark(buffers, "buffers")
+        del parameters, buffers
+        if self.layers is not None:
+            self.handles = watch_layers(self.layers, places(self.n, *self.shape_of_layers), meter)
+        inputs = self.library.inputs((batch_size, seq_len))
+        meter.mark(inputs.values(), "inputs")
+        return meter, inputs
+
+
+def run_pass(stage):
+    """One forward pass."""
     import torch
 
-    model = library.build(depth)
-    training = job["task"] == "training"
-    model.train(training)
-    if training and job.get("gradient_checkpointing"):
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    job, library = stage.job, stage.library
+    meter, inputs = stage.meter(job["batch_size"], job["seq_len"])
+    with meter:
+        meter.enter("forward")
+        with torch.enable_grad() if job.get("with_gradients") else torch.no_grad():
+            out = library.forward(stage.model, inputs)
+        library.mark(meter, out)
     gc.collect()
-    meter = meter_class()
-    meter.mark(model.parameters(), "parameters")
-    meter.mark(model.buffers(), "buffers")
-    n = library.n_layers if depth is None else depth
-    layers = layer_list(model, n)
-    if layers is not None:
-        first, length = shape_of_layers or (0, 1)
-        watch_layers(model, layers, places(n, first, length), meter)
-    inputs = library.inputs((job["batch_size"], job["seq_len"]))
-    meter.mark(inputs.values(), "inputs")
+    return [(meter, 0)]
+
+
+def run_training(stage):
+    """Two optimizer steps; the second is the steady one: the optimizer's state stands from its beginning."""
+    job, library, model = stage.job, stage.library, stage.model
+    if job.get("gradient_checkpointing"):
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    meter, inputs = stage.meter(job["batch_size"], job["seq_len"])
     since = 0
     with meter:
-        if training:
-            optimizer = make_optimizer(job, [p for p in model.parameters() if p.requires_grad])
-            # The second step is the steady one: the optimizer's state stands from its beginning.
-            for step in (1, 2):
-                since = meter.tick + 1
-                meter.bounds.clear()
-                meter.enter("forward")
-                loss, out = library.loss(model, inputs)
-                library.mark(meter, out)
-                meter.enter("backward")
-                meter.at("after")
-                loss.backward()
-                meter.mark([p.grad for p in model.parameters() if p.grad is not None], "gradients")
-                meter.enter("optimizer")
-                optimizer.step()
-                if step == 1:
-                    meter.mark(optimizer_tensors(optimizer), "optimizer_state")
-                optimizer.zero_grad()
-        else:
+        optimizer = make_optimizer(job, [p for p in model.parameters() if p.requires_grad])
+        for step in (1, 2):
+            since = meter.tick + 1
+            meter.bounds.clear()
             meter.enter("forward")
-            with torch.enable_grad() if job.get("with_gradients") else torch.no_grad():
-                out = library.forward(model, inputs)
+            loss, out = library.loss(model, inputs)
             library.mark(meter, out)
+            meter.enter("backward")
+            meter.at("after")
+            loss.backward()
+            meter.mark([p.grad for p in model.parameters() if p.grad is not None], "gradients")
+            meter.enter("optimizer")
+            optimizer.step()
+            if step == 1:
+                meter.mark(optimizer_tensors(optimizer), "optimizer_state")
+            optimizer.zero_grad()
     gc.collect()
-    shared = {p.untyped_storage()._cdata: p.numel() for p in model.parameters()}
+    return [(meter, since)]
+
+
+def task_of(name):
+    """The function that runs a task on a `Stage` and returns its meters, each with the tick it counts from."""
+    if name in ("generation", "patching"):
+        return getattr(sibling("worker_tasks"), "run_" + name)
+    return run_training if name == "training" else run_pass
+
+
+def sibling(name):
+    """The module in the file `name`.py beside this one, which is no package."""
+    import importlib.util
+
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), name + ".py")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def trace(library, job, depth, shape_of_layers, meter_class):
+    """One trace at `depth` layers (None: as the config says)."""
+    stage = Stage(library, job, depth, shape_of_layers, meter_class)
+    runs = task_of(job["task"])(stage)
+    sections = {}
+    for meter, since in runs:
+        for label, kinds in meter.peaks(since).items():
+            if label not in sections or sum(kinds.values()) > sum(sections[label].values()):
+                sections[label] = kinds
+    last = runs[-1][0]
+    shared = {p.untyped_storage()._cdata: p.numel() for p in everything_in(stage.model)[0]}
     return {
-        "n_layers": n,
-        "sections": meter.peaks(since),
-        "retained": meter.composition(meter.tick),
+        "n_layers": stage.n,
+        "sections": sections,
+        "retained": last.composition(last.tick),
         "parameters": sum(shared.values()),
-        "operators": meter.tick,
-        "class": type(model).__name__,
-        "attention": library.attention_of(model),
+        "operators": last.tick,
+        "class": type(stage.model).__name__,
+        "attention": library.attention_of(stage.model),
     }
 
 
-LIBRARIES = {"transformers": Transformers, "transformer_lens": TransformerLens}
+LIBRARIES = {"transformers": Transformers, "transformer_lens": TransformerLens, "transformer_bridge": Bridge}
 
 
 def depths_for(library, job, fake):
@@ -693,7 +837,9 @@ def depths_for(library, job, fake):
     if job.get("stop_at_layer") is not None or job.get("names_filter") is not None:
         # What a filter keeps of which layer is not linear in the depth.
         return (None,), None
-    if (job["task"] == "training" or job.get("with_gradients")) and not make_meter_class().knows_backward:
+    if job.get("method") in ("eap", "eap_ig"):  # edges: their number grows with the square of the depth
+        return (None,), None
+    if (job["task"] in ("training", "patching") or job.get("with_gradients")) and not make_meter_class().knows_backward:
         return (None,), None
     with fake():
         whole = library.build(None)

@@ -60,7 +60,7 @@ Method = Annotated[
     Literal["auto", "closed_form", "trace"],
     Field(
         description="How it is estimated: closed_form = arithmetic; trace = the experiment's own library is run "
-        "without weights, in seconds; auto = closed_form, and trace for models that none covers"
+        "without weights, in seconds; auto = closed_form, and trace where none covers it"
     ),
 ]
 
@@ -70,6 +70,11 @@ class Task(BaseModel):
 
     model_config = ConfigDict(extra="forbid", defer_build=True)
     method: Method = "auto"
+
+    @property
+    def estimated_by(self) -> Method:
+        """How it is to be estimated, under whatever name the task has the field."""
+        return self.method
 
 
 class ModelTask(Task):

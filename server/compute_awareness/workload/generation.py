@@ -7,14 +7,20 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from .fields import Attention, LibraryVersion, ModelTask, Quantization
+from .libraries import of_task
+from .passes import check_library
 
 
 class Generation(ModelTask):
     """`model.generate`: `seq_len` prompt tokens and `new_tokens` more, greedy or sampled, without gradients."""
 
     task: Literal["generation"] = "generation"
-    library: Literal["transformer_lens", "transformers"] = Field(
-        default="transformers", description="transformers: model.generate; transformer_lens: HookedTransformer.generate"
+    library: Annotated[Literal["transformer_lens", "transformer_bridge", "transformers"], of_task("generation")] = (
+        Field(
+            default="transformers",
+            description="transformers: model.generate; transformer_lens: HookedTransformer.generate; "
+            "transformer_bridge: TransformerBridge.generate, traced",
+        )
     )
     library_version: LibraryVersion = None
     new_tokens: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
@@ -24,15 +30,14 @@ class Generation(ModelTask):
         default=True, description="Keys and values of earlier tokens are kept (use_cache, use_past_kv_cache)"
     )
     attention: Attention = None
+    compatibility_mode: bool = Field(
+        default=False, description="TransformerBridge: enable_compatibility_mode() was called (weights are copied)"
+    )
     quantization: Quantization = None
 
     @model_validator(mode="after")
     def _fits_library(self) -> Generation:
-        if self.library == "transformer_lens":
-            if self.attention == "sdpa":
-                raise ValueError("attention 'sdpa' is of transformers; HookedTransformer always computes the scores")
-            if self.quantization is not None:
-                raise ValueError("quantization is of transformers")
-        elif self.no_processing:
-            raise ValueError("no_processing is of transformer_lens")
+        check_library(self, self.library, self.attention, self.compatibility_mode)
+        if self.library != "transformers" and self.quantization is not None:
+            raise ValueError("quantization is of transformers")
         return self

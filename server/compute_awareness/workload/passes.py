@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from .fields import Attention, Integers, LibraryVersion, ModelTask, Quantization, Strings
+from .libraries import of_task
 
 Library = Literal["transformer_lens", "transformer_bridge", "transformers", "nnsight"]
 _LIBRARY: Any = Field(
@@ -19,7 +20,7 @@ class Inference(ModelTask):
     """One forward pass without gradients."""
 
     task: Literal["inference"] = "inference"
-    library: Library = _LIBRARY
+    library: Annotated[Library, of_task("inference")] = _LIBRARY
     library_version: LibraryVersion = None
     kv_cache: bool | None = Field(
         default=None, description="The pass fills a key/value cache; null = the library's default (transformers: yes)"
@@ -34,7 +35,7 @@ class Inference(ModelTask):
 
     @model_validator(mode="after")
     def _fits_library(self) -> Inference:
-        _check_library(self, self.library, self.attention, self.compatibility_mode)
+        check_library(self, self.library, self.attention, self.compatibility_mode)
         if self.library == "transformer_lens" and self.kv_cache:
             raise ValueError("kv_cache is of transformers here; HookedTransformer keeps none in a plain forward")
         if self.library != "transformers":
@@ -48,7 +49,7 @@ class ActivationCache(ModelTask):
     """TransformerLens `run_with_cache`, hooks on a transformers model's modules, nnsight's `save()`."""
 
     task: Literal["activation_cache"] = "activation_cache"
-    library: Library = _LIBRARY
+    library: Annotated[Library, of_task("activation_cache")] = _LIBRARY
     library_version: LibraryVersion = None
     attention: Attention = None
     compatibility_mode: bool = Field(
@@ -77,11 +78,11 @@ class ActivationCache(ModelTask):
 
     @model_validator(mode="after")
     def _fits_library(self) -> ActivationCache:
-        _check_library(self, self.library, self.attention, self.compatibility_mode)
+        check_library(self, self.library, self.attention, self.compatibility_mode)
         return self
 
 
-def _check_library(workload: ModelTask, library: str, attention: str | None, compatibility_mode: bool) -> None:
+def check_library(workload: ModelTask, library: str, attention: str | None, compatibility_mode: bool) -> None:
     """Switches that only one library has."""
     if attention == "sdpa" and library.startswith("transformer_"):
         always = "HookedTransformer" if library == "transformer_lens" else "TransformerBridge"

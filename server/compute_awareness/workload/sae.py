@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from .fields import BatchSize, DtypeField, LibraryVersion, ModelRef, SeqLen, Task, Tokens, Width
+from .libraries import of_task
 
 SaeArchitecture = Literal["standard", "topk", "abstopk", "batchtopk", "matryoshka_batchtopk", "jumprelu", "gated"]
 _INFERENCE_ONLY = "SAELens 6.54 registers it for inference only (no training class); see sae_inference"
@@ -42,7 +43,7 @@ class SaeTraining(Task):
     """An SAE training run: the step; with SAELens its activation store and the language model where one is named."""
 
     task: Literal["sae_training"] = "sae_training"
-    library: Literal["sae_lens", "dictionary_learning"] = Field(
+    library: Annotated[Literal["sae_lens", "dictionary_learning"], of_task("sae_training")] = Field(
         default="sae_lens", description="dictionary_learning: trainSAE on activations at hand (d_in); no model yet"
     )
     library_version: LibraryVersion = None

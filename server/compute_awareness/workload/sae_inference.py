@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from .fields import BatchSize, DtypeField, LibraryVersion, ModelRef, SeqLen, Task, Width
+from .libraries import of_task
 
 SaeInferenceArchitecture = Literal[
     "standard", "topk", "abstopk", "batchtopk", "matryoshka_batchtopk", "jumprelu", "gated",
@@ -28,7 +29,7 @@ class SaeInference(Task):
     """Features of a batch of activations, or a language model's forward pass with the SAE's reconstruction in it."""
 
     task: Literal["sae_inference"] = "sae_inference"
-    library: Literal["sae_lens"] = "sae_lens"
+    library: Annotated[Literal["sae_lens"], of_task("sae_inference")] = "sae_lens"
     library_version: LibraryVersion = None
     architecture: Annotated[SaeInferenceArchitecture, BeforeValidator(_covered)] = Field(
         default="standard", description="SAE architecture (batchtopk and matryoshka_batchtopk are saved as jumprelu)"

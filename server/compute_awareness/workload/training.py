@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from .fields import Attention, LibraryVersion, ModelTask, Strings, Tokens
+from .libraries import of_task
+from .passes import check_library
 
 
 def _autocast(value: Any) -> Any:
@@ -23,11 +25,15 @@ class Training(ModelTask):
     """Steps of training or fine-tuning one language model on one device."""
 
     task: Literal["training"] = "training"
-    library: Literal["transformers", "transformer_lens"] = Field(
-        default="transformers", description="transformer_lens = HookedTransformer"
+    library: Annotated[Literal["transformers", "transformer_lens", "transformer_bridge"], of_task("training")] = Field(
+        default="transformers",
+        description="transformer_lens = HookedTransformer; transformer_bridge = TransformerBridge, traced",
     )
     library_version: LibraryVersion = None
     attention: Attention = None
+    compatibility_mode: bool = Field(
+        default=False, description="TransformerBridge: enable_compatibility_mode() was called (weights are copied)"
+    )
     optimizer: Literal["adamw", "adam", "sgd", "sgd_momentum", "adamw_8bit"] = Field(
         default="adamw", description="torch's, as it runs on CUDA (foreach); adamw_8bit is bitsandbytes'"
     )
@@ -53,10 +59,7 @@ class Training(ModelTask):
 
     @model_validator(mode="after")
     def _fits(self) -> Training:
-        if self.library == "transformer_lens" and self.attention == "sdpa":
-            raise ValueError("attention 'sdpa' is of transformers; HookedTransformer always computes the scores")
-        if self.library == "transformers" and self.no_processing:
-            raise ValueError("no_processing is of transformer_lens")
+        check_library(self, self.library, self.attention, self.compatibility_mode)
         if self.trainable == "all" and self.lora_targets is not None:
             raise ValueError("lora_targets is for trainable 'lora'")
         return self

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from .figures import whole
+
 # "No limit" in v1 is the largest page-aligned 63-bit number (9223372036854771712 with 4 KiB pages).
 _V1_NONE = 1 << 62
 
@@ -38,13 +40,21 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
     quotas = []
     for folder in _v1_folders(root, "cpu"):
         quota, period = _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
-        if quota and period and quota > 0:
+        if quota and period:
             quotas.append(quota / period)
     for folder in _v2_folders(root):
         words = _text(folder / "cpu.max").split()
-        if len(words) == 2 and all(word.isdigit() for word in words) and int(words[1]) > 0:
-            quotas.append(int(words[0]) / int(words[1]))
-    return min((quota for quota in quotas if quota > 0), default=None)
+        quota, period = (whole(word) for word in words) if len(words) == 2 else (None, None)
+        if quota and period:
+            quotas.append(quota / period)
+    return min(quotas, default=None)
+
+
+def process_limit(root: Path = Path("/")) -> int | None:
+    """Processes and threads this process's cgroups allow (pids.max); None where nothing limits them."""
+    folders = [*_v1_folders(root, "pids"), *_v2_folders(root)]
+    limits = [_number(folder / "pids.max") for folder in folders]
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _v1_memory(root: Path) -> Iterator[MemoryLimit]:
@@ -102,8 +112,11 @@ def _upwards(mount: Path, path: str) -> Iterator[Path]:
     Inside a container the path may be the host's and not exist here: the mount is then the cgroup itself.
     """
     names = [name for name in path.split("/") if name]
-    if ".." in names or not mount.joinpath(*names).is_dir():
-        names = []
+    try:
+        here = ".." not in names and mount.joinpath(*names).is_dir()
+    except (OSError, ValueError):
+        here = False  # longer than a path can be, or with a zero byte
+    names = names if here else []
     for length in range(len(names), -1, -1):
         yield mount.joinpath(*names[:length])
 
@@ -120,15 +133,12 @@ def _text(path: Path) -> str:
 
 
 def _number(path: Path) -> int | None:
-    try:
-        return int(_text(path).strip())
-    except ValueError:
-        return None  # missing, or "max"
+    return whole(_text(path))  # None: missing, "max", or v1's -1
 
 
 def _stat(path: Path, key: str) -> int:
     for line in _text(path).splitlines():
         name, _, value = line.partition(" ")
-        if name == key and value.strip().isdigit():
-            return int(value)
+        if name == key:
+            return whole(value) or 0
     return 0

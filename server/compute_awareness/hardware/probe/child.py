@@ -1,15 +1,18 @@
-"""Running another program without letting it hang, flood or outlive the report."""
+"""Running another program without letting it hang, flood, outlive the report or leave files behind."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,10 @@ from typing import Any
 OUTPUT_CAP = 1 << 20
 # Without these Windows can start no Python and no driver tool, whatever the caller's environment is.
 _WINDOWS_NEEDS = ("SYSTEMROOT", "WINDIR", "PROGRAMFILES", "PATHEXT", "TEMP", "TMP")
+
+# What is to be ended or removed should this process have to go before the child does (a dropped connection).
+_running: set[subprocess.Popen[bytes]] = set()
+_folders: set[str] = set()
 
 
 @dataclass
@@ -45,8 +52,8 @@ def run_child(
     time were over.
 
     What was written before a kill is returned, so a program that hangs halfway still tells its first half.
-    The child's own children are killed with it. A child stuck in the kernel, which no signal ends, is left
-    behind rather than waited for.
+    The child's own children are ended with it, except one that made a session of its own. A child stuck in the
+    kernel, which no signal ends, is left behind rather than waited for.
 
     Raises:
         OSError: the program cannot be started.
@@ -66,6 +73,7 @@ def run_child(
         start_new_session=os.name == "posix",
         creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
     )
+    _running.add(process)
     kept: tuple[bytearray, bytearray] = (bytearray(), bytearray())
     full = threading.Event()
 
@@ -95,11 +103,15 @@ def run_child(
     except BaseException:
         # Ctrl-C while waiting: nothing may go on behind the caller's back.
         _kill(process)
+        _running.discard(process)
         raise
     if code is None:
         _kill(process)
         for reader in readers:
             reader.join(0.2)
+    else:
+        _kill_group(process)
+    _running.discard(process)
     out, err = (bytes(part).decode("utf-8", "replace") for part in kept)
     return Finished(out, err, code, timed_out=code is None and not full.is_set(), flooded=full.is_set())
 
@@ -130,13 +142,51 @@ def _wait(
     return None
 
 
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A fresh empty folder of this user alone, removed afterwards with whatever a child wrote into it.
+
+    (tempfile.TemporaryDirectory cannot ignore what it fails to remove before Python 3.10.)
+    """
+    folder = tempfile.mkdtemp(prefix="compute-awareness-")
+    _folders.add(folder)
+    try:
+        yield Path(folder)
+    finally:
+        _remove(folder)
+
+
+def _remove(folder: str) -> None:
+    for wait in (0.0, 0.05, 0.2):
+        # A process that is being killed may still make a file, and on Windows holds its working folder.
+        time.sleep(wait)
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.lexists(folder):
+            break
+    _folders.discard(folder)
+
+
+@atexit.register
+def _leave_nothing() -> None:
+    for process in list(_running):
+        _kill(process)
+    for folder in list(_folders):
+        _remove(folder)
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> bool:
+    """End what is left of the child's session; whether there was anything."""
+    if os.name != "posix":
+        return False
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    if os.name == "posix":
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            process.kill()
-    else:
+    if not _kill_group(process):
         process.kill()
     try:
         process.wait(1.0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -16,11 +15,27 @@ from typing import Any
 from ...errors import InputError
 from ...units import gib
 from .apple import probe_apple
-from .environment import harmless, probe_environment
-from .host import free_disk, hugging_face_cache, probe_host
-from .interpreter import ANSWER_LIMIT_S, IMPORT_LIMIT_S, Choice, choose_python, probe_python
-from .nvidia import NVML_LIMIT_S, SMI_LIMIT_S, NvidiaReport, probe_nvidia
-from .report import FORMAT, Accelerator, Environment, EnvironmentLayer, Host, Interpreter, ProbeProblem
+from .environment import harmless, probe_environment, tell_accelerators
+from .host import existing, free_disk, free_inodes, hugging_face_cache, probe_host
+from .interpreter import ANSWER_LIMIT_S, IMPORT_LIMIT_S, probe_python
+from .job import probe_job
+from .limits import probe_limits
+from .mounts import mount_of, read_mounts
+from .nvidia import NO_DRIVER, NVML_LIMIT_S, SMI_LIMIT_S, NvidiaReport, probe_nvidia
+from .pythons.choose import choose_python
+from .pythons.listing import Candidate, doubt, offered
+from .quota import QUOTA_LIMIT_S, probe_quota
+from .report import (
+    FORMAT,
+    Accelerator,
+    Environment,
+    EnvironmentLayer,
+    Host,
+    Interpreter,
+    Limits,
+    ProbeProblem,
+    WorkspacePython,
+)
 
 _FILE_LIMIT_S = 5.0
 # What a child may overrun its limit by while it is being killed.
@@ -57,29 +72,41 @@ def examine(
         "nvidia": (lambda: probe_nvidia(variables, root), NVML_LIMIT_S + SMI_LIMIT_S + _GRACE_S),
         "apple": (lambda: probe_apple(variables), _FILE_LIMIT_S + _GRACE_S),
         "host": (lambda: probe_host(variables, root), _FILE_LIMIT_S),
-        "disk": (lambda: _disk(variables), _FILE_LIMIT_S),
+        "disk": (lambda: _disk(variables, root), _FILE_LIMIT_S),
+        "quota": (lambda: _quota(variables, root), 2 * QUOTA_LIMIT_S + 1.0),
+        "limits": (lambda: probe_limits(root), _FILE_LIMIT_S),
+        "job": (lambda: probe_job(variables), _FILE_LIMIT_S + _GRACE_S),
         "environment": (lambda: probe_environment(variables, root), _FILE_LIMIT_S),
     }
     if with_python:
         limit = 2 * ANSWER_LIMIT_S + IMPORT_LIMIT_S + _GRACE_S
-        probes["python"] = (lambda: _python(python, variables, folder, running), limit)
+        probes["python"] = (lambda: _python(python, variables, folder, root, running), limit)
     found, problems = _side_by_side(probes)
 
     host = found.get("host") or Host(
         os=platform.system(), cpus=float(os.cpu_count() or 1), ram_total_bytes=0, ram_available_bytes=0
     )
     if "disk" in found:
-        host.disk_path, host.disk_free_bytes = found["disk"]
+        for name, value in found["disk"].items():
+            setattr(host, name, value)
+    quota = found.get("quota")
+    if quota is not None and (host.disk_free_bytes is None or quota[0] < host.disk_free_bytes):
+        host.disk_free_bytes, host.disk_limited_by = quota
+    limits: Limits | None = found.get("limits")
+    if limits is not None:
+        limits.job = found.get("job")
     nvidia: NvidiaReport = found.get("nvidia") or NvidiaReport()
     cards = [*nvidia.cards, *found.get("apple", [])]
     if "host" in found:
         for card in cards:
             _fill_from_ram(card, host)
     problems = [*nvidia.problems, *problems]
-    interpreter: Interpreter | None = found.get("python")
+    interpreter: Interpreter | None
+    interpreter, interpreters = found.get("python") or (None, [])
     if with_python and interpreter is None and not any(p.probe == "python" for p in problems):
         problems.append(ProbeProblem(probe="python", reason="no Python was found; name one with --python"))
     environment = found.get("environment") or _unknown_place()
+    tell_accelerators(environment, cards, bool(cards) or _looked(problems))
     return {
         "host": host,
         "environment": environment,
@@ -87,7 +114,9 @@ def examine(
         "driver_version": nvidia.driver_version,
         "driver_cuda_version": nvidia.driver_cuda_version,
         "python": interpreter,
+        "interpreters": interpreters,
         "settings": _settings(variables),
+        "limits": limits,
         "problems": problems,
         "format": FORMAT,
         "summary": summarise(host, environment, cards, interpreter),
@@ -130,6 +159,8 @@ def summarise(
             build = "torch not known" if interpreter.problem else "no torch"
         elif torch.cuda_build:
             build = f"torch {torch.version} for CUDA {torch.cuda_build}"
+        elif torch.hip_build or torch.xpu_build:
+            build = f"torch {torch.version} for {'ROCm' if torch.hip_build else 'XPU'}"
         else:
             build = f"torch {torch.version} without CUDA"
         python = f", {build} in {interpreter.path}"
@@ -179,17 +210,40 @@ def _side_by_side(probes: Mapping[str, tuple[Callable[[], Any], float]]) -> tupl
     return found, problems
 
 
-def _python(python: str | None, environ: Mapping[str, str], cwd: Path, running: bool) -> Any:
-    if running and python is None and sys.executable:
-        choice = Choice(Path(sys.executable), "the Python that looked, as a notebook's or an environment's own")
-    else:
-        choice = choose_python(python, environ, cwd)
-    return None if choice is None else probe_python(choice, environ)
+def _python(
+    python: str | None, environ: Mapping[str, str], cwd: Path, root: Path, running: bool = False
+) -> tuple[Interpreter | None, list[WorkspacePython]]:
+    """The experiment's Python, and every Python at hand."""
+    choice = choose_python(python, environ, cwd, running, root)
+    if choice is None:
+        return None, offered(environ, cwd, root)
+    interpreter = probe_python(choice, environ)
+    listed = offered(environ, cwd, root, Candidate(choice.path, choice.source))
+    if interpreter.torch is not None:
+        # What it says of itself counts more than its files.
+        for entry in listed:
+            if entry.chosen:
+                entry.has_torch, entry.torch = True, interpreter.torch.version
+    interpreter.doubt = doubt(listed, interpreter.torch is not None)
+    return interpreter, listed
 
 
-def _disk(environ: Mapping[str, str]) -> tuple[str, int]:
+def _disk(environ: Mapping[str, str], root: Path) -> dict[str, Any]:
+    """The fields of Host about the disk of the model cache."""
     folder = hugging_face_cache(environ)
-    return str(folder), free_disk(folder)
+    mount = mount_of(existing(folder).resolve(), read_mounts(root))
+    return {
+        "disk_path": str(folder),
+        "disk_free_bytes": free_disk(folder),
+        "disk_free_inodes": free_inodes(folder),
+        "disk_filesystem": f"{mount.filesystem} on {mount.point}" if mount else None,
+        "disk_kind": mount.kind if mount else None,
+    }
+
+
+def _quota(environ: Mapping[str, str], root: Path) -> tuple[int, str] | None:
+    folder = existing(hugging_face_cache(environ)).resolve()
+    return probe_quota(folder, mount_of(folder, read_mounts(root)), environ)
 
 
 def _fill_from_ram(card: Accelerator, host: Host) -> None:
@@ -206,6 +260,11 @@ def _fill_from_ram(card: Accelerator, host: Host) -> None:
 def _settings(environ: Mapping[str, str]) -> dict[str, str]:
     values = {name: environ[name] for name in _SETTINGS if name in environ}
     return {name: value if not value or harmless(value) else "(set)" for name, value in values.items()}
+
+
+def _looked(problems: list[ProbeProblem]) -> bool:
+    """Whether no card means that there is none: a driver that is broken or hangs hides one."""
+    return not any(p.probe in ("nvidia", "apple") and p.reason != NO_DRIVER for p in problems)
 
 
 def _unknown_place() -> Environment:

@@ -9,14 +9,15 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from ...units import KIB, MIB
 from .cgroup import cpu_quota, memory_limit
+from .job import job_cpus, job_memory
+from .ram import machine_ram
 from .report import Host
 
 
 def probe_host(environ: Mapping[str, str], root: Path = Path("/")) -> Host:
     """RAM in bytes and CPUs this process may use. The disk is a probe of its own: a dead network disk hangs."""
-    total, available = _ram(root)
+    total, available = machine_ram(root)
     limited_by = None
     for limit, free, source in _limits(environ, root):
         if limit < total:
@@ -33,17 +34,12 @@ def probe_host(environ: Mapping[str, str], root: Path = Path("/")) -> Host:
 
 
 def usable_cpus(environ: Mapping[str, str], root: Path = Path("/")) -> float:
-    """The least of the CPU affinity, the container's quota (may be a fraction) and a SLURM job's share."""
+    """The least of the CPU affinity, the container's quota (may be a fraction) and a job's share."""
     if hasattr(os, "sched_getaffinity"):
         cpus = float(len(os.sched_getaffinity(0)))
     else:
         cpus = float(os.cpu_count() or 1)
-    share = _number(environ, "SLURM_CPUS_ON_NODE") if in_slurm_job(environ) else None
-    return min(limit for limit in (cpus, cpu_quota(root), share) if limit)
-
-
-def in_slurm_job(environ: Mapping[str, str]) -> bool:
-    return bool(environ.get("SLURM_JOB_ID") or environ.get("SLURM_JOBID"))
+    return min(limit for limit in (cpus, cpu_quota(root), job_cpus(environ)) if limit)
 
 
 def hugging_face_cache(environ: Mapping[str, str]) -> Path:
@@ -59,10 +55,23 @@ def hugging_face_cache(environ: Mapping[str, str]) -> Path:
 
 def free_disk(folder: Path) -> int:
     """Bytes free to this user where `folder` is or will be made: its nearest existing parent. OSError if none."""
+    return shutil.disk_usage(existing(folder)).free
+
+
+def free_inodes(folder: Path) -> int | None:
+    """Files that can still be made there; None where the filesystem does not count them or does not tell."""
+    if not hasattr(os, "statvfs"):
+        return None
+    figures = os.statvfs(existing(folder))
+    return figures.f_favail if figures.f_files else None
+
+
+def existing(folder: Path) -> Path:
+    """`folder`, or the nearest of its parents that is there."""
     place = folder.absolute()
     while not place.exists() and place != place.parent:
         place = place.parent
-    return shutil.disk_usage(place).free
+    return place
 
 
 def _limits(environ: Mapping[str, str], root: Path) -> list[tuple[int, int, str]]:
@@ -71,40 +80,10 @@ def _limits(environ: Mapping[str, str], root: Path) -> list[tuple[int, int, str]
     cgroup = memory_limit(root)
     if cgroup is not None:
         limits.append((cgroup.limit_bytes, cgroup.available_bytes, cgroup.source))
-    if in_slurm_job(environ):
-        # A cluster without cgroup enforcement still kills a job above what it asked for. 0 means all there is.
-        whole, each = _number(environ, "SLURM_MEM_PER_NODE"), _number(environ, "SLURM_MEM_PER_CPU")
-        cpus = _number(environ, "SLURM_CPUS_ON_NODE")
-        if whole:
-            limits.append((int(whole * MIB), int(whole * MIB), "SLURM_MEM_PER_NODE"))
-        elif each and cpus:
-            size = int(each * cpus * MIB)
-            limits.append((size, size, "SLURM_MEM_PER_CPU x SLURM_CPUS_ON_NODE"))
+    job = job_memory(environ)
+    if job is not None:
+        limits.append((job[0], job[0], job[1]))
     return limits
-
-
-def _ram(root: Path) -> tuple[int, int]:
-    """(total, available) bytes of the machine itself."""
-    figures: dict[str, int] = {}
-    try:
-        for line in (root / "proc/meminfo").read_text().splitlines():
-            name, _, value = line.partition(":")
-            words = value.split()
-            if words and words[0].isdigit():
-                figures[name] = int(words[0]) * KIB
-    except OSError:
-        pass
-    if "MemTotal" in figures and "MemAvailable" in figures:
-        return figures["MemTotal"], figures["MemAvailable"]
-    import psutil
-
-    memory = psutil.virtual_memory()
-    return memory.total, memory.available
-
-
-def _number(environ: Mapping[str, str], name: str) -> int | None:
-    value = environ.get(name, "").strip()
-    return int(value) if value.isdigit() else None
 
 
 def _expanded(value: str, environ: Mapping[str, str]) -> Path:

@@ -1,17 +1,34 @@
 """Given as text to the experiment's Python (3.8 or newer, standard library only): what is installed there.
 
-It writes two JSON objects, each between markers because other code may print on import: first what needs no
-import, then torch as it reports itself. Whatever happens in the second leaves the first standing.
+It writes three JSON objects, each between markers because other code may print on import: what needs no import,
+which requirements of the libraries are not met, and torch as it reports itself. Whatever happens in a later one
+leaves the earlier ones standing.
+Arguments: the token of the markers, the seconds after which it ends whatever happens, names of libraries.
 """
 
+import contextlib
 import json
 import os
 import sys
 
 
 def say(stage, facts):
-    text = "\n<<compute-awareness %s>>%s<<end>>\n" % (stage, json.dumps(facts))  # noqa: UP031
+    text = "\n<<%s %s>>%s<<end>>\n" % (sys.argv[1], stage, json.dumps(facts))  # noqa: UP031
     os.write(1, text.encode("utf-8"))
+
+
+def bind(seconds):
+    """Limits that hold for whatever an import does: no core file, no large file, no life after the asker's."""
+    try:
+        import resource
+        import signal
+
+        signal.alarm(seconds)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (16 << 20, 16 << 20))
+    except (ImportError, OSError, ValueError):
+        # Windows has neither.
+        pass
 
 
 def installed(names):
@@ -25,6 +42,44 @@ def installed(names):
             continue
         if isinstance(version, str):
             found[name] = version
+    return found
+
+
+def unmet(libraries):
+    """Requirements that are not met, by the libraries' own metadata: [library and version, requirement, found].
+
+    Versions and markers are compared by `packaging`, which pip brings along; nothing is said where neither is there.
+    """
+    from importlib import metadata
+
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:
+        from pip._vendor.packaging.requirements import Requirement
+
+    seen = {}
+
+    def version(name):
+        if name not in seen:
+            try:
+                seen[name] = metadata.version(name)
+            except Exception:
+                seen[name] = None
+        return seen[name]
+
+    found = []
+    for name in libraries:
+        for line in metadata.requires(name) or []:
+            try:
+                wanted = Requirement(line)
+                if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+                    continue
+                there = version(wanted.name)
+                if there is None or not wanted.specifier.contains(there, prereleases=True):
+                    found.append([name + " " + libraries[name], wanted.name + str(wanted.specifier), there])
+            except Exception:
+                # A requirement or a version that is not by the rules, as old packages have.
+                continue
     return found
 
 
@@ -45,7 +100,7 @@ def torch_on_disk():
         for target in targets:
             if isinstance(target, ast.Name) and isinstance(value, ast.Constant):
                 facts[target.id] = value.value
-    return {"version": facts.get("__version__"), "cuda": facts.get("cuda")}
+    return {"version": facts.get("__version__"), **{name: facts.get(name) for name in ("cuda", "hip", "xpu")}}
 
 
 def torch_alive():
@@ -54,8 +109,10 @@ def torch_alive():
     cuda_available = bool(torch.cuda.is_available())
     mps = getattr(torch.backends, "mps", None)
     mps_available = bool(mps is not None and mps.is_available())
+    xpu = getattr(torch, "xpu", None)
     arches = list(torch.cuda.get_arch_list())
-    if not arches and torch.version.cuda:
+    hip = getattr(torch.version, "hip", None)
+    if not arches and (torch.version.cuda or hip):
         # get_arch_list is empty without a card, though the build has its list.
         arches = (torch._C._cuda_getArchFlags() or "").split()
     allocated = reserved = None
@@ -68,7 +125,10 @@ def torch_alive():
     return {
         "version": str(torch.__version__),
         "cuda": torch.version.cuda,
+        "hip": hip,
+        "xpu": getattr(torch.version, "xpu", None),
         "cuda_available": cuda_available,
+        "xpu_available": bool(xpu is not None and xpu.is_available()),
         "mps_available": mps_available,
         "arch_list": arches,
         "allocated": allocated,
@@ -76,7 +136,8 @@ def torch_alive():
     }
 
 
-def main(names):
+def main(seconds, *names):
+    bind(int(seconds))
     # "-c" puts the working folder first on the path: nothing there is meant.
     sys.path[:] = [entry for entry in sys.path if entry]
     libraries = installed(names)
@@ -86,6 +147,8 @@ def main(names):
         on_disk = None
     version = "%d.%d.%d" % sys.version_info[:3]  # noqa: UP031
     say("installed", {"version": version, "libraries": libraries, "torch": on_disk})
+    with contextlib.suppress(Exception):
+        say("unmet", {"unmet": unmet(libraries)})
     if on_disk is None and "torch" not in libraries:
         return
     try:
@@ -97,4 +160,4 @@ def main(names):
     os._exit(0)
 
 
-main(sys.argv[1:])
+main(*sys.argv[2:])

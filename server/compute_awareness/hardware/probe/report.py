@@ -64,7 +64,50 @@ class Host:
         metadata=_says("What lowers the limit, e.g. cgroup v2 /sys/fs/cgroup/memory.max"), default=None
     )
     disk_path: str = field(metadata=_says("The Hugging Face cache the disk figures are for"), default="")
-    disk_free_bytes: int | None = None
+    disk_free_bytes: int | None = field(
+        metadata=_says("Free there to this user, less where a quota leaves less"), default=None
+    )
+    disk_limited_by: str | None = field(
+        metadata=_says("The quota that leaves less than is free, e.g. user quota on /home"), default=None
+    )
+    disk_filesystem: str | None = field(metadata=_says("What it lies on, e.g. ext4 on /home"), default=None)
+    disk_kind: Literal["disk", "network", "memory", "overlay"] | None = field(
+        metadata=_says("memory and overlay are lost with the machine or container; null = not known"), default=None
+    )
+    disk_free_inodes: int | None = field(
+        metadata=_says("Files that can still be made there; null where none are counted"), default=None
+    )
+
+
+@dataclass
+class JobLimits:
+    """What the batch job or rented flavor around this process allows."""
+
+    __pydantic_config__ = _STRICT
+    source: str = field(metadata=_says("e.g. SLURM job 12"))
+    memory_bytes: int | None = None
+    cpus: float | None = None
+    seconds_left: int | None = field(metadata=_says("Until it is ended; null = no limit, or not told"), default=None)
+    gpu_shares: int | None = field(
+        metadata=_says("Shares of a GPU (SLURM shards): others may use the same card"), default=None
+    )
+
+
+@dataclass
+class Limits:
+    """What binds a process here beside RAM and disk. Null where there is no limit or no such thing."""
+
+    __pydantic_config__ = _STRICT
+    address_space_bytes: int | None = field(metadata=_says("ulimit -v"), default=None)
+    processes: int | None = field(
+        metadata=_says("ulimit -u, or the cgroup's pids.max where lower; threads count"), default=None
+    )
+    open_files: int | None = field(metadata=_says("ulimit -n"), default=None)
+    shm_total_bytes: int | None = field(
+        metadata=_says("/dev/shm, through which DataLoader workers hand tensors over"), default=None
+    )
+    shm_free_bytes: int | None = None
+    job: JobLimits | None = None
 
 
 @dataclass
@@ -77,8 +120,14 @@ class EnvironmentLayer:
         metadata=_says("platform, scheduler, framework, notebook, ci, container, vm, access, hardware or fallback")
     )
     confidence: Literal["high", "medium", "low"]
-    evidence: list[str] = field(metadata=_says("The signals seen; values only where they are no secrets"))
+    evidence: list[str] = field(
+        metadata=_says("The signals seen; values only where they are no secrets"), default_factory=list
+    )
     details: dict[str, str] = field(default_factory=dict)
+    implies: dict[str, str] = field(
+        metadata=_says("What follows, by subject: session, lost (by a restart), keep (caches, results), note"),
+        default_factory=dict,
+    )
 
 
 @dataclass
@@ -95,8 +144,11 @@ class TorchBuild:
 
     __pydantic_config__ = _STRICT
     version: str
-    cuda_build: str | None = field(metadata=_says("CUDA the wheel was built for; null = CPU-only"), default=None)
-    cuda_available: bool = False
+    cuda_build: str | None = field(metadata=_says("CUDA the wheel was built for; null = no CUDA build"), default=None)
+    hip_build: str | None = field(metadata=_says("HIP it was built for, in a build for AMD's ROCm"), default=None)
+    xpu_build: str | None = field(metadata=_says("oneAPI it was built for, in a build for Intel's XPU"), default=None)
+    cuda_available: bool = field(metadata=_says("torch.cuda.is_available(), true on ROCm too"), default=False)
+    xpu_available: bool = False
     mps_available: bool = False
     allocated_bytes: int | None = field(
         metadata=_says("torch.cuda.memory_allocated in the probing process"), default=None
@@ -108,16 +160,45 @@ class TorchBuild:
 
 
 @dataclass
+class UnmetRequirement:
+    """What an installed library asks for by its own package metadata and does not find."""
+
+    __pydantic_config__ = _STRICT
+    by: str = field(metadata=_says("The library and its version"))
+    needs: str = field(metadata=_says("e.g. transformers<6.0.0,>=4.38.1"))
+    found: str | None = field(metadata=_says("The version that is there; null = not installed"), default=None)
+
+
+@dataclass
 class Interpreter:
     """The experiment's Python, looked at from outside in a child process."""
 
     __pydantic_config__ = _STRICT
     path: str
     source: str = field(metadata=_says("Why this one: --python, VIRTUAL_ENV, CONDA_PREFIX, .venv, or PATH"))
+    doubt: str | None = field(metadata=_says("Why another Python may be meant, if so"), default=None)
     version: str | None = None
     torch: TorchBuild | None = None
     libraries: dict[str, str] = field(metadata=_says("Installed versions by distribution name"), default_factory=dict)
+    unmet: list[UnmetRequirement] = field(
+        metadata=_says("Requirements of these libraries that are not met"), default_factory=list
+    )
     problem: str | None = None
+
+
+@dataclass
+class WorkspacePython:
+    """A Python at hand, by its files alone."""
+
+    __pydantic_config__ = _STRICT
+    path: str
+    kind: str = field(metadata=_says("venv, uv, poetry, pipenv, conda, pixi or system"))
+    source: str = field(metadata=_says("What offers it, e.g. .venv in the working folder"))
+    version: str | None = None
+    has_torch: bool | None = field(metadata=_says("null where no folder of packages was found"), default=None)
+    torch: str | None = field(metadata=_says("torch's version"), default=None)
+    chosen: bool = field(metadata=_says("It is the experiment's Python"), default=False)
+    also: list[str] = field(metadata=_says("Jupyter kernels that start it"), default_factory=list)
 
 
 @dataclass

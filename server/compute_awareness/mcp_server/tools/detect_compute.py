@@ -6,7 +6,7 @@ from typing import Annotated
 
 from mcp.types import CallToolResult
 
-from ..answers import answer, concise_compute
+from ..answers import answer, concise_compute, full_compute
 from ..arguments import Detail, Host, Python
 from ..looking import look
 from ..outlines import ComputeOutline
@@ -21,4 +21,4 @@ async def detect_compute(
     experiments do. To learn whether one experiment fits, call preflight_experiment alone. Writes nothing; starts the
     experiment's Python once."""
     found = await look(host, python)
-    return answer(found if detail == "full" else concise_compute(found), detail)
+    return answer(full_compute(found) if detail == "full" else concise_compute(found), detail)

@@ -23,7 +23,7 @@ async def preflight_experiment(
 ) -> Annotated[CallToolResult, PreflightOutline]:
     """Check one experiment before its code is written or run: detects the compute, estimates the memory, says
     whether it fits, what would make it fit, and whether to ask the user, with the words (asking.decision: ask, tell
-    or silent). Start here. Runs nothing of the experiment; estimate_memory compares settings without hardware."""
+    or silent). Start here. Runs nothing; estimate_memory compares settings without hardware."""
     from ...preflight import preflight
 
     workload = as_workload(fields)

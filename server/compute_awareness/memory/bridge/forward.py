@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from ...errors import InputError
+from ...errors import NotCovered
 from ...models.spec import ModelSpec
 from ..tape import Tape, Tensor
 from . import names as bridge_names
@@ -56,7 +56,7 @@ class Forward:
 
 
 def check_covered(spec: ModelSpec) -> None:
-    """Raise InputError, with the reason, for a model whose Bridge is not covered yet."""
+    """Raise NotCovered, with the reason, for a model whose Bridge is not covered yet."""
     why = ""
     if spec.architecture not in NORMS:
         why = f"{spec.architecture} is not covered yet for the Bridge; covered: {', '.join(sorted(NORMS))}"
@@ -65,7 +65,7 @@ def check_covered(spec: ModelSpec) -> None:
     elif spec.act_fn not in ACTIVATIONS:
         why = f"the activation function {spec.act_fn} is not covered yet for the Bridge"
     if why:
-        raise InputError(f"{spec.name}: {why}")
+        raise NotCovered(f"{spec.name}: {why}")
 
 
 def forward(run: Run) -> Forward:
@@ -76,7 +76,7 @@ def forward(run: Run) -> Forward:
     that the model keeps.
 
     Raises:
-        InputError: the model is not covered.
+        NotCovered: the model is not covered.
     """
     check_covered(run.spec)
     spec, aliases = run.spec, bridge_names.aliases(run.spec)

@@ -37,6 +37,17 @@ def _qk_norm(p: Pass, name: str, x: Tensor, heads: int, *, copied: bool) -> Tens
     return out
 
 
+def _per_head(p: Pass, z: Tensor, heads: int) -> Tensor:
+    """What each head adds, [b, s, head, d_model]."""
+    p.save(z)
+    if p.run.release.contracted_results:
+        return p.new(p.tokens * heads * p.run.spec.d_model)
+    product = p.new(p.tokens * p.run.spec.q_width * p.run.spec.d_model)
+    out = p.new(p.tokens * heads * p.run.spec.d_model)
+    p.tape.drop(product)
+    return out
+
+
 def attention(p: Pass, inputs: tuple[Tensor, Tensor, Tensor], local: bool, grouped: bool) -> Tensor:
     """AbstractAttention.forward. The caller keeps `inputs`; gives back the owned output [b, s, d]."""
     t, run, spec = p.tape, p.run, p.run.spec
@@ -124,10 +135,7 @@ def attention(p: Pass, inputs: tuple[Tensor, Tensor, Tensor], local: bool, group
     t.drop(v_all)
 
     if run.use_attn_result:
-        product = p.new(q_elements * spec.d_model)
-        p.save(z)
-        per_head_out = p.new(p.tokens * heads * spec.d_model)
-        t.drop(product)
+        per_head_out = _per_head(p, z, heads)
         p.hook("attn.hook_result", per_head_out)
         summed = p.new(p.tokens * spec.d_model)
         out = p.new(p.tokens * spec.d_model)

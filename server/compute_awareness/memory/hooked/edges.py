@@ -24,14 +24,19 @@ from .transformer import forward
 _QKV = ("hook_q_input", "hook_k_input", "hook_v_input")
 
 
+def _writers(run: Run) -> int:
+    """Nodes of a block that write to the residual stream."""
+    return run.spec.n_heads + (run.spec.d_mlp > 0)
+
+
 def n_forward(run: Run) -> int:
     """Nodes that write to the residual stream: the input, every head, every MLP."""
-    return 1 + run.spec.n_layers * (run.spec.n_heads + 1)
+    return 1 + run.spec.n_layers * _writers(run)
 
 
 def n_backward(run: Run) -> int:
     """Nodes that read it: q, k and v of every head, every MLP, the logits."""
-    return run.spec.n_layers * (3 * run.spec.n_heads + 1) + 1
+    return run.spec.n_layers * (3 * run.spec.n_heads + (run.spec.d_mlp > 0)) + 1
 
 
 class EdgeSection(Section):
@@ -66,7 +71,7 @@ class EdgeSection(Section):
         spec = self.run.spec
         tape.append(self.pieces[0])
         for (name, nbytes), piece in zip(self.scores, self.pieces[1:], strict=True):
-            before = 1 + layer * (spec.n_heads + 1)
+            before = 1 + layer * _writers(self.run)
             if name == "hook_resid_post":
                 before = n_forward(self.run)
             elif name == "hook_mlp_in" and not spec.parallel_attn_mlp:

@@ -52,7 +52,7 @@ def generate(run: Generate) -> Tape:
     tape.new(2 * INT64 * b * s)  # the prompt, and its attention mask
     tape.new(b)  # finished sequences
     token = run.width * b * spec.d_model
-    tables = tl_rotary_table_bytes(spec, run.width)
+    tables = 0 if spec.positional == "alibi" else tl_rotary_table_bytes(spec, run.width)  # of one block
     totals = _worth_playing(run)
     previous: Tensor | None = None
     state = tape.new(0)
@@ -75,9 +75,15 @@ def generate(run: Generate) -> Tape:
         if previous is None and made:
             previous = tape.new(run.width * b * spec.d_vocab * (1 if run.kv_cache else total - 1), "logits")
         fresh = total if not (run.kv_cache and made) else 1
+        if spec.positional == "alibi":  # the steps between have grown every block's biases
+            grown_to = _biases(spec, total - 1) if made else 0
+            tape.new(spec.n_layers * (grown_to - tables), "buffers")
+            tables = grown_to
         logits = _forward(run, tape, fresh, total, tables)
         cached = total
-        if total > 2048:
+        if spec.positional == "alibi":
+            tables = _biases(spec, total)
+        elif total > 2048:
             tables = max(tables, tl_rotary_table_bytes(spec, run.width, total))
         if previous is not None:
             tape.drop(previous)
@@ -90,6 +96,11 @@ def generate(run: Generate) -> Tape:
             tape.drop(logits)
             previous = None
     return tape
+
+
+def _biases(spec: ModelSpec, total: int) -> int:
+    """Bytes of the ALiBi biases that a block keeps for `total` positions: [head, total, total] in float32."""
+    return FLOAT32 * spec.n_heads * total**2
 
 
 def _worth_playing(run: Generate) -> list[int]:
@@ -250,8 +261,8 @@ def _attention(p: Pass, inputs: list[Tensor], local: bool, total: int, cached: b
     t.drop(k_all)
     if spec.positional == "alibi":  # built anew whenever the keys are more than before
         slope = t.new(FLOAT32 * total * total)
-        old = t.adopt(FLOAT32 * heads * (total - 1) ** 2 if s < total else 0, "buffers")
-        t.new(FLOAT32 * heads * total * total, "buffers")
+        old = t.adopt(tables, "buffers")
+        t.new(_biases(spec, total), "buffers")
         t.drop(slope, old)
     mask = p.new(s * total, 1)
     if local:

@@ -18,6 +18,8 @@ from . import versions as hooked_versions
 from .versions import NEWEST, Release
 
 _GEMMA = frozenset({"GemmaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM"})
+TRANSPOSED = 60 * 60
+"""Numbers in the block through which torch's CPU copies a transposed matrix (ATen/native/Copy.cpp, BLOCK_SZ)."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ def play(
         if not keeps_hf_model:
             tape.drop(rest)
     _build(tape, spec, width, not no_processing, release)
+    if release.loads_at_once:
+        tape.touch(width * TRANSPOSED)
     if release.processes_in_dtype:
         if not no_processing:
             _process_in_place(tape, spec, width, entries, keeps_hf_model)

@@ -33,8 +33,13 @@ class Release:
     """2.x: hook_normalized of a LayerNorm with weights sees them applied, before the cast to the model's dtype."""
     keeps_z: bool = False
     """Up to 2.17 z is held beside its flattened copy."""
+    contracted_results: bool = False
+    """Up to 2.9 hook_result is one contraction of z with W_O; later their product [b, s, head, d_head, d_model] is made
+    and summed."""
+    loads_at_once: bool = False
+    """Up to 2.3 the whole state dict stays until the model is loaded from it; later each entry goes when it is."""
     multiplied_heads: bool = False
-    """Up to 2.15 inputs per head are multiplied elementwise with the weights, [b, s, head, d_model, d_head]."""
+    """From 2.10 to 2.15 inputs per head are multiplied elementwise with the weights, [b, s, head, d_model, d_head]."""
 
     @property
     def newest(self) -> bool:
@@ -46,7 +51,7 @@ NEWEST = Release()
 
 
 def release(version: tuple[int, int, int] | None) -> Release:
-    """The release `version` (None: the newest), from 2.11.0 on."""
+    """The release `version` (None: the newest), from 2.2.0 on."""
     if version is None or version >= (3, 5, 1):
         return NEWEST
     two = version < (3, 0, 0)
@@ -58,7 +63,9 @@ def release(version: tuple[int, int, int] | None) -> Release:
         plain_products=two,
         norm_hook_on_output=two,
         keeps_z=version < (2, 18, 0),
-        multiplied_heads=version < (2, 16, 0),
+        contracted_results=version < (2, 10, 0),
+        loads_at_once=version < (2, 4, 0),
+        multiplied_heads=(2, 10, 0) <= version < (2, 16, 0),
     )
 
 
@@ -76,6 +83,8 @@ def buffer_bytes(spec: ModelSpec, width: int, which: Release, seq_len: int = 0) 
 def missing(spec: ModelSpec, version: str) -> str:
     """Why HookedTransformer `version` cannot run `spec`, or "". Read off the components of the releases."""
     given = parse(version)
+    if spec.architecture == "Qwen2ForCausalLM" and spec.n_kv_heads != spec.n_heads and given < (2, 3, 0):
+        return "Qwen2 with grouped heads came with 2.3"
     if spec.qk_norm == "head" and given < (2, 16, 0):
         return "norms of q and k came with 2.16"
     if (spec.qk_norm == "full" or spec.norm_placement == "post") and given < (3, 0, 0):
