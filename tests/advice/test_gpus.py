@@ -14,7 +14,7 @@ import compute_awareness
 from compute_awareness.advice.gpu_table import Gpu, all_gpus
 from compute_awareness.advice.gpus import find_gpu, gpus_that_fit, smallest_that_fits
 from compute_awareness.errors import InputError
-from compute_awareness.hardware.probe.nvidia import gpu_id
+from compute_awareness.hardware.probe.gpu_table import gpu_id
 from compute_awareness.memory.card.device import device_range
 from compute_awareness.units import GIB, MIB
 

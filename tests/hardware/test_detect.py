@@ -52,15 +52,6 @@ def test_a_probe_that_hangs_is_left_behind(monkeypatch, tmp_path):
     assert compute.host.disk_free_bytes is None
 
 
-def test_hidden_cards_and_summary(with_stub, tmp_path):
-    compute = detect(environ=with_stub(STUB_CARDS="at", CUDA_VISIBLE_DEVICES=""), cwd=tmp_path, with_python=False)
-    assert compute.usable() == [] and compute.settings["CUDA_VISIBLE_DEVICES"] == ""
-    assert "no usable GPU (2 not usable or hidden)" in compute.summary
-    compute = detect(environ=with_stub(STUB_CARDS="at", CUDA_VISIBLE_DEVICES="GPU-1"), cwd=tmp_path, with_python=False)
-    assert [card.name for card in compute.usable()] == ["Tesla T4"]
-    assert "Tesla T4 with 14.6 GiB of 15.0 GiB free" in compute.summary
-
-
 def test_bad_python_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match="not found"):
         detect("nowhere/python", environ={"PATH": os.defpath}, cwd=tmp_path)

@@ -18,8 +18,8 @@ from compute_awareness.hardware.compute import (
     TorchBuild,
 )
 from compute_awareness.hardware.diagnose import diagnose
+from compute_awareness.hardware.probe.capability import runs_on
 from compute_awareness.hardware.probe.nvidia import NO_DRIVER
-from compute_awareness.hardware.torch_findings import runs_on
 from compute_awareness.units import GIB
 
 NEW = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]

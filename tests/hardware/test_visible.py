@@ -80,8 +80,17 @@ def test_the_old_name_of_a_single_slice():
     assert found.order == [2]
 
 
-def test_by_uuid_through_the_driver(with_stub):
-    environ = with_stub(STUB_CARDS="aaa", CUDA_VISIBLE_DEVICES="GPU-2,GPU-0")
+def test_the_old_name_of_one_of_several_slices():
+    parts = [
+        Accelerator(index=1, kind="cuda", name="A MIG", uuid=f"MIG-{i}", mig_of=1, mig_instance=f"{i}/0")
+        for i in (1, 2)
+    ]
+    found = visible_cards([*cards()[:2], *parts], {"CUDA_VISIBLE_DEVICES": "MIG-GPU-aaaa2222-0000/2/0"})
+    assert found.order == [3]
+
+
+def test_by_uuid_through_the_driver(with_driver):
+    environ = with_driver({"cards": [{"name": "A", "times": 3}]}, CUDA_VISIBLE_DEVICES="GPU-2,GPU-0")
     assert [card.visible for card in probe_nvidia(environ).cards] == [True, False, True]
 
 

@@ -28,6 +28,7 @@ class Gpu(BaseModel):
     compute_capability: str | None = Field(description="NVIDIA only, e.g. 8.9")
     aliases: tuple[str, ...] = Field(description="What else users call it")
     nvml_names: tuple[str, ...] = Field(description="The name as NVML prints it")
+    pci_ids: tuple[str, ...] = Field((), description="PCI device ids (`74a1`, `744c:c8` with the revision)")
     sold_as_gb: float = Field(description="The seller's figure; used only where nothing was seen")
     nvml_total_mib: int | None = Field(description="MiB that NVML reports as total")
     nvml_total_source: str | None

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ..hardware.compute import Compute
+from ..hardware.compute import Accelerator, Compute
 from ..memory.card import device
 from ..memory.estimate import ROUGH_MARGIN, Estimate
-from ..units import gib
+from ..units import GIB, gib
 from .answers import Verdict
 from .gpus import UNEVEN_SPLIT, Gpu, GpuRequest, all_gpus
 from .verdict import judge
@@ -31,10 +31,14 @@ class Place:
     cpus: float | None = None
     named: bool = False
     """The caller named it, nothing was looked at."""
+    bf16: bool | None = None
+    """bfloat16 in hardware, as the report of the machine says; None = by the table or the compute capability."""
 
     @property
     def has_bfloat16(self) -> bool:
         """Whether bfloat16 runs natively; taken for granted where nothing is known."""
+        if self.bf16 is not None:
+            return self.bf16
         if self.gpu is not None:
             return self.gpu.bf16_native
         return self.compute_capability is None or float(self.compute_capability) >= 8.0
@@ -56,15 +60,21 @@ def named_place(request: GpuRequest) -> Place:
 
 
 def seen_place(compute: Compute, *, use_gpu: bool = True) -> Place:
-    """The usable card with the most free memory, or the machine's CPU and RAM; another machine's bear its name."""
+    """The usable card with the most free memory, or the machine's CPU and RAM; another machine's bear its name.
+
+    Cards that the torch of the experiment's Python can use go before those it cannot. TPUs and Intel's GPUs are never
+    the place: the report says of them that nothing is estimated.
+    """
     host, elsewhere = compute.host, compute.elsewhere()
-    for card in compute.usable() if use_gpu else []:
+    cards = sorted(compute.usable(), key=lambda card: not _torch_can_use(card, compute))
+    for card in cards if use_gpu else []:
         return Place(
             kind="mps" if card.kind == "mps" else "gpu",
             name=f"{elsewhere}'s {card.name}" if elsewhere else card.name,
             free_bytes=card.free_bytes,
             compute_capability=card.compute_capability,
-            gpu=next((gpu for gpu in all_gpus() if gpu.id == card.gpu_id), None),
+            gpu=_row_of(card, host.ram_total_bytes),
+            bf16=card.supports.bf16 if card.supports else None,
             host_free_bytes=host.ram_available_bytes,
             cpus=host.cpus,
         )
@@ -75,6 +85,26 @@ def seen_place(compute: Compute, *, use_gpu: bool = True) -> Place:
         host_free_bytes=host.ram_available_bytes,
         cpus=host.cpus,
     )
+
+
+def _torch_can_use(card: Accelerator, compute: Compute) -> bool:
+    """False where the build of torch is for another maker's cards; nothing is known of a build without any."""
+    torch = compute.python.torch if compute.python else None
+    if torch is None or card.kind not in ("cuda", "rocm"):
+        return True
+    if torch.cuda_build is not None:
+        return card.kind == "cuda"
+    return card.kind == "rocm" or "rocm" not in torch.version
+
+
+def _row_of(card: Accelerator, ram_bytes: int) -> Gpu | None:
+    """The card's row in the table. Apple's chips have one for each size of the RAM: the nearest is theirs."""
+    rows = [gpu for gpu in all_gpus() if gpu.id == card.gpu_id]
+    if card.kind == "mps" and card.gpu_id:
+        named = [gpu for gpu in all_gpus() if gpu.id.startswith(f"{card.gpu_id}-")]
+        sized = [gpu for gpu in named if gpu.id == f"{card.gpu_id}-{gpu.sold_as_gb:g}gb"]
+        rows = sorted(sized, key=lambda gpu: abs(gpu.sold_as_gb * GIB - ram_bytes))
+    return rows[0] if rows else None
 
 
 UNKNOWN = Place(kind="unknown", name="the machine it will run on", free_bytes=None)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from ..hardware.compute import Accelerator, Compute, TorchBuild
+from ..hardware.compute import Accelerator, Compute, GpuProcess, TorchBuild
 from ..units import duration, gib
 from .show import bullets, heading, pairs, say, screen, table, text
 
@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from ..hardware.finding import Finding
 
 SEVERITY = {"error": ("ERROR", "bold red"), "warning": ("WARNING", "bold yellow"), "info": ("note", "dim")}
+
+_HIDES = {
+    "cuda": "CUDA_VISIBLE_DEVICES",
+    "rocm": "ROCR_, HIP_ or CUDA_VISIBLE_DEVICES",
+    "xpu": "ZE_AFFINITY_MASK",
+    "mps": "the environment",
+    "tpu": "TPU_VISIBLE_CHIPS",
+}
 
 
 def show_compute(compute: Compute, to: Console | None = None) -> None:
@@ -75,6 +83,10 @@ def _show_cards(to: Console, compute: Compute) -> None:
         for a in compute.accelerators
     ]
     table(to, ("", "card", "total", "used", "free", "remarks"), rows, right=(0, 2, 3, 4))
+    for link in compute.links:
+        lanes = f" ({link.lanes} links)" if link.lanes else ""
+        pairs_of = "every pair of cards" if link.pairs == ["all"] else f"cards {', '.join(link.pairs)}"
+        say(to, f"  {pairs_of}: {link.link.replace('_', ' ')}{lanes}")
 
 
 def _size(n: int | None) -> str:
@@ -84,14 +96,35 @@ def _size(n: int | None) -> str:
 def _remark(card: Accelerator) -> str:
     said = [
         card.problem,
-        f"compute capability {card.compute_capability}" if card.compute_capability else None,
-        None if card.visible else "hidden by CUDA_VISIBLE_DEVICES",
+        f"compute capability {card.compute_capability}" if card.compute_capability else card.arch,
+        _abilities(card),
+        None if card.visible else f"hidden by {_HIDES[card.kind]}",
         None if card.mig_of is None else f"MIG slice of card {card.mig_of}",
+        {"vgpu": "a vGPU: a share of a card", "passthrough": "handed to this virtual machine"}.get(card.virtual or ""),
+        "MPS daemon" if card.mps else None,
+        "one process at a time" if card.compute_mode == "exclusive_process" and not card.mps else None,
         f"{_size(card.reserved_bytes)} kept by the driver" if card.reserved_bytes else None,
-        *(f"pid {p.pid} holds {_size(p.used_bytes)}" for p in card.processes[:4]),
-        f"and {len(card.processes) - 4} more processes" if len(card.processes) > 4 else None,
+        f"{_size(card.ecc_lost_bytes)} taken by ECC" if card.ecc_lost_bytes else None,
+        *(_holds(p) for p in card.processes[:4]),
+        f"and {more} more processes" if (more := len(card.processes[4:]) + card.processes_left_out) else None,
+        f"{_size(card.free_without_others_bytes)} free without others" if card.free_without_others_bytes else None,
+        None if card.processes_told else "its processes are not told",
     ]
     return "; ".join(s for s in said if s)
+
+
+def _abilities(card: Accelerator) -> str | None:
+    can = card.supports
+    if can is None:
+        return None
+    missing = [name for name, there in (("bf16", can.bf16), ("flash attention", can.flash_attention)) if not there]
+    return f"no {' and no '.join(missing)}" if missing else None
+
+
+def _holds(process: GpuProcess) -> str:
+    whose = "your own " if process.own else f"{process.user}'s " if process.user else ""
+    name = f" ({process.name})" if process.name else ""
+    return f"{whose}pid {process.pid}{name} holds {_size(process.used_bytes)}"
 
 
 def _show_host(to: Console, compute: Compute) -> None:

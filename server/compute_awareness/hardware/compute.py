@@ -9,20 +9,23 @@ from .probe.report import (
     Accelerator,
     Environment,
     EnvironmentLayer,
+    GpuLinks,
     GpuProcess,
     Host,
     Interpreter,
     JobLimits,
     Limits,
     ProbeProblem,
+    Supports,
     TorchBuild,
     UnmetRequirement,
     WorkspacePython,
 )
 
 __all__ = [
-    "THIS_MACHINE", "Accelerator", "Compute", "Environment", "EnvironmentLayer", "GpuProcess", "Host", "Interpreter",
-    "JobLimits", "Limits", "ProbeProblem", "TorchBuild", "UnmetRequirement", "WorkspacePython",
+    "THIS_MACHINE", "Accelerator", "Compute", "Environment", "EnvironmentLayer", "GpuLinks", "GpuProcess", "Host",
+    "Interpreter", "JobLimits", "Limits", "ProbeProblem", "Supports", "TorchBuild", "UnmetRequirement",
+    "WorkspacePython",
 ]  # fmt: skip
 
 THIS_MACHINE = "this machine"
@@ -36,6 +39,7 @@ class Compute(BaseModel):
     host: Host
     environment: Environment
     accelerators: list[Accelerator] = Field(default_factory=list)
+    links: list[GpuLinks] = Field(default_factory=list, description="How several GPUs are connected")
     driver_version: str | None = None
     driver_cuda_version: str | None = Field(
         default=None, description="Highest CUDA the NVIDIA driver supports, e.g. 13.0"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..units import gib
-from .compute import Accelerator, Compute
+from .card_findings import card_findings, label
+from .compute import Compute
 from .diagnose_limits import limit_findings
 from .finding import Finding
 from .library_findings import library_findings
@@ -23,6 +24,7 @@ def diagnose(compute: Compute, download_bytes: int | None = None) -> list[Findin
         *torch_findings(compute),
         *_hidden_cards(compute),
         *limit_findings(compute),
+        *card_findings(compute),
         *_disk(compute, download_bytes),
         *library_findings(compute),
         *_offline(compute),
@@ -39,8 +41,12 @@ def _probes(compute: Compute) -> list[Finding]:
         findings.append(Finding(id=f"probe_{problem.probe}", severity=severity, message=problem.reason))
     for card in compute.accelerators:
         if card.problem:
-            text = f"{_label(card)}: {card.problem}"
-            findings.append(Finding(id="card_unusable", severity="warning", message=text))
+            text = f"{label(card)}: {card.problem}"
+            covered = card.kind not in ("xpu", "tpu")
+            findings.append(Finding(
+                id="card_unusable" if covered else "card_not_covered", severity="warning" if covered else "info",
+                message=text,
+            ))  # fmt: skip
     return findings
 
 
@@ -80,7 +86,3 @@ def _offline(compute: Compute) -> list[Finding]:
         message=f"{' and '.join(on)} set: nothing that is not in the cache will be downloaded",
         cure="Unset it to download, or make sure that the model is in the cache.",
     )]  # fmt: skip
-
-
-def _label(card: Accelerator) -> str:
-    return f"{card.name} (card {card.index})"

@@ -1,6 +1,6 @@
 """The probe as one script: what runs on a machine where this program is not installed.
 
-The script is this package's own `hardware/probe/` with the two modules and two tables it needs, as plain text that a
+The script is this package's own `hardware/probe/` with the two modules and the tables it needs, as plain text that a
 person can read before running it. It runs on any Python 3.8 or newer from standard input, as a file or in a notebook
 cell, writes nothing to disk, and prints the report as one line of JSON between two marks, because a login shell may
 print greetings around it.
@@ -16,7 +16,15 @@ BEGIN, END = "<<compute-awareness report>>", "<<end of report>>"
 
 _PACKAGE = "compute_awareness"
 _HERE = Path(__file__).parent
-_GPU_FIELDS = ("id", "vendor", "kind", "nvml_names", "nvml_total_mib", "sold_as_gb", "pci_ids")
+_GPU_FIELDS = {
+    "nvidia": (
+        "id", "kind", "compute_capability", "nvml_names", "nvml_total_mib", "nvml_total_mib_other_ecc", "sold_as_gb",
+    ),
+    "amd": ("id", "name", "arch", "pci_ids"),
+    "intel": ("id", "name", "pci_ids"),
+    "google": ("id", "sold_as_gb"),
+}  # fmt: skip
+"""What the probe reads of each row; of Apple's chips it reads nothing."""
 
 _HEAD = """\
 # What compute is here? Made by `compute-awareness detect --script`.
@@ -114,7 +122,7 @@ def probe_script(python: str | None = None) -> str:
     texts = {name: texts[name] for name in programs}
     for name in programs:
         del modules[f"{_PACKAGE}.hardware.probe.{name[:-3]}"]
-    texts |= {name: json.dumps(table, separators=(",", ":")) for name, table in _tables().items()}
+    texts |= embedded_tables()
     lines = [
         f"{_HEAD}PROBE_PYTHON = {python!a}",
         "",
@@ -130,6 +138,11 @@ def probe_script(python: str | None = None) -> str:
     return "\n".join(lines)
 
 
+def embedded_tables() -> dict[str, str]:
+    """The tables of the script as JSON by file name, cut to what the probe reads of them."""
+    return {name: json.dumps(table, separators=(",", ":")) for name, table in _tables().items()}
+
+
 def _tables() -> dict[str, object]:
     facts = _HERE.parent / "facts"
     signals = json.loads((facts / "env_signals.json").read_text(encoding="utf-8"))["environments"]
@@ -139,8 +152,17 @@ def _tables() -> dict[str, object]:
             entry.pop(told, None)
         for implied in entry.get("implies", []):
             del implied["source"]
-    rows = [{name: row[name] for name in _GPU_FIELDS if row.get(name) is not None} for row in gpus]
-    return {"env_signals.json": {"environments": signals}, "gpus.json": {"gpus": rows}}
+    rows = [
+        {name: row[name] for name in _GPU_FIELDS[row["vendor"]] if row.get(name) is not None}
+        for row in gpus
+        if row["vendor"] in _GPU_FIELDS
+    ]
+    wheels = json.loads((facts / "torch_wheels.json").read_text(encoding="utf-8"))["wheels"]
+    return {
+        "env_signals.json": {"environments": signals},
+        "gpus.json": {"gpus": rows},
+        "torch_wheels.json": {"wheels": wheels},
+    }
 
 
 def _literal(text: str) -> str:

@@ -9,10 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from .card_findings import label
 from .compute import Accelerator, Compute, Interpreter, TorchBuild
 from .finding import Finding
-
-_JETSON = frozenset({53, 62, 72, 87, 101})
+from .probe.capability import JETSON, runs_on
 
 
 def torch_findings(compute: Compute) -> list[Finding]:
@@ -43,27 +43,7 @@ def torch_findings(compute: Compute) -> list[Finding]:
         findings += _cuda(torch, nvidia, compute, python)
     if not nvidia:
         findings += _xpu(torch, intel)
-    return [*findings, *_rocm(torch, amd)]
-
-
-def runs_on(capability: str, arch: str, exact_only: frozenset[int] = _JETSON) -> bool:
-    """Whether code for `arch` (`sm_86`, `sm_90a`, `compute_90`) runs on a card of compute `capability` (`8.9`).
-
-    Machine code runs within its major from its minor on, except on Jetson's own chips (torch 2.13
-    torch/cuda/__init__.py, DEVICE_REQUIREMENT); PTX (`compute_…`) is compiled for anything newer.
-    """
-    found = re.fullmatch(r"(sm|compute)_(\d+)([af]?)", arch)
-    parts = re.fullmatch(r"(\d+)\.(\d+)", capability)
-    if found is None or parts is None:
-        return False
-    card, code = int(parts[1]) * 10 + int(parts[2]), int(found[2])
-    if found[3] == "a":
-        return card == code
-    if found[1] == "compute":
-        return card >= code
-    if card in exact_only or code in exact_only:
-        return card == code or (code, card) == (101, 110)
-    return card // 10 == code // 10 and card >= code
+    return [*findings, *_rocm(torch, amd, nvidia)]
 
 
 def _python(python: Interpreter) -> list[Finding]:
@@ -85,9 +65,9 @@ def _python(python: Interpreter) -> list[Finding]:
 def _build_without_cuda(torch: TorchBuild, card: Accelerator, compute: Compute) -> Finding:
     maker = "AMD's ROCm" if _is_rocm(torch) else "Intel's XPU" if _is_xpu(torch) else None
     if maker:
-        text = f"torch {torch.version} is built for {maker}, so {_label(card)} will not be used"
+        text = f"torch {torch.version} is built for {maker}, so {label(card)} will not be used"
     else:
-        text = f"torch {torch.version} is a CPU-only build, so {_label(card)} will not be used"
+        text = f"torch {torch.version} is a CPU-only build, so {label(card)} will not be used"
     cure = f"Install a CUDA build of torch{_best_build(torch, card, compute)}."
     if compute.host.os.startswith("Windows"):
         cure += " The wheel that pip takes by default on Windows is CPU-only; use PyTorch's own index of a CUDA build."
@@ -109,7 +89,7 @@ def _cuda(torch: TorchBuild, cards: Sequence[Accelerator], compute: Compute, pyt
         return findings
     return [*findings, Finding(
         id="cuda_unavailable", severity="error",
-        message=f"torch {torch.version} sees no CUDA card, though the driver shows {_label(cards[0])}",
+        message=f"torch {torch.version} sees no CUDA card, though the driver shows {label(cards[0])}",
         cure="Run torch.cuda.init() in that Python: its error names the reason.",
     )]  # fmt: skip
 
@@ -150,13 +130,13 @@ def _unsupported_card(torch: TorchBuild, card: Accelerator, compute: Compute, se
     number = _arch_number("sm_" + str(card.compute_capability).replace(".", ""))
     age = "old" if number < min(_arch_number(arch) for arch in arches) else "new"
     cure = f"Install another CUDA build of torch{_best_build(torch, card, compute)}."
-    if number in _JETSON:
+    if number in JETSON:
         cure = "Jetson's chips need the torch that NVIDIA builds for its JetPack release."
     return Finding(
         id=f"card_too_{age}",
         severity=severity,
         message=(
-            f"torch {torch.version}{_named_build(torch)} has no kernels for {_label(card)}, which is too {age} for it: "
+            f"torch {torch.version}{_named_build(torch)} has no kernels for {label(card)}, which is too {age} for it: "
             f"the card has compute capability {card.compute_capability}, the build has code for {', '.join(arches)}"
         ),
         cure=cure,
@@ -212,27 +192,39 @@ def _rows(compute: Compute) -> list[dict[str, Any]]:
     )
 
 
-def _rocm(torch: TorchBuild, cards: Sequence[Accelerator]) -> list[Finding]:
-    """AMD cards by the targets that the ROCm build says it has code for."""
-    if not cards or not _is_rocm(torch):
+def _rocm(torch: TorchBuild, cards: Sequence[Accelerator], nvidia: Sequence[Accelerator]) -> list[Finding]:
+    """AMD cards by the targets that the ROCm build says it has code for, else by those of the usual wheels."""
+    if not cards:
         return []
+    if not _is_rocm(torch):
+        # Beside a card that a CUDA build is for, that build is a choice.
+        return [] if nvidia else [Finding(
+            id="torch_without_rocm", severity="error",
+            message=f"torch {torch.version} is not built for ROCm, so {label(cards[0])} will not be used",
+            cure="Install a ROCm build of torch.",
+        )]  # fmt: skip
     built = {target.split(":")[0] for target in torch.arch_list}
     for card in cards:
-        arch = getattr(card, "arch", None)
-        if built and arch and arch not in built:
+        if built and card.arch and card.arch not in built:
             return [Finding(
                 id="rocm_without_card", severity="error",
                 message=(
-                    f"torch {torch.version} has no kernels for {_label(card)}: the card is {arch}, the build has code "
-                    f"for {', '.join(sorted(built))}"
+                    f"torch {torch.version} has no kernels for {label(card)}: the card is {card.arch}, the build has "
+                    f"code for {', '.join(sorted(built))}"
                 ),
                 cure="Install a torch built for this card's target.",
+            )]  # fmt: skip
+        if not built and card.supports and card.supports.torch.startswith("not"):
+            return [Finding(
+                id="rocm_without_card", severity="warning",
+                message=f"{label(card)}: torch's ROCm wheels have no code for {card.arch}",
+                cure="HSA_OVERRIDE_GFX_VERSION may let it run code of a near relative; nobody promises it is right.",
             )]  # fmt: skip
     if torch.cuda_available:
         return []
     return [Finding(
         id="rocm_unavailable", severity="error",
-        message=f"torch {torch.version} sees no AMD card, though the system has {_label(cards[0])}",
+        message=f"torch {torch.version} sees no AMD card, though the system has {label(cards[0])}",
         cure="Join the groups that may open /dev/kfd and /dev/dri (render, video), or pass both into the container.",
     )]  # fmt: skip
 
@@ -243,12 +235,12 @@ def _xpu(torch: TorchBuild, cards: Sequence[Accelerator]) -> list[Finding]:
     if not _is_xpu(torch):
         return [Finding(
             id="torch_without_xpu", severity="error",
-            message=f"torch {torch.version} is not built for Intel's XPU, so {_label(cards[0])} will not be used",
+            message=f"torch {torch.version} is not built for Intel's XPU, so {label(cards[0])} will not be used",
             cure="Install an XPU build of torch.",
         )]  # fmt: skip
     return [Finding(
         id="xpu_unavailable", severity="error",
-        message=f"torch {torch.version} sees no XPU, though the system has {_label(cards[0])}",
+        message=f"torch {torch.version} sees no XPU, though the system has {label(cards[0])}",
         cure="Install Intel's GPU driver (level-zero) and join the group that may open /dev/dri (render).",
     )]  # fmt: skip
 
@@ -259,10 +251,6 @@ def _is_rocm(torch: TorchBuild) -> bool:
 
 def _is_xpu(torch: TorchBuild) -> bool:
     return bool(torch.xpu_build) or "xpu" in torch.version
-
-
-def _label(card: Accelerator) -> str:
-    return f"{card.name} (card {card.index})"
 
 
 def _release(version: str) -> str:

@@ -26,6 +26,8 @@ _CARDS_KEPT = 2
 _UNMET_KEPT = 3
 _PYTHONS_KEPT = 8
 _BENEATH = frozenset(("datasets", "huggingface-hub", "tokenizers", "safetensors", "numpy", "triton"))
+_CARDS_LISTED = 3
+_PAIRS_LISTED = 4
 _MATCHES_KEPT = 2
 
 
@@ -51,14 +53,27 @@ def full_compute(compute: Compute) -> Compute:
 
 
 def concise_compute(compute: Compute) -> Compute:
-    """Without the evidence of the layers and what any but the first implies, processes on cards, ulimits, the Pythons
-    not chosen, and the libraries that others stand on."""
+    """Without the evidence of the layers and what any but the first implies, of each card what a verdict does not need,
+    ulimits, the Pythons not chosen, and the libraries that others stand on.
+
+    Processes, addresses and abilities are in the full answer; what would be free without other users' stays.
+    """
     first = compute.environment.primary
     layers = [
         replace(layer, evidence=[], details={}, implies=layer.implies if layer.id == first else {})
         for layer in compute.environment.layers
     ]
-    cards = [replace(card, processes=[], uuid=None) for card in compute.accelerators]
+    left_out: dict[str, Any] = {
+        "processes": [], "processes_left_out": 0, "uuid": None, "pci": None, "supports": None, "persistence": None,
+        "ecc": None, "mig_instance": None,
+    }  # fmt: skip
+    usable = compute.usable()
+    ranked = [*usable, *(card for card in compute.accelerators if card not in usable)]
+    cards = [replace(card, **left_out) for card in ranked[:_CARDS_LISTED]]
+    summary = compute.summary
+    if len(cards) < len(ranked):
+        summary += f" Listed here: {len(cards)} of {len(ranked)} cards, those with most free memory first."
+    links = [replace(link, pairs=[*link.pairs[:_PAIRS_LISTED], "..."][: len(link.pairs)]) for link in compute.links]
     environment = replace(compute.environment, layers=layers)
     host = replace(compute.host, disk_filesystem=None, disk_kind=None, disk_free_inodes=None)
     limits = compute.limits
@@ -69,8 +84,8 @@ def concise_compute(compute: Compute) -> Compute:
         libraries = {name: version for name, version in python.libraries.items() if name not in _BENEATH}
         python = replace(python, libraries=libraries, unmet=python.unmet[:_UNMET_KEPT])
     update = {
-        "environment": environment, "accelerators": cards, "host": host, "limits": limits, "python": python,
-        "interpreters": [],
+        "environment": environment, "accelerators": cards, "links": links, "summary": summary, "host": host,
+        "limits": limits, "python": python, "interpreters": [],
     }  # fmt: skip
     return compute.model_copy(update=update)
 
@@ -166,6 +181,7 @@ def _where(compute: Compute) -> Compute:
         "python": None,
         "limits": None,
         "settings": {},
+        "links": [],
     }
     return shorter.model_copy(update=update)
 

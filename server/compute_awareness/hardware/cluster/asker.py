@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..child import run_child
+from ..probe.child import run_child
 
 OUTPUT_CAP = 64 << 20  # a thousand nodes with their labels are tens of MiB
 

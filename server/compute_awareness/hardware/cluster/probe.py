@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..child import run_child
+from ..probe.child import run_child
 from .kubectl import read_kubernetes
 from .ray_status import read_ray
 from .report import Cluster

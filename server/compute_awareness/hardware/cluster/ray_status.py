@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..child import run_child
+from ..probe.child import run_child
 from .asker import Asker, find_program
 from .report import Cluster, GpuPool, GpuTotal
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..child import run_child
+from ..probe.child import run_child
 from .asker import Asker, find_program
 from .report import Cluster, ClusterUser, GpuPool, Limit, Partition
 from .slurm import _ALSO_IN, clean

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from ..child import run_child
+from ..probe.child import run_child
 from .access import access_to, limits_of
 from .asker import Asker, find_program
 from .report import Cluster, ClusterUser, GpuPool, GpuTotal, OwnJob, Partition, SharedGpus

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Mapping
 
 from ...units import GIB, MIB
+from .capability import apple_supports
 from .child import run_child
 from .report import Accelerator
 
@@ -48,6 +49,7 @@ def apple_gpu(machine: str, sysctl: Mapping[str, str]) -> Accelerator | None:
         gpu_id=known if known.startswith("apple-m") else None,
         total_bytes=total,
         unified=True,
+        supports=apple_supports(name),
         problem=None if total is not None else "the system does not tell its memory",
     )
 

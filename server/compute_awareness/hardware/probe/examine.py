@@ -7,6 +7,7 @@ import os
 import platform
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -14,14 +15,18 @@ from typing import Any
 
 from ...errors import InputError
 from ...units import gib
+from .amd import AmdReport, probe_amd
 from .apple import probe_apple
 from .environment import harmless, probe_environment, tell_accelerators
 from .host import existing, free_disk, free_inodes, hugging_face_cache, probe_host
+from .intel import SMI_LIMIT_S as INTEL_LIMIT_S
+from .intel import probe_intel
 from .interpreter import ANSWER_LIMIT_S, IMPORT_LIMIT_S, probe_python
 from .job import probe_job
 from .limits import probe_limits
 from .mounts import mount_of, read_mounts
-from .nvidia import NO_DRIVER, NVML_LIMIT_S, SMI_LIMIT_S, NvidiaReport, probe_nvidia
+from .nvidia import NO_DRIVER, NVML_LIMIT_S, SMI_LIMIT_S, probe_nvidia
+from .nvidia_cards import NvidiaReport
 from .pythons.choose import choose_python
 from .pythons.listing import Candidate, doubt, offered
 from .quota import QUOTA_LIMIT_S, probe_quota
@@ -36,12 +41,15 @@ from .report import (
     ProbeProblem,
     WorkspacePython,
 )
+from .tpu import probe_tpu
 
 _FILE_LIMIT_S = 5.0
 # What a child may overrun its limit by while it is being killed.
 _GRACE_S = 3.0
 _SETTINGS = (
     "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES", "CUDA_MODULE_LOADING",
+    "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "HSA_OVERRIDE_GFX_VERSION", "ZE_AFFINITY_MASK",
+    "TPU_VISIBLE_CHIPS",
     "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE",
     "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_NO_CUDA_MEMORY_CACHING",
     "PYTORCH_MPS_HIGH_WATERMARK_RATIO", "CUBLAS_WORKSPACE_CONFIG",
@@ -70,6 +78,9 @@ def examine(
     folder = cwd if cwd is not None else _working_folder()
     probes: dict[str, tuple[Callable[[], Any], float]] = {
         "nvidia": (lambda: probe_nvidia(variables, root), NVML_LIMIT_S + SMI_LIMIT_S + _GRACE_S),
+        "amd": (lambda: probe_amd(variables, root), _FILE_LIMIT_S),
+        "intel": (lambda: probe_intel(variables, root), INTEL_LIMIT_S + _GRACE_S),
+        "tpu": (lambda: probe_tpu(variables, root), _FILE_LIMIT_S),
         "apple": (lambda: probe_apple(variables), _FILE_LIMIT_S + _GRACE_S),
         "host": (lambda: probe_host(variables, root), _FILE_LIMIT_S),
         "disk": (lambda: _disk(variables, root), _FILE_LIMIT_S),
@@ -96,11 +107,15 @@ def examine(
     if limits is not None:
         limits.job = found.get("job")
     nvidia: NvidiaReport = found.get("nvidia") or NvidiaReport()
-    cards = [*nvidia.cards, *found.get("apple", [])]
+    amd: AmdReport = found.get("amd") or AmdReport()
+    tpus, tpu_problems = found.get("tpu") or ([], [])
+    cards = [*nvidia.cards, *amd.cards, *found.get("intel", []), *tpus, *found.get("apple", [])]
     if "host" in found:
         for card in cards:
             _fill_from_ram(card, host)
-    problems = [*nvidia.problems, *problems]
+    # A machine with another maker's card misses no NVIDIA driver.
+    missed = [p for p in nvidia.problems if p.reason != NO_DRIVER or not cards]
+    problems = [*missed, *amd.problems, *tpu_problems, *problems]
     interpreter: Interpreter | None
     interpreter, interpreters = found.get("python") or (None, [])
     if with_python and interpreter is None and not any(p.probe == "python" for p in problems):
@@ -111,6 +126,7 @@ def examine(
         "host": host,
         "environment": environment,
         "accelerators": cards,
+        "links": [*nvidia.links, *amd.links],
         "driver_version": nvidia.driver_version,
         "driver_cuda_version": nvidia.driver_cuda_version,
         "python": interpreter,
@@ -139,11 +155,15 @@ def summarise(
 ) -> str:
     """The report in one sentence."""
     cards = [card for card in accelerators if card.visible and card.problem is None]
-    hidden = len(accelerators) - len(cards)
+    uncovered = [card for card in accelerators if card.visible and card.kind in ("xpu", "tpu")]
+    hidden = len(accelerators) - len(cards) - len(uncovered)
     if cards:
-        what = "; ".join(_card_text(card) for card in cards[:4])
-        more = f" and {len(cards) - 4} more" if len(cards) > 4 else ""
-        gpu = what + more + (f" ({hidden} not usable or hidden)" if hidden else "")
+        counts = Counter(_card_text(card) for card in cards)
+        texts = [f"{count} x {text} each" if count > 1 else text for text, count in counts.most_common()]
+        more = f" and {len(texts) - 4} other kinds or fillings" if len(texts) > 4 else ""
+        gpu = "; ".join(texts[:4]) + more + (f" ({hidden} not usable or hidden)" if hidden else "")
+    elif uncovered:
+        gpu = f"{len(uncovered)} x {uncovered[0].name}, for which nothing is estimated"
     elif hidden:
         gpu = f"no usable GPU ({hidden} not usable or hidden)"
     else:

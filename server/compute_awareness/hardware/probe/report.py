@@ -19,22 +19,41 @@ _STRICT = {"extra": "forbid"}
 
 @dataclass
 class GpuProcess:
+    """A process that has memory on a card."""
+
     __pydantic_config__ = _STRICT
     pid: int
     used_bytes: int | None = field(
         metadata=_says("Bytes it holds on the card; null where the driver does not say"), default=None
     )
+    name: str | None = field(metadata=_says("Its program, where /proc tells"), default=None)
+    user: str | None = field(metadata=_says("Whose it is, where /proc tells"), default=None)
+    own: bool | None = field(
+        metadata=_says("Belongs to the user who asks; null where that cannot be told, as in a container"), default=None
+    )
+
+
+@dataclass
+class Supports:
+    """What the chip can do, from the table of capabilities."""
+
+    __pydantic_config__ = _STRICT
+    bf16: bool = field(metadata=_says("bfloat16 in hardware; elsewhere torch emulates it, slowly"))
+    fp8: bool = field(metadata=_says("8-bit float matrix products (torch._scaled_mm)"))
+    flash_attention: bool = field(metadata=_says("torch's flash kernel for scaled_dot_product_attention"))
+    torch: str = field(metadata=_says("Which torch wheels have code for it"), default="")
 
 
 @dataclass
 class Accelerator:
-    """One GPU (or MIG slice, or Apple's unified memory)."""
+    """One GPU (or MIG slice, or Apple's unified memory, or TPU chip)."""
 
     __pydantic_config__ = _STRICT
-    index: int = field(metadata=_says("Position in NVML's order; CUDA's own order may differ"))
-    kind: Literal["cuda", "mps"]
+    index: int = field(metadata=_says("Position among the cards of its kind, in the driver's order; CUDA's may differ"))
+    kind: Literal["cuda", "rocm", "xpu", "mps", "tpu"]
     name: str
     uuid: str | None = None
+    pci: str | None = field(metadata=_says("PCI address, e.g. 0000:01:00.0"), default=None)
     gpu_id: str | None = field(metadata=_says("Key in the GPU table, where the name is known"), default=None)
     total_bytes: int | None = field(
         metadata=_says("Memory of the card; null where the driver does not say"), default=None
@@ -42,12 +61,50 @@ class Accelerator:
     reserved_bytes: int | None = field(metadata=_says("Kept by the driver, never usable"), default=None)
     used_bytes: int | None = field(metadata=_says("In use by all processes now"), default=None)
     free_bytes: int | None = field(metadata=_says("Free now"), default=None)
-    compute_capability: str | None = field(metadata=_says("e.g. 8.0"), default=None)
-    visible: bool = field(metadata=_says("CUDA_VISIBLE_DEVICES lets the experiment see it"), default=True)
+    free_without_others_bytes: int | None = field(
+        metadata=_says("Free if other users' processes ended; null where there are none or it is not told"),
+        default=None,
+    )
+    compute_capability: str | None = field(metadata=_says("NVIDIA's, e.g. 8.0"), default=None)
+    arch: str | None = field(metadata=_says("AMD's compiler target, e.g. gfx942"), default=None)
+    visible: bool = field(
+        metadata=_says("CUDA_VISIBLE_DEVICES, or the variable of its kind, lets the experiment see it"), default=True
+    )
     mig_of: int | None = field(metadata=_says("Index of the parent card, for a MIG slice"), default=None)
+    mig_profile: str | None = field(metadata=_says("e.g. 3g.40gb, for a MIG slice"), default=None)
+    mig_instance: str | None = field(metadata=_says("GPU instance/compute instance, for a MIG slice"), default=None)
     unified: bool = field(metadata=_says("Shares the machine's RAM: its figures are those of the RAM"), default=False)
-    processes: list[GpuProcess] = field(default_factory=list)
+    virtual: Literal["passthrough", "vgpu"] | None = field(
+        metadata=_says("Whole card handed to a virtual machine, or a share of one"), default=None
+    )
+    compute_mode: Literal["exclusive_process", "prohibited"] | None = field(
+        metadata=_says("Where the driver does not let any number of processes in"), default=None
+    )
+    mps: bool = field(metadata=_says("NVIDIA's MPS daemon shares it between processes"), default=False)
+    ecc: bool | None = field(metadata=_says("Error correction of its memory is on"), default=None)
+    ecc_lost_bytes: int | None = field(metadata=_says("Memory that error correction takes"), default=None)
+    persistence: bool | None = field(metadata=_says("The driver stays loaded between programs"), default=None)
+    processes: list[GpuProcess] = field(metadata=_says("The largest ones"), default_factory=list)
+    processes_left_out: int = field(metadata=_says("Further processes on the card"), default=0)
+    processes_told: bool = field(metadata=_says("False where the driver gives no list, as under WSL"), default=True)
+    supports: Supports | None = field(metadata=_says("null where the chip is not known"), default=None)
     problem: str | None = field(metadata=_says("Why it cannot be used or read, if so"), default=None)
+
+
+@dataclass
+class GpuLinks:
+    """How some pairs of GPUs are connected."""
+
+    __pydantic_config__ = _STRICT
+    link: str = field(
+        metadata=_says(
+            "nvlink, nvswitch, xgmi, board (two chips of one card), or the way over PCIe: pcie_switch, "
+            "pcie_switches, pcie_host_bridge, numa_node, between_sockets"
+        )
+    )
+    pairs: list[str] = field(metadata=_says("Card indices, e.g. 0-1; the one word 'all' for every pair"))
+    kind: Literal["cuda", "rocm"] = "cuda"
+    lanes: int | None = field(metadata=_says("NVLinks of each pair, or to the switch of each card"), default=None)
 
 
 @dataclass

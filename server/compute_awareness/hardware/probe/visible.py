@@ -102,12 +102,14 @@ def _named(card: Accelerator, entry: str, cards: Sequence[Accelerator]) -> bool:
         return False
     if card.uuid.startswith(entry):
         return True
-    # The form of drivers before R470: MIG-GPU-<uuid of the card>/<gpu instance>/<compute instance>. The
-    # instance numbers are not known here, so it can only mean a slice where the card has a single one.
+    # The form of drivers before R470: MIG-GPU-<uuid of the card>/<gpu instance>/<compute instance>. Where the
+    # instance numbers are not known, it can only mean a slice where the card has a single one.
     if is_slice and entry.startswith("MIG-GPU-"):
         parent = next((c for c in cards if c.mig_of is None and c.index == card.mig_of), None)
+        uuid, _, instance = entry[len("MIG-") :].partition("/")
         alone = sum(c.mig_of == card.mig_of for c in cards) == 1
-        return alone and parent is not None and parent.uuid == entry[len("MIG-") :].split("/")[0]
+        meant = alone if card.mig_instance is None else card.mig_instance == instance
+        return meant and parent is not None and parent.uuid == uuid
     return False
 
 
