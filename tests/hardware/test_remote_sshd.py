@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -102,17 +103,22 @@ def test_user_and_port_in_the_host(lab, client):
     assert detect_on(host, environ=client).seen_from == host
 
 
-def test_options_of_the_user_that_would_start_more(lab, client, tmp_path):
+def test_options_of_the_user_that_would_start_more(lab, client):
     """A RemoteCommand, a LocalCommand, forwards and a shared connection are for sessions, not for a look."""
-    touched = tmp_path / "touched"
+    # A socket's path is at most 108 bytes long, which a test's own folder may not be.
+    with tempfile.TemporaryDirectory() as folder:
+        _busy(lab, client, Path(folder))
+
+
+def _busy(lab, client, folder: Path) -> None:
     lines = (
-        "RemoteCommand tmux", "RequestTTY force", "PermitLocalCommand yes", f"LocalCommand touch {touched}",
-        f"LocalForward {free_port()} 127.0.0.1:1", "ControlMaster auto", f"ControlPath {tmp_path}/mux-%C",
+        "RemoteCommand tmux", "RequestTTY force", "PermitLocalCommand yes", f"LocalCommand touch {folder}/touched",
+        f"LocalForward {free_port()} 127.0.0.1:1", "ControlMaster auto", f"ControlPath {folder}/mux-%C",
         "ControlPersist 60",
     )  # fmt: skip
     lab.start("busy", client=lines)
     assert detect_on("busy", environ=client).seen_from == "busy"
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []
 
 
 def test_a_banner_and_a_greeting_are_no_answer(lab, client, tmp_path):
