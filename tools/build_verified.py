@@ -3,6 +3,9 @@
     TRUTH_RECORD=record.jsonl python -m pytest tests/truth
     python tools/build_verified.py record.jsonl
 
+Of a record of some files only, `--only transformers:training` (library:task, repeatable) replaces those rows and
+leaves the others as they are; the files must hold every comparison of these tasks.
+
 The record holds one line per comparison with a real library (tests/truth/judge.py). The table keeps, for each
 library, task, architecture and dtype, how many there were and the farthest of them; the package earns the word
 `exact`, `close` or `rough` from it (server/compute_awareness/precision.py).
@@ -47,13 +50,27 @@ def rows(record: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [found[key] for key in sorted(found)]
 
 
+def _task(line: dict[str, Any]) -> str:
+    return f"{line['library']}:{line['task']}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("record", type=Path)
-    record = [json.loads(line) for line in parser.parse_args().record.read_text(encoding="utf-8").splitlines()]
-    table = {"made_by": "tools/build_verified.py", "comparisons": len(record), "rows": rows(record)}
+    parser.add_argument("--only", action="append", metavar="LIBRARY:TASK", help="replace the rows of these tasks only")
+    given = parser.parse_args()
+    record = [json.loads(line) for line in given.record.read_text(encoding="utf-8").splitlines()]
+    kept: list[dict[str, Any]] = []
+    if given.only:
+        record = [line for line in record if _task(line) in given.only]
+        missing = set(given.only) - {_task(line) for line in record}
+        if missing:
+            parser.error(f"nothing of {', '.join(sorted(missing))} in the record")
+        kept = [row for row in json.loads(TABLE.read_text(encoding="utf-8"))["rows"] if _task(row) not in given.only]
+    found = sorted(kept + rows(record), key=lambda row: [row[k] for k in ("library", "task", "architecture", "dtype")])
+    table = {"made_by": "tools/build_verified.py", "comparisons": sum(row["cases"] for row in found), "rows": found}
     TABLE.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8", newline="\n")
-    print(f"{len(record)} comparisons in {len(table['rows'])} rows")
+    print(f"{table['comparisons']} comparisons in {len(found)} rows")
 
 
 if __name__ == "__main__":

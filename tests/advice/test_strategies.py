@@ -86,6 +86,15 @@ def test_gradients_are_dropped_where_nothing_runs_backward() -> None:
     change = next(c for c in changes(workload, estimate(workload), UNKNOWN) if c.strategy == "gradient_checkpointing")
     assert change.applies
     assert change.patch == {"with_gradients": False}
+    for library, words in (("transformers", "model(input_ids)"), ("nnsight", "model.trace")):
+        workload = parse_workload(
+            {"task": "activation_cache", "model": "gpt2", "library": library, "seq_len": 64, "with_gradients": True}
+        )
+        found = changes(workload, estimate(workload), UNKNOWN)
+        change = next(c for c in found if c.strategy == "gradient_checkpointing")
+        assert change.applies
+        assert words in change.code
+        assert "HookedTransformer" not in change.title
 
 
 def test_the_best_come_first() -> None:

@@ -39,9 +39,9 @@ def test_fp8_and_flash(capability, fp8, flash):
     [
         ("9.0", "2.15"),
         ("12.1", "2.15"),
-        ("7.0", "2.15+cu126, default wheels up to 2.9"),
-        ("6.1", "2.15+cu126, no default wheel"),
-        ("3.7", "none of torch's own wheels"),
+        ("7.0", "2.15+cu126, default wheels up to 2.10"),
+        ("6.1", "2.15+cu126, default wheels up to 2.7"),
+        ("3.7", "2.0"),
         ("8.7", "none of torch's own wheels"),  # Jetson runs only code made for it
     ],
 )

@@ -581,7 +581,7 @@ def test_readers_run_on_a_bare_python_3_8(name):
     allowed = sys.stdlib_module_names
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
-            inside = node.level == 1 or (node.level == 2 and node.module == "child")
+            inside = node.level == 1 or (node.level == 2 and node.module == "probe.child")
             assert inside or (node.level == 0 and (node.module or "").split(".")[0] in allowed), ast.unparse(node)
         elif isinstance(node, ast.Import):
             assert all(alias.name.split(".")[0] in allowed for alias in node.names)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from machines import FALSE_FRIENDS, NESTED, PLACES, Machine
+from places import FALSE_FRIENDS, NESTED, PLACES, Machine
 
 from compute_awareness.hardware.detect import detect
 from compute_awareness.hardware.probe import environment, examine
@@ -127,6 +127,12 @@ def test_slurm_sets_the_variables_of_every_vendor(tmp_path: Path, monkeypatch: p
     assert compute.accelerators == []
 
 
+T4: dict[str, Any] = {
+    "cards": [{"name": "Tesla T4", "capability": "7.5", "memory_mib": {"total": 15360, "reserved": 425, "used": 0}}]
+}
+NOT_LOADED: dict[str, Any] = {"driver": {"calls": {"nvmlInitWithFlags": {"code": 9}}}}
+
+
 @pytest.mark.parametrize(
     ("variables", "place"),
     [
@@ -138,24 +144,25 @@ def test_slurm_sets_the_variables_of_every_vendor(tmp_path: Path, monkeypatch: p
         ({}, "local"),
     ],
 )
-def test_has_gpu_is_what_the_driver_shows(with_stub, tmp_path: Path, variables: dict[str, str], place: str) -> None:
-    def has_gpu(**driver: str) -> str | None:
-        environ = {**with_stub(**driver), **variables} if driver else {"PATH": os.defpath, **variables}
+def test_has_gpu_is_what_the_driver_shows(with_driver, tmp_path: Path, variables: dict[str, str], place: str) -> None:
+    def has_gpu(driver: dict[str, Any] | None = None, **more: str) -> str | None:
+        base = {"PATH": os.defpath} if driver is None else with_driver(driver)
+        environ = {**base, **variables, **more}
         found = detect(environ=environ, cwd=tmp_path, root=tmp_path, with_python=False).environment
         assert found.primary == place
         return found.layers[0].details.get("has_gpu")
 
     assert has_gpu() == "false"
-    assert has_gpu(STUB_CARDS="t") == "true"
+    assert has_gpu(T4) == "true"
     if place == "colab":
-        assert has_gpu(STUB_CARDS="t", CUDA_VISIBLE_DEVICES="") == "false"
+        assert has_gpu(T4, CUDA_VISIBLE_DEVICES="") == "false"
         # No permission, or a driver that is not loaded: there may be a card.
-        assert has_gpu(STUB_INIT="9") is None
+        assert has_gpu(NOT_LOADED) is None
 
 
-def test_lambda_has_a_gpu_too(with_stub, tmp_path: Path) -> None:
+def test_lambda_has_a_gpu_too(with_driver, tmp_path: Path) -> None:
     Machine("", [], {}, {"/etc/lambda/guest-agent/x": ""}).build(tmp_path)
-    found = detect(environ=with_stub(STUB_CARDS="a"), cwd=tmp_path, root=tmp_path, with_python=False).environment
+    found = detect(environ=with_driver(T4), cwd=tmp_path, root=tmp_path, with_python=False).environment
     assert (found.primary, found.layers[0].details) == ("lambda_cloud", {"has_gpu": "true"})
 
 

@@ -273,7 +273,7 @@ def test_estimates() -> None:
     )  # fmt: skip
     assert host.host_bytes == bytes_of(host, "activation_cache", "host") == 2 * 4 * 2 * 64 * 768
     assert host.peak.tensors == plain.peak.tensors
-    refusals: list[dict[str, Any]] = [{"with_gradients": True}, {"stop_at_layer": 1}, {"use_attn_result": True}]
+    refusals: list[dict[str, Any]] = [{"stop_at_layer": 1}, {"use_attn_result": True}]
     for refused in refusals:
         with pytest.raises(InputError, match="not covered yet for transformers"):
             estimate(ActivationCache(model="gpt2", library="transformers", seq_len=8, **refused))

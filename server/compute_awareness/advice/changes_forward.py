@@ -114,14 +114,19 @@ def _half_precision(attempt: Attempt, workload: ActivationCache | Inference) -> 
 def _no_grad(attempt: Attempt, workload: ActivationCache) -> Change:
     if not workload.with_gradients:
         return attempt.no("gradient_checkpointing", "no gradients are kept (torch.no_grad)")
+    title = "run under torch.no_grad()"
+    detail = "only a backward pass from the outputs needs the graph"
+    match workload.library:
+        case "transformers":
+            code = "with torch.no_grad():\n    output = model(input_ids)"
+        case "nnsight":
+            code = "with torch.no_grad(), model.trace(prompts):\n    ..."
+        case _:
+            title += " (HookedTransformer has no checkpointing)"
+            detail = "the cache is detached anyway; only a backward pass from the logits needs the graph"
+            code = "with torch.no_grad():\n    logits, cache = model.run_with_cache(tokens)"
     return attempt.change(
-        "gradient_checkpointing",
-        "run under torch.no_grad() (HookedTransformer has no checkpointing)",
-        {"with_gradients": False},
-        "equivalent",
-        detail="the cache is detached anyway; only a backward pass from the logits needs the graph",
-        cost="none",
-        code="with torch.no_grad():\n    logits, cache = model.run_with_cache(tokens)",
+        "gradient_checkpointing", title, {"with_gradients": False}, "equivalent", detail=detail, cost="none", code=code
     )
 
 

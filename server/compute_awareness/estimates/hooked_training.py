@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError, NotCovered
 from ..memory import optimizer, weights
-from ..memory.estimate import Estimate
+from ..memory.estimate import Estimate, Precision
 from ..memory.hooked import training as memory
 from ..memory.hooked import versions as hooked_versions
 from ..memory.hooked.run import Run
 from ..memory.loading import loading
 from ..models.resolve import resolve
 from ..models.spec import ModelSpec
+from ..precision import earned, weaker
 from ..runtime.flops import forward_flops
 from ..versions import check, is_verified, parse
 from ..workload import DTYPE_BYTES
@@ -35,14 +36,22 @@ def hooked_training(workload: Training, capability: str | None) -> Estimate:
         raise InputError("gradient_checkpointing: HookedTransformer has none; use library transformers")
     if workload.trainable != "all":
         raise InputError("trainable: only 'all' is covered with transformer_lens; for LoRA use library transformers")
-    if workload.autocast:
-        raise InputError("autocast: not covered yet with transformer_lens")
+    if workload.autocast and workload.dtype != "float32":
+        raise InputError(f"autocast with dtype {workload.dtype}: not covered yet; dtype float32 with autocast is")
     if workload.optimizer == "adamw_8bit" and capability is None:
         warnings.append("adamw_8bit needs bitsandbytes and an NVIDIA GPU")
     width, folded = DTYPE_BYTES[workload.dtype], not workload.no_processing
     batches = workload.gradient_accumulation or 1
     params = weights.tl_params(spec, folded)
-    run = Run(spec, workload.batch_size, workload.seq_len, width, folded=folded, gradients=True)
+    run = Run(
+        spec,
+        workload.batch_size,
+        workload.seq_len,
+        width,
+        folded=folded,
+        gradients=True,
+        autocast=bool(workload.autocast),
+    )
     step = memory.step(run, workload.optimizer, batches)
     at_peak, largest = largest_and_peak(
         step.tape,
@@ -52,6 +61,8 @@ def hooked_training(workload: Training, capability: str | None) -> Estimate:
             "optimizer_state": optimizer.state_bytes(workload.optimizer, step.trained),
         },
     )
+    for counted in (at_peak, largest):  # what an answer has no component of its own for
+        counted["activations"] += counted.pop("weight_copies", 0)
     assumptions = [
         f"{verified}; loss = model(tokens, return_type='loss'), no output kept, zero_grad(set_to_none=True)",
         "every parameter is trained; the optimizer is torch's foreach variant, as torch chooses on CUDA",
@@ -60,6 +71,13 @@ def hooked_training(workload: Training, capability: str | None) -> Estimate:
         warnings.append(
             "norm weights are folded away by from_pretrained, so they are not trained; to fine-tune use "
             "from_pretrained_no_processing (no_processing)"
+        )
+    if workload.autocast:
+        scaler = "; GradScaler's scalars are not counted" if workload.autocast == "float16" else ""
+        assumptions.append(
+            f"torch.autocast('cuda', dtype=torch.{workload.autocast}) around the forward with its loss only, by CUDA's "
+            "list of operators (compared on the CPU, with that list's casts done by hand); weights, gradients and "
+            f"optimizer state stay float32{scaler}"
         )
     if width < 4:
         assumptions.append(f"parameters, gradients and optimizer state are {workload.dtype}, as the model is")
@@ -82,7 +100,7 @@ def hooked_training(workload: Training, capability: str | None) -> Estimate:
         largest,
         details,
         capability,
-        precision="exact" if is_verified("transformer_lens", workload.library_version) else "close",
+        precision=_precision(workload, spec),
         verified_on=f"{verified}, torch 2.13 (CPU; no GPU measurement)",
         loading=loading(
             "transformer_lens", workload.library_version, spec, workload.dtype, no_processing=workload.no_processing
@@ -92,6 +110,13 @@ def hooked_training(workload: Training, capability: str | None) -> Estimate:
         assumptions=assumptions,
         warnings=warnings,
     )
+
+
+def _precision(workload: Training, spec: ModelSpec) -> Precision:
+    """Autocast was compared under a task of its own, with the casts of CUDA's list done by hand."""
+    if workload.autocast:
+        return weaker("close", earned("transformer_lens", "training_autocast", spec.architecture, workload.dtype))
+    return "exact" if is_verified("transformer_lens", workload.library_version) else "close"
 
 
 def refuse_uncovered(spec: ModelSpec, version: str | None, seq_len: int, what: str) -> None:

@@ -8,6 +8,7 @@ from ..memory.estimate import Component, Estimate, HookFamily, Precision
 from ..memory.huggingface import forward as transformers_forward
 from ..memory.huggingface import outputs as transformers_outputs
 from ..memory.huggingface.forward import Played
+from ..memory.huggingface.graph_pass import keeping_graph
 from ..memory.huggingface.outputs import Selection
 from ..memory.huggingface.parts import INT64
 from ..memory.loading import loading
@@ -19,14 +20,15 @@ from ..workload import DTYPE_BYTES, ActivationCache, Inference
 from .assemble import assemble, download_bytes, largest_and_peak, millions, repeatable
 
 _NOT_YET = (
-    "with_gradients", "stop_at_layer", "use_attn_result", "use_split_qkv_input", "use_hook_mlp_in", "use_attn_in",
+    "stop_at_layer", "use_attn_result", "use_split_qkv_input", "use_hook_mlp_in", "use_attn_in",
     "compatibility_mode",
 )  # fmt: skip
 
 
 def transformers_pass(workload: Inference | ActivationCache, capability: str | None) -> Estimate:
-    """What `model(input_ids)` under torch.no_grad() takes, with what `output_hidden_states`, `output_attentions` or
-    forward hooks keep. Also for nnsight, whose trace is the same pass, and whose `save()` is such a hook.
+    """What `model(input_ids)` takes, with what `output_hidden_states`, `output_attentions` or forward hooks keep: under
+    torch.no_grad(), or with the autograd graph (`with_gradients`). Also for nnsight, whose trace is the same pass, and
+    whose `save()` is such a hook.
 
     Raises:
         InputError: model, version or option that is not covered, modules that match nothing.
@@ -60,18 +62,21 @@ def transformers_pass(workload: Inference | ActivationCache, capability: str | N
             )
         weighed = workload.output_attentions and attention == "eager"
         keeps = transformers_outputs.hidden_states(spec, weighed, workload.output_hidden_states)
-    played = transformers_forward.keeping(
-        spec, workload.batch_size, workload.seq_len, width, attention, kv_cache, unfused, keeps
-    )
+    quantization = (workload.quantization if isinstance(workload, Inference) else None) or spec.quantization
+    with_graph = isinstance(workload, ActivationCache) and workload.with_gradients
+    if with_graph and quantization is not None:
+        raise InputError(f"with_gradients: not covered yet for a quantised model ({quantization})")
+    shape = spec, workload.batch_size, workload.seq_len, width, attention, kv_cache, unfused
+    if with_graph and keeps is not None:
+        played = keeping_graph(*shape, keeps)
+    else:
+        played = transformers_forward.keeping(*shape, keeps)
     tape = played.tape
     if unfused:
         assumptions.append("sdpa with grouped heads runs unfused on this card or dtype: the scores are counted")
-    assumptions.append(f"attention implementation: {attention}; model in eval mode, torch.no_grad")
+    assumptions.append(f"attention implementation: {attention}; model in eval mode")
+    _say_gradients(workload, with_graph, assumptions, warnings)
     if library == "nnsight":
-        warnings.append(
-            "an nnsight trace builds the autograd graph and keeps it with what is saved, unless it runs inside "
-            "torch.no_grad(), as is assumed here"
-        )
         assumptions.append("the trace runs locally; with remote=True it takes none of this here")
     if "dtype" not in workload.model_fields_set and spec.checkpoint_dtype not in (None, workload.dtype):
         assumptions.append(
@@ -80,7 +85,6 @@ def transformers_pass(workload: Inference | ActivationCache, capability: str | N
     if workload.seq_len > spec.n_ctx:
         fails = ": its positions end there, the run fails" if spec.positional in ("learned", "shortformer") else ""
         warnings.append(f"seq_len {workload.seq_len} is beyond transformers' context of {spec.n_ctx} tokens{fails}")
-    quantization = (workload.quantization if isinstance(workload, Inference) else None) or spec.quantization
     weight_bytes = weights.hf_params(spec) * width
     if quantization is not None:
         weight_bytes = quantized_weight_bytes(spec, quantization, width)
@@ -104,7 +108,9 @@ def transformers_pass(workload: Inference | ActivationCache, capability: str | N
         "weights": f"{millions(weights.hf_params(spec))} parameters in {quantization or workload.dtype}",
         "activation_cache": "distinct storages that outlive the pass because they were asked for",
         "logits": f"[{workload.batch_size}, {workload.seq_len}, {spec.d_vocab}]",
-        "activations": "the residual stream and what the running layer works on",
+        "activations": "kept by autograd for a backward pass"
+        if with_graph
+        else "the residual stream and what the running layer works on",
         "temporaries": "alive at the peak besides all that: intermediate results, copies of weights",
         "kv_cache": "keys and values the pass returns",
         "buffers": "rotary tables, masks and the like",
@@ -146,6 +152,32 @@ def transformers_pass(workload: Inference | ActivationCache, capability: str | N
         events=tape,
         standing=parameters.hf_tensors(spec, width) if quantization is None else (),
     )
+
+
+def _say_gradients(
+    workload: Inference | ActivationCache, with_graph: bool, assumptions: list[str], warnings: list[str]
+) -> None:
+    """Whether the graph is counted, and what keeps it."""
+    saves = "save()" if workload.library == "nnsight" else "a hook"
+    if not with_graph:
+        assumptions.append("run under torch.no_grad()")
+        if workload.library == "nnsight":
+            warnings.append(
+                "an nnsight trace builds the autograd graph and keeps it with what is saved, unless it runs inside "
+                "torch.no_grad(), as is assumed here (with_gradients counts the graph)"
+            )
+        elif isinstance(workload, ActivationCache):
+            assumptions[-1] += "; without it the autograd graph is kept (with_gradients)"
+        return
+    assumptions.append(
+        f"gradients are enabled and every weight wants one: the autograd graph is kept as long as the model's output "
+        f"or anything {saves} keeps; no backward pass is counted"
+    )
+    if isinstance(workload, ActivationCache) and workload.cache_device == "cpu":
+        warnings.append(
+            f"copies in RAM still hold the autograd graph on the device: detach() what {saves} keeps, or run under "
+            "torch.no_grad()"
+        )
 
 
 def _hooks(selection: Selection | None, played: Played) -> tuple[list[HookFamily], int]:

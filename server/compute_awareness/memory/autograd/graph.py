@@ -290,6 +290,13 @@ class Graph:
         finally:
             self._frame = None
 
+    def before(self, inputs: Sequence[Var | None], saved: Sequence[Var]) -> None:
+        """To be called before an operation that saves inputs only allocates its output: autograd saves inputs before
+        the kernel runs, so where they are the last that a recomputation waits for, the output is never made."""
+        slots = self._filling
+        if slots is not None and len(slots) <= len(saved) and any(v is not None and v.needs_grad for v in inputs):
+            self._refill(saved)
+
     def _refill(self, saved: Sequence[Var]) -> None:
         slots = self._filling
         assert slots is not None

@@ -78,16 +78,17 @@ def mul(a: Var, b: Var | float) -> Var:
     """a * b. Saves each operand that the other's gradient needs; a number: nothing."""
     if not isinstance(b, Var):
         return neg(a)
+    saved = [v for v, other in ((b, a), (a, b)) if other.needs_grad]
+    a.graph.before([a, b], saved)
     out = _binary(a, b)
 
     def backward(node: Node, grads: Grads) -> Grads:
         g = grads[0]
         assert g is not None
-        saved = iter(node.saved)
-        first = _binary(g, next(saved)) if node.needs[0] else None
-        return [first, _binary(g, next(saved)) if node.needs[1] else None]
+        # MulBackward0 of the generated Functions.cpp computes the gradient of `other` before that of `self`
+        second = _binary(g, node.saved[-1]) if node.needs[1] else None
+        return [_binary(g, node.saved[0]) if node.needs[0] else None, second]
 
-    saved = [v for v, other in ((b, a), (a, b)) if other.needs_grad]
     a.graph.record([a, b], [out], backward, saved)
     return out
 
@@ -101,16 +102,14 @@ def div(a: Var, b: Var | float) -> Var:
     def backward(node: Node, grads: Grads) -> Grads:
         g, other = grads[0], node.saved[0]
         assert g is not None
-        first = _binary(g, other) if node.needs[0] else None
-        if not node.needs[1]:
-            return [first, None]
-        # -grad * ((self / other) / other)
-        negative = _like(g)
-        once = _binary(node.saved[1], other)
-        twice = _like(once)
-        second = _binary(negative, twice)
-        del negative, once, twice
-        return [first, second]
+        second = None
+        if node.needs[1]:  # -grad * ((self / other) / other), before the gradient of `self`, as DivBackward0 does
+            negative = _like(g)
+            once = _binary(node.saved[1], other)
+            twice = _like(once)
+            second = _binary(negative, twice)
+            del negative, once, twice
+        return [_binary(g, other) if node.needs[0] else None, second]
 
     a.graph.record([a, b], [out], backward, [b, a] if b.needs_grad else [b])
     return out
@@ -256,6 +255,12 @@ def lowered(x: Var) -> Var:
     return known
 
 
+def all_lowered(*arguments: Var) -> list[Var]:
+    """The arguments of an operator, cast from the last to the first, as the compiler evaluates them (`WrapFunction_` of
+    autocast_mode.h); backward goes through the casts the other way round."""
+    return [lowered(x) for x in reversed(arguments)][::-1]
+
+
 def raised(x: Var) -> Var:
     """What CUDA's autocast hands to an operator of its float32 list."""
     autocast = x.graph.autocast
@@ -356,6 +361,8 @@ def _gradient_of_mat2(mat1: Var, grad: Var, shape: Shape, transposed: bool) -> V
 
 def mm(a: Var, b: Var, bias: Var | None = None) -> Var:
     """a.mm(b), or addmm with a bias: saves each operand that the other's gradient needs."""
+    saved = [v for v, other in ((b, a), (a, b)) if other.needs_grad]
+    a.graph.before([a, b, bias], saved)
     out = _product(a, b)
     transposed, shape = _column_major(b.stride, b.shape), b.shape
 
@@ -368,14 +375,15 @@ def mm(a: Var, b: Var, bias: Var | None = None) -> Var:
         # bias: summed over the rows when the engine fits it to the bias's shape
         return [first, second, g if node.needs[2] else None]
 
-    saved = [v for v, other in ((b, a), (a, b)) if other.needs_grad]
     a.graph.record([a, b, bias], [out], backward, saved)
     return out
 
 
 def linear(x: Var, weight: Var, bias: Var | None = None) -> Var:
     """F.linear, weight [out, in]. x is flattened to rows, which copies where its layout forbids a view."""
-    x, weight, bias = lowered(x), lowered(weight), lowered(bias) if bias is not None else None
+    if bias is not None:
+        bias = lowered(bias)
+    x, weight = all_lowered(x, weight)
     rows = reshape(x, -1, x.shape[-1])
     out = mm(rows, transpose(weight, 0, 1), bias)
     return view(out, *x.shape[:-1], weight.shape[0])
@@ -383,13 +391,14 @@ def linear(x: Var, weight: Var, bias: Var | None = None) -> Var:
 
 def conv1d(x: Var, weight: Var, bias: Var) -> Var:
     """transformers' Conv1D (GPT-2): weight [in, out]."""
-    out = mm(lowered(view(x, -1, x.shape[-1])), lowered(weight), lowered(bias))
+    bias, rows, weight = all_lowered(bias, view(x, -1, x.shape[-1]), weight)  # the arguments of addmm
+    out = mm(rows, weight, bias)
     return view(out, *x.shape[:-1], weight.shape[1])
 
 
 def bmm(a: Var, b: Var) -> Var:
     """a.bmm(b), [n, i, k] and [n, k, j]: saves each operand that the other's gradient needs."""
-    a, b = lowered(a), lowered(b)
+    a, b = all_lowered(a, b)
     out = _product(a, b)
 
     def backward(node: Node, grads: Grads) -> Grads:
@@ -407,7 +416,7 @@ def bmm(a: Var, b: Var) -> Var:
 
 def baddbmm(a: Var, b: Var) -> Var:
     """bias.baddbmm(a, b, alpha=number), bias without gradient: each gradient is a product, then scaled in a new one."""
-    a, b = lowered(a), lowered(b)
+    a, b = all_lowered(a, b)
     out = _product(a, b)
 
     def backward(node: Node, grads: Grads) -> Grads:
@@ -445,7 +454,7 @@ def matmul(a: Var, b: Var) -> Var:
 
     The copies, if any, are what is saved.
     """
-    a, b = lowered(a), lowered(b)
+    a, b = all_lowered(a, b)
     lead = _broadcast(a.shape[:-2], b.shape[:-2])
     left = reshape(expand(a, *lead, *a.shape[-2:]), -1, *a.shape[-2:])
     right = reshape(expand(b, *lead, *b.shape[-2:]), -1, *b.shape[-2:])
@@ -498,7 +507,7 @@ def flash_attention(q: Var, k: Var, v: Var, mask: Var | None = None) -> Var:
     Saves q, k, v, the output and float32 logarithms of the sums [b, heads, s]; gradients are three new tensors.
     """
     graph = q.graph
-    q, k, v = lowered(q), lowered(k), lowered(v)
+    q, k, v = all_lowered(q, k, v)
     b, heads, s, _ = q.shape
     out = graph.new(q.shape, q.width, like_stride(q.shape, q.stride))
     sums = graph.new((b, heads, s), FLOAT32)
@@ -523,7 +532,7 @@ def math_attention(q: Var, k: Var, v: Var, causal: bool = True) -> Var:
     All in float32. Grouped heads are repeated; queries and keys are each scaled by the root of the factor; a causal
     mask [s, s] is made, and added in place.
     """
-    q, k, v = lowered(q), lowered(k), lowered(v)
+    q, k, v = all_lowered(q, k, v)
     graph, width = q.graph, q.width
     times = q.shape[1] // k.shape[1]
     q, k, v = cast(q, FLOAT32), cast(k, FLOAT32), cast(v, FLOAT32)

@@ -7,7 +7,7 @@ of their own: a tensor that autograd saved is allocated on the one and let go on
 
 from __future__ import annotations
 
-from ..autograd.graph import Grads, Graph, Node, Shape, Storage, Var
+from ..autograd.graph import Autocast, Grads, Graph, Node, Shape, Storage, Var
 from ..tape import Tape, Tensor
 from .run import Run
 
@@ -57,6 +57,10 @@ class Section:
         self.backward_too = backward_too
         self._tape = _Current()
         self.graph = Graph(self._tape, cpu)
+        if run.autocast:
+            self.graph.autocast = Autocast(cuda=True)
+        self.copies = 0
+        """Bytes of weights that autocast copied for this section, no node saved, and that go when it ends."""
         self.forward: Tape = self._tape.at
         self.backward: Tape = Tape()
         self.cache: dict[str, Var] = {}
@@ -124,7 +128,10 @@ class Section:
         return [x]
 
     def turn(self) -> None:
-        """The forward half is over."""
+        """The forward half is over; autocast itself lasts until the loss (see `copies`)."""
+        if self.graph.autocast is not None:
+            self.copies = self.graph.autocast.unsaved
+            self.graph.autocast = None
         self._tape.at = self.backward
 
     def go_back(self, out: Var, gradient: Var | None) -> Var | None:

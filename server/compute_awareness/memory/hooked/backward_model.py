@@ -9,6 +9,7 @@ from __future__ import annotations
 from ..autograd.graph import Var
 from ..autograd.ops import (
     add,
+    all_lowered,
     bmm,
     cast,
     div,
@@ -21,6 +22,7 @@ from ..autograd.ops import (
     mul,
     neg,
     power,
+    raised,
     relu,
     saves_output,
     silu,
@@ -51,7 +53,8 @@ FLOAT = 4
 def norm(p: Section, name: str, x: Var, *, pre: bool, rms: bool) -> Var:
     """LayerNorm, LayerNormPre, RMSNorm, RMSNormPre: float32 inside."""
     length = x.shape[-1]
-    x = cast(x, FLOAT)
+    if p.run.width != FLOAT:  # cfg.dtype is asked, not x, which is 16 bit in autocast
+        x = cast(x, FLOAT)
     if not rms:
         x = sub(x, mean(x))
     scale = p.hook(f"{name}.hook_scale", sqrt(add(mean(power(x)), 1e-5)))
@@ -115,7 +118,9 @@ def mlp(p: Section, x: Var) -> Var:
 
 def _addmm(p: Section, x: Var, inner: int, outer: int) -> Var:
     """batch_addmm"""
-    out = mm(view(x, -1, inner), p.parameter(inner, outer), p.parameter(outer))
+    weight, bias = p.parameter(inner, outer), p.parameter(outer)
+    bias, rows, weight = all_lowered(bias, view(x, -1, inner), weight)
+    out = mm(rows, weight, bias)
     return view(out, *x.shape[:-1], outer)
 
 
@@ -334,7 +339,7 @@ def logit_of_answer(p: Section, owned: list[Var]) -> Var:
 
 def _cross_entropy(logits: Var) -> Var:
     """lm_cross_entropy_loss, in the dtype of the logits."""
-    log_probs = saves_output(logits)
+    log_probs = saves_output(raised(logits))
     predicted_log_probs = _select(gather_next(narrow(log_probs, 1, logits.shape[1] - 1)))
     return div(neg(total(predicted_log_probs)), 1.0)
 

@@ -33,6 +33,8 @@ class Run:
     use_split_qkv_input: bool = False
     use_hook_mlp_in: bool = False
     use_attn_in: bool = False
+    autocast: bool = False
+    """torch.autocast to 16 bit around forward and loss, by CUDA's list of operators (read where `gradients` is)."""
     release: Release = NEWEST
     """What an older TransformerLens does otherwise."""
 

@@ -44,8 +44,11 @@ def step(run: Run, name: optimizer.Optimizer, batches: int = 1, cpu: bool = Fals
         sections = through_the_model(
             run, next_token_loss, lambda _, first=batch == 0: Section(run, accumulated=not first, cpu=cpu)
         )
+        copies = []
         for section, _ in sections:
             tape.append(section.forward)
+            copies.append(tape.new(section.copies, "weight_copies"))
+        tape.drop(*copies)
         for half in back_through_the_model(sections):
             tape.append(half)
     trained = [(leaf.elements, leaf.width) for section, _ in sections for leaf in section.leaves.values()]

@@ -50,6 +50,8 @@ class Played:
 
     tape: Tape
     sizes: dict[str, int] = field(default_factory=dict)
+    held: Sequence[object] = ()
+    """What keeps the graph of a pass with gradients on the tape: tensors are let go with the last name for them."""
 
 
 def supports_sdpa(architecture: str) -> bool:
@@ -100,6 +102,14 @@ def forward(
     return keeping(spec, batch_size, seq_len, width, attention, kv_cache, math_kernel, None).tape
 
 
+def refuse_uncovered(spec: ModelSpec, attention: Attention) -> None:
+    """InputError for an architecture that is not covered, and for sdpa where it has none."""
+    if spec.architecture not in SDPA | EAGER_ONLY:
+        raise InputError(f"{spec.name}: {spec.architecture} is not a model of transformers that is covered")
+    if attention == "sdpa" and not supports_sdpa(spec.architecture):
+        raise InputError(f"{spec.name}: {spec.architecture} has no sdpa in transformers 5.23; use attention 'eager'")
+
+
 def keeping(
     spec: ModelSpec,
     batch_size: int,
@@ -115,10 +125,7 @@ def keeping(
     Raises:
         InputError, ValueError: as `forward` does.
     """
-    if spec.architecture not in SDPA | EAGER_ONLY:
-        raise InputError(f"{spec.name}: {spec.architecture} is not a model of transformers that is covered")
-    if attention == "sdpa" and not supports_sdpa(spec.architecture):
-        raise InputError(f"{spec.name}: {spec.architecture} has no sdpa in transformers 5.23; use attention 'eager'")
+    refuse_uncovered(spec, attention)
     keeps = keeps or Keeps([frozenset()] * spec.n_layers)
     sizes: dict[str, int] = {}
     p = Pass(

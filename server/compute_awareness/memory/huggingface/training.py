@@ -145,7 +145,12 @@ def _played_layers(model: Model) -> list[int]:
 
 def _loss(model: Model, played: Played, ids: Var, labels: Var, step: Step, first: bool) -> Var:
     """`model(input_ids, labels=labels).loss`."""
-    hidden_states = _hidden(model, played, ids, step.gradient_checkpointing, first)
+    hidden_states = hidden(model, played, ids, step.gradient_checkpointing, first)
+    return _causal_loss(model, logits_of(model, played, hidden_states), labels)
+
+
+def logits_of(model: Model, played: Played, hidden_states: Var) -> Var:
+    """The head, with Gemma's softcap."""
     spec = model.spec
     head = (
         played.ends.get("embed", spec.d_vocab, spec.d_model)
@@ -153,12 +158,12 @@ def _loss(model: Model, played: Played, ids: Var, labels: Var, step: Step, first
         else played.ends.get("lm_head", spec.d_vocab, spec.d_model)
     )
     bias = played.ends.get("lm_head.bias", spec.d_vocab) if spec.lm_head_bias else None
-    logits = ops.linear(hidden_states, head, bias).book("logits")
+    logits = played.ends.gives("lm_head", ops.linear(hidden_states, head, bias).book("logits"))
     if spec.logit_softcap:
         logits = ops.neg(logits)
         logits = ops.tanh(logits)
         logits = ops.neg(logits).book("logits")
-    return _causal_loss(model, logits, labels)
+    return logits
 
 
 def _causal_loss(model: Model, logits: Var, labels: Var) -> Var:
@@ -172,29 +177,35 @@ def _causal_loss(model: Model, logits: Var, labels: Var) -> Var:
     return loss
 
 
-def _hidden(model: Model, played: Played, ids: Var, checkpointing: bool, first: bool) -> Var:
-    """The base model's forward: the last hidden state."""
+def hidden(model: Model, played: Played, ids: Var, checkpointing: bool = False, first: bool = True) -> Var:
+    """The base model's forward: the last hidden state. `first`: the weights have no gradients yet."""
     spec, graph, ends = model.spec, model.graph, played.ends
     inputs_embeds = ops.embedding(ids, ends.get("embed", spec.d_vocab, spec.d_model))
-    if model.lora is not None and checkpointing:
-        inputs_embeds.needs_grad = True  # enable_input_require_grads, which peft calls: a leaf, with a gradient
     if spec.architecture in GEMMA:
         inputs_embeds = ops.neg(inputs_embeds)
-    positions = [graph.new((1, model.s), INT64)]
+    if model.lora is not None and checkpointing:
+        inputs_embeds.needs_grad = True  # enable_input_require_grads, which peft calls: a leaf, with a gradient
+    ends.gives("embed", inputs_embeds)
+    positions = [] if spec.architecture == "BloomForCausalLM" else [graph.new((1, model.s), INT64)]
     hidden_states = inputs_embeds
     if spec.architecture in ("GPT2LMHeadModel", "GPTNeoForCausalLM"):
         position_embeds = ops.embedding(positions[0], ends.get("positions", spec.n_ctx, spec.d_model))
+        ends.gives("positions", position_embeds)
         hidden_states = ops.add(inputs_embeds, position_embeds)
     elif spec.architecture == "OPTForCausalLM":
         positions = [graph.new((model.b, model.s), FLOAT32), model.indices()]
         rows = spec.n_ctx + spec.positions_offset
         position_embeds = ops.embedding(model.indices(), ends.get("positions", rows, spec.d_model))
+        ends.gives("positions", position_embeds)
         hidden_states = ops.add(inputs_embeds, position_embeds)
     elif spec.architecture == "BloomForCausalLM":
         hidden_states = ends.layer_norm(inputs_embeds, "word_embeddings_layernorm")
     contexts = _contexts(model)
+    for context in contexts.values():
+        context.positions = positions[-1] if positions else None
     if spec.architecture == "GPT2LMHeadModel":
         hidden_states = ops.dropout(hidden_states, model.dropout)
+    ends.gives("input", hidden_states)
     saved: dict[tuple[bool, bool], tuple[int, int, int]] = {}
     following = gradients = 0
     for i, weights in played.layers.items():
@@ -210,9 +221,9 @@ def _hidden(model: Model, played: Played, ids: Var, checkpointing: bool, first: 
         now = _kept(graph)
         saved[_kind(model, i)] = (now[0] - before[0], now[1] - before[1], now[2] - before[2])
         gradients, following = weights.gradient_bytes, i + 1
-    if spec.architecture == "OPTForCausalLM" and spec.norm_placement != "pre":
-        return hidden_states
-    return ends.norm(hidden_states, "norm")
+    if spec.architecture != "OPTForCausalLM" or spec.norm_placement == "pre":
+        hidden_states = ends.norm(hidden_states, "norm")
+    return ends.gives("norm", hidden_states)
 
 
 def _kept(graph: Graph) -> tuple[int, int, int]:
@@ -241,8 +252,9 @@ def _call(model: Model, weights: Weights, x: Var, context: Context, checkpointin
 def _contexts(model: Model) -> dict[bool, Context]:
     """Masks and rotary tables, for layers without and with a window."""
     spec, graph = model.spec, model.graph
-    alibi = None
+    alibi = slopes = None
     if spec.positional == "alibi":
+        slopes = graph.new((spec.n_heads,), FLOAT32)
         alibi = graph.new((model.b * spec.n_heads, 1, model.s), model.width)
     table: tuple[Var, Var] | tuple[None, None] = (None, None)
     out: dict[bool, Context] = {}
@@ -253,7 +265,7 @@ def _contexts(model: Model) -> dict[bool, Context]:
             mask = graph.new((model.b, 1, model.s, model.s), model.width)
         elif window and spec.window is not None and model.s >= spec.window:
             mask = graph.new((1, 1, model.s, model.s), BOOL)
-        out[window] = Context(mask, alibi=alibi)
+        out[window] = Context(mask, alibi=alibi, slopes=slopes)
     if spec.positional == "rotary" and spec.architecture != "GPTJForCausalLM":
         width = FLOAT32 if spec.architecture in _FLOAT32_ROTARY else model.width
         shape = (1, model.s, spec.rotary_dim or spec.d_head)

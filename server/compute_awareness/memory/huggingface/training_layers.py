@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..autograd import ops, views
 from ..autograd.graph import BOOL, FLOAT32, INT64, Grads, Node, Var
-from .training_parts import Model, Weights, activation, attend, heads, rotated
+from .training_parts import Model, Weights, attend, heads, rotated
 
 
 @dataclass
@@ -21,10 +21,18 @@ class Context:
     cos: Var | None = None
     sin: Var | None = None
     alibi: Var | None = None
+    slopes: Var | None = None
+    positions: Var | None = None
+    """Not used, but held by a checkpointed call until the layer is recomputed."""
 
 
 def layer(model: Model, w: Weights, x: Var, context: Context) -> tuple[Var, Var | None]:
     """One decoder layer of the model's family: [b, s, d_model] to the same, and the weights if it returns them."""
+    out, weights = _layer(model, w, x, context)
+    return w.gives("layer", out), weights
+
+
+def _layer(model: Model, w: Weights, x: Var, context: Context) -> tuple[Var, Var | None]:
     match model.spec.architecture:
         case "GPT2LMHeadModel":
             return _gpt2(model, w, x, context), None
@@ -59,17 +67,18 @@ def _gpt2_attention(model: Model, w: Weights, hidden_states: Var, context: Conte
     query, key, value = views.split(w.conv1d(hidden_states, "c_attn", 3 * spec.d_model), (spec.d_model,) * 3)
     key, value = heads(key, spec.d_head), heads(value, spec.d_head)
     query = heads(query, spec.d_head)
+    key, value = model.cached(key, value)
     out, weights = attend(model, query, key, value, context.mask, upcast=False)
     out = _merged(out)
     out = w.conv1d(out, "attn.c_proj", spec.d_model)
-    return ops.dropout(out, model.dropout), weights
+    return w.gives("attn", ops.dropout(out, model.dropout)), weights
 
 
 def _gpt2_mlp(model: Model, w: Weights, x: Var) -> Var:
     hidden = w.conv1d(x, "c_fc", model.spec.d_mlp)
-    hidden = activation(hidden, model.spec.act_fn)
+    hidden = w.activation(hidden)
     hidden = w.conv1d(hidden, "mlp.c_proj", model.spec.d_model)
-    return ops.dropout(hidden, model.dropout)
+    return w.gives("mlp", ops.dropout(hidden, model.dropout))
 
 
 def _gpt2(model: Model, w: Weights, x: Var, context: Context) -> Var:
@@ -105,17 +114,18 @@ def _neox_attention(model: Model, w: Weights, x: Var, context: Context) -> tuple
     qkv = heads(w.linear(x, "query_key_value", 3 * spec.d_model, spec.qkv_bias), 3 * spec.d_head)
     query, key, value = views.split(qkv, (spec.d_head,) * 3)
     query, key = both_partly_rotated(query, key, context)
+    key, value = model.cached(key, value)
     out, weights = attend(model, query, key, value, context.mask)
     out = _merged(out)
     out = w.linear(out, "dense", spec.d_model, spec.attn_out_bias)
-    return out, weights
+    return w.gives("attn", out), weights
 
 
 def _neox_mlp(model: Model, w: Weights, x: Var) -> Var:
     spec = model.spec
     hidden = w.linear(x, "dense_h_to_4h", spec.d_mlp, True)
-    hidden = activation(hidden, spec.act_fn)
-    return w.linear(hidden, "dense_4h_to_h", spec.d_model, True)
+    hidden = w.activation(hidden)
+    return w.gives("mlp", w.linear(hidden, "dense_4h_to_h", spec.d_model, True))
 
 
 def _neox(model: Model, w: Weights, x: Var, context: Context) -> Var:
@@ -156,10 +166,11 @@ def _llama_attention(model: Model, w: Weights, x: Var, context: Context) -> tupl
         query = w.norm(query, "q_norm")
         key = w.norm(key, "k_norm")
     query, key = _both_rotated(query, key, context)
+    key, value = model.cached(key, value)
     out, weights = attend(model, query, key, value, context.mask, softcap=spec.attn_softcap)
     out = _merged(out)
     out = w.linear(out, "o_proj", spec.d_model, spec.attn_out_bias)
-    return out, weights
+    return w.gives("attn", out), weights
 
 
 def _both_rotated(q: Var, k: Var, context: Context) -> tuple[Var, Var]:
@@ -172,13 +183,14 @@ def _both_rotated(q: Var, k: Var, context: Context) -> tuple[Var, Var]:
 
 def _llama_mlp(model: Model, w: Weights, x: Var) -> Var:
     spec = model.spec
-    return w.linear(
+    out = w.linear(
         ops.mul(
-            activation(w.linear(x, "gate_proj", spec.d_mlp, spec.mlp_bias), spec.act_fn),
+            w.activation(w.linear(x, "gate_proj", spec.d_mlp, spec.mlp_bias)),
             w.linear(x, "up_proj", spec.d_mlp, spec.mlp_bias),
         ),
         "down_proj", spec.d_model, spec.mlp_bias,
     )  # fmt: skip
+    return w.gives("mlp", out)
 
 
 def _llama(model: Model, w: Weights, x: Var, context: Context) -> Var:
@@ -192,7 +204,8 @@ def _llama(model: Model, w: Weights, x: Var, context: Context) -> Var:
     hidden_states = ops.add(residual, hidden_states)
     residual = hidden_states
     if placement != "post":
-        hidden_states = w.norm(hidden_states, "pre_feedforward_layernorm")
+        both = placement != "pre"
+        hidden_states = w.norm(hidden_states, "pre_feedforward_layernorm" if both else "post_attention_layernorm")
     hidden_states = _llama_mlp(model, w, hidden_states)
     if placement != "pre":
         hidden_states = w.norm(hidden_states, "post_feedforward_layernorm")
@@ -214,17 +227,18 @@ def _phi_attention(model: Model, w: Weights, x: Var, context: Context) -> tuple[
     query_rot, key_rot = _both_rotated(query_rot, key_rot, context)
     query = views.cat([query_rot, query_pass])
     key = views.cat([key_rot, key_pass])
+    key, value = model.cached(key, value)
     out, weights = attend(model, query, key, value, context.mask)
     out = _merged(out)
     out = w.linear(out, "dense", spec.d_model, spec.attn_out_bias)
-    return out, weights
+    return w.gives("attn", out), weights
 
 
 def _plain_mlp(model: Model, w: Weights, x: Var, up: str, down: str) -> Var:
     spec = model.spec
     hidden = w.linear(x, up, spec.d_mlp, spec.mlp_bias)
-    hidden = activation(hidden, spec.act_fn)
-    return w.linear(hidden, down, spec.d_model, spec.mlp_bias)
+    hidden = w.activation(hidden)
+    return w.gives("mlp", w.linear(hidden, down, spec.d_model, spec.mlp_bias))
 
 
 def _phi(model: Model, w: Weights, x: Var, context: Context) -> Var:
@@ -243,10 +257,11 @@ def _phi3_attention(model: Model, w: Weights, x: Var, context: Context) -> tuple
     value = views.narrow(qkv, -1, spec.kv_width)
     query, key, value = heads(query, spec.d_head), heads(key, spec.d_head), heads(value, spec.d_head)
     query, key = _phi3_rotated(query, key, context)
+    key, value = model.cached(key, value)
     out, weights = attend(model, query, key, value, context.mask)
     out = _merged(out)
     out = w.linear(out, "o_proj", spec.d_model)
-    return out, weights
+    return w.gives("attn", out), weights
 
 
 def _phi3_rotated(q: Var, k: Var, context: Context) -> tuple[Var, Var]:
@@ -264,8 +279,8 @@ def _phi3_mlp(model: Model, w: Weights, x: Var) -> Var:
     spec = model.spec
     up_states = w.linear(x, "gate_up_proj", 2 * spec.d_mlp)
     gate, up_states = views.split(up_states, (spec.d_mlp, spec.d_mlp))
-    up_states = ops.mul(up_states, activation(gate, spec.act_fn))
-    return w.linear(up_states, "down_proj", spec.d_model)
+    up_states = ops.mul(up_states, w.activation(gate))
+    return w.gives("mlp", w.linear(up_states, "down_proj", spec.d_model))
 
 
 def _phi3(model: Model, w: Weights, x: Var, context: Context) -> Var:
@@ -288,10 +303,11 @@ def _opt_attention(model: Model, w: Weights, x: Var, context: Context) -> tuple[
     key = w.linear(x, "k_proj", spec.kv_width, spec.qkv_bias)
     value = w.linear(x, "v_proj", spec.kv_width, spec.qkv_bias)
     key, value = heads(key, spec.d_head), heads(value, spec.d_head)
+    key, value = model.cached(key, value)
     out, weights = attend(model, query, key, value, context.mask)
     out = _merged(out)
     out = w.linear(out, "out_proj", spec.d_model, spec.attn_out_bias)
-    return out, weights
+    return w.gives("attn", out), weights
 
 
 def _opt(model: Model, w: Weights, x: Var, context: Context) -> Var:
@@ -311,7 +327,7 @@ def _opt(model: Model, w: Weights, x: Var, context: Context) -> Var:
     if pre:
         hidden_states = w.layer_norm(hidden_states, "final_layer_norm")
     hidden_states = w.linear(hidden_states, "fc1", spec.d_mlp, spec.mlp_bias)
-    hidden_states = activation(hidden_states, spec.act_fn)
+    hidden_states = w.activation(hidden_states)
     hidden_states = w.linear(hidden_states, "fc2", spec.d_model, spec.mlp_bias)
     hidden_states = ops.dropout(hidden_states, model.dropout)
     hidden_states = views.view(ops.add(residual, hidden_states), *shape)
@@ -335,6 +351,7 @@ def _gpt_neo_attention(model: Model, w: Weights, x: Var, context: Context) -> tu
     key = w.linear(x, "k_proj", spec.d_model)
     value = w.linear(x, "v_proj", spec.d_model)
     query, key, value = heads(query, spec.d_head), heads(key, spec.d_head), heads(value, spec.d_head)
+    key, value = model.cached(key, value)
 
     def attn(query: Var, key: Var) -> tuple[Var, Var]:
         query, key = ops.cast(query, FLOAT32), ops.cast(key, FLOAT32)
@@ -351,7 +368,7 @@ def _gpt_neo_attention(model: Model, w: Weights, x: Var, context: Context) -> tu
     out = _merge_heads(out)
     out = w.linear(out, "out_proj", spec.d_model, True)
     out = ops.dropout(out, model.dropout)
-    return out, weights
+    return w.gives("attn", out), weights
 
 
 def _gpt_neo(model: Model, w: Weights, x: Var, context: Context) -> tuple[Var, Var]:
@@ -393,6 +410,7 @@ def _gptj_attention(model: Model, w: Weights, x: Var, context: Context) -> tuple
     key = views.cat([k_rot, k_pass])
     query = views.cat([q_rot, q_pass])
     key, query = views.permute(key, 0, 2, 1, 3), views.permute(query, 0, 2, 1, 3)
+    key, value = model.cached(key, value)
 
     def attn(query: Var, key: Var) -> tuple[Var, Var]:
         query, key = ops.cast(query, FLOAT32), ops.cast(key, FLOAT32)
@@ -410,7 +428,7 @@ def _gptj_attention(model: Model, w: Weights, x: Var, context: Context) -> tuple
     out = w.linear(out, "out_proj", spec.d_model)
     out = ops.dropout(out, model.dropout)
     del embed_positions, repeated_ids, sincos
-    return out, weights
+    return w.gives("attn", out), weights
 
 
 def _gptj(model: Model, w: Weights, x: Var, context: Context) -> tuple[Var, Var]:
@@ -434,6 +452,7 @@ def _bloom_attention(model: Model, w: Weights, x: Var, residual: Var, context: C
         return tuple(views.transpose(views.select(fused, 3), 1, 2) for _ in range(3))
 
     query, key, value = reshaped(fused)
+    key, value = model.cached(key, value)
     query = views.reshape(query, b * n, -1, d)
     key = views.transpose(views.reshape(key, b * n, -1, d), 1, 2)
     value = views.reshape(value, b * n, -1, d)
@@ -448,7 +467,7 @@ def _bloom_attention(model: Model, w: Weights, x: Var, residual: Var, context: C
     mixed = views.reshape(views.permute(views.view(mixed, b, n, s, d), 0, 2, 1, 3), b, s, n * d)
     out = w.linear(mixed, "dense", spec.d_model, True)
     out = ops.add(residual, ops.dropout(out, model.dropout))
-    return out, probs
+    return w.gives("attn", out), probs
 
 
 def _bloom_gelu(x: Var) -> Var:
@@ -477,9 +496,9 @@ def _bloom_gelu(x: Var) -> Var:
 
 
 def _bloom_mlp(model: Model, w: Weights, x: Var, residual: Var) -> Var:
-    hidden = _bloom_gelu(w.linear(x, "dense_h_to_4h", model.spec.d_mlp, True))
+    hidden = w.gives("act", _bloom_gelu(w.linear(x, "dense_h_to_4h", model.spec.d_mlp, True)))
     out = w.linear(hidden, "dense_4h_to_h", model.spec.d_model, True)
-    return ops.add(residual, ops.dropout(out, model.dropout))
+    return w.gives("mlp", ops.add(residual, ops.dropout(out, model.dropout)))
 
 
 def _bloom(model: Model, w: Weights, x: Var, context: Context) -> tuple[Var, Var]:

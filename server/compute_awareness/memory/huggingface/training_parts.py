@@ -5,8 +5,9 @@ Transcribed from `models/*/modeling_*.py`, `activations.py`, `integrations/sdpa_
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from ...models.spec import ModelSpec
 from ..autograd import ops, views
@@ -32,6 +33,16 @@ class Lora:
 
 
 @dataclass
+class Kept:
+    """What outlives a pass: the tensors, and bytes of each module output that hooks keep, by its role."""
+
+    on_host: bool = False
+    """The outputs are copied to host memory, and nothing is held here."""
+    tensors: list[Var] = field(default_factory=list)
+    sizes: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
 class Model:
     """What is trained: the model's numbers, the input's shape, and the graph it is played on."""
 
@@ -47,6 +58,9 @@ class Model:
     lora: Lora | None = None
     math_kernel: bool = False
     """sdpa: grouped heads without a mask run in torch's unfused kernel."""
+    kv_cache: bool = False
+    kept: Kept | None = None
+    """What outlives the pass."""
 
     @property
     def trainable(self) -> bool:
@@ -57,12 +71,28 @@ class Model:
         """int64 [b, s], counted on the tape."""
         return self.graph.new((self.b, self.s), INT64, None, "activations")
 
+    def cached(self, key: Var, value: Var) -> tuple[Var, Var]:
+        """DynamicCache.update of an empty cache: contiguous copies by torch.cat, which the cache holds; without a
+        cache the tensors themselves. A sliding layer keeps a view, so all of the first pass."""
+        if not self.kv_cache or self.kept is None:
+            return key, value
+        key, value = views.cat([key], -2).book("kv_cache"), views.cat([value], -2).book("kv_cache")
+        self.kept.tensors += [key.alias(), value.alias()]
+        return key, value
+
 
 class Weights:
-    """The weights of one layer (or of the ends), made when first asked for."""
+    """The weights of one layer (or of the ends), made when first asked for.
 
-    def __init__(self, model: Model) -> None:
+    `roles` are the outputs that hooks keep here (`outputs.Layout`), `modules` the role by path inside the layer: a
+    module is found by the end of its path, which is what its weights are named after.
+    """
+
+    def __init__(
+        self, model: Model, roles: frozenset[str] = frozenset(), modules: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self.model = model
+        self.roles, self.modules = roles, modules
         self.named: dict[str, Var] = {}
         self.linears: list[str] = []
         """Names of the linear layers, as they were asked for."""
@@ -74,6 +104,27 @@ class Weights:
             train = model.trainable if trainable is None else trainable
             known = self.named[name] = model.graph.parameter(shape, width or model.width, train)
         return known
+
+    def gives(self, role: str, x: Var) -> Var:
+        """`x` is what the module `role` returns, and a hook may keep it, graph and all."""
+        kept = self.model.kept
+        if kept is not None and role in self.roles:
+            kept.sizes[role] = x.elements * x.width
+            if not kept.on_host:
+                kept.tensors.append(x.alias().book("activation_cache"))
+        return x
+
+    def _returns(self, name: str, x: Var) -> Var:
+        """`x` is what the module that the weights `name` belong to returns."""
+        if self.roles:
+            for path, role in self.modules.items():
+                if path == name or path.endswith(f".{name}"):
+                    return self.gives(role, x)
+        return x
+
+    def activation(self, x: Var) -> Var:
+        """The model's activation function."""
+        return self.gives("act", activation(x, self.model.spec.act_fn))
 
     @property
     def gradient_bytes(self) -> int:
@@ -91,7 +142,7 @@ class Weights:
         width = y.width
         for added in self._adapter(x, name, inside, out):
             y = ops.add(y, added)
-        return ops.cast(y, width)
+        return self._returns(name, ops.cast(y, width))
 
     def conv1d(self, x: Var, name: str, out: int) -> Var:
         """GPT-2's Conv1D, with peft's adapter where the name is a target."""
@@ -100,7 +151,7 @@ class Weights:
         width = y.width
         for added in self._adapter(x, name, inside, out):
             y = ops.add(y, added)
-        return ops.cast(y, width)
+        return self._returns(name, ops.cast(y, width))
 
     def _adapter(self, x: Var, name: str, inside: int, out: int) -> Iterator[Var]:
         """`lora_B(lora_A(x)) * scaling` of peft 0.21 (tuners/lora/layer.py), in float32 whatever the model's dtype."""
@@ -115,11 +166,17 @@ class Weights:
 
     def layer_norm(self, x: Var, name: str) -> Var:
         """nn.LayerNorm with weight and bias."""
+        return self._returns(name, self._layer_norm(x, name))
+
+    def _layer_norm(self, x: Var, name: str) -> Var:
         length = x.shape[-1]
         return ops.layer_norm(x, self.get(name, length), self.get(f"{name}.bias", length))
 
     def norm(self, x: Var, name: str) -> Var:
         """The norm of the model's family."""
+        return self._returns(name, self._norm(x, name))
+
+    def _norm(self, x: Var, name: str) -> Var:
         architecture = self.model.spec.architecture
         if architecture in LLAMA_RMS:
             return self._llama_rms(x, name)
@@ -129,7 +186,7 @@ class Weights:
             return self._olmo_rms(x, name)
         if architecture == "OlmoForCausalLM":
             return ops.cast(ops.layer_norm(ops.cast(x, FLOAT32), None, None), x.width)
-        return self.layer_norm(x, name)
+        return self._layer_norm(x, name)
 
     def _llama_rms(self, x: Var, name: str) -> Var:
         hidden = ops.cast(x, FLOAT32)

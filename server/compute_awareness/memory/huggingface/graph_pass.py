@@ -1,0 +1,58 @@
+"""Memory of a transformers 5.23 model's forward pass without torch.no_grad(): what autograd keeps for a backward pass
+that may follow, beside the key/value cache and what forward hooks hold of modules' outputs."""
+
+from __future__ import annotations
+
+from ...models.spec import ModelSpec
+from ..autograd.graph import INT64, Graph
+from .embedding import slides
+from .forward import Attention, Keeps, Played, refuse_uncovered
+from .outputs import layout
+from .training import Played as PlayedModel
+from .training import hidden, logits_of
+from .training_parts import Kept, Model, Weights
+
+
+def keeping_graph(
+    spec: ModelSpec,
+    batch_size: int,
+    seq_len: int,
+    width: int,
+    attention: Attention,
+    kv_cache: bool,
+    math_kernel: bool,
+    keeps: Keeps,
+    cpu: bool = False,
+) -> Played:
+    """`model(input_ids)` in eval mode with gradients enabled, every weight wanting one; `forward.keeping` otherwise.
+
+    At the end of the tape live what the caller holds: input ids [batch_size, seq_len] int64, logits [batch_size,
+    seq_len, d_vocab] with the whole graph behind them ("activations"), the cache, and the outputs that hooks keep
+    ("activation_cache"; those that autograd saved anyway are counted there, too, and once).
+
+    Args:
+        width: bytes per element of weights and activations.
+        cpu: also what only torch's CPU kernels allocate, for comparisons with runs on the CPU.
+    Raises:
+        InputError: the architecture is not covered, or has no sdpa.
+    """
+    refuse_uncovered(spec, attention)
+    graph = Graph(cpu=cpu)
+    kept = Kept(keeps.on_host)
+    model = Model(
+        spec, batch_size, seq_len, width, attention, graph, math_kernel=math_kernel, kv_cache=kv_cache, kept=kept
+    )
+    known = layout(spec)
+    played = PlayedModel(graph.tape, list(range(spec.n_layers)), Weights(model, keeps.ends, known.ends))
+    for index in played.indices:
+        played.layers[index] = Weights(model, keeps.layers[index], known.inside)
+    ids = model.indices()
+    if kv_cache:  # DynamicSlidingWindowLayer keeps its window as a tensor
+        windows = sum(slides(spec, index) for index in played.indices)
+        kept.tensors.append(graph.new((windows,), INT64, None, "kv_cache"))
+    logits = logits_of(model, played, hidden(model, played, ids))
+    kept.tensors += [ids, logits]
+    tape = graph.tape
+    if tape.live == tape.peak:  # the logits were booked as such after they had made the peak
+        tape.at_peak = tape.by_component.copy()
+    return Played(tape, kept.sizes, kept.tensors)
