@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from sysfs_trees import amd_gpu, mi300x_box, pci_gpu, write
 
 from compute_awareness.advice.place import seen_place
-from compute_awareness.hardware.compute import Interpreter, TorchBuild, as_compute
+from compute_awareness.hardware.compute import Interpreter, TorchBuild
 from compute_awareness.hardware.detect import detect
 from compute_awareness.hardware.diagnose import diagnose
 from compute_awareness.hardware.probe.amd import gfx_name, probe_amd
 from compute_awareness.hardware.probe.report import Accelerator
 from compute_awareness.hardware.probe.visible_amd import visible_amd
+from compute_awareness.hardware.reading import as_compute
 from compute_awareness.units import GIB, MIB
 
 

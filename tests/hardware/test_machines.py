@@ -11,10 +11,10 @@ from mcp.types import TextContent
 from simulated_machines import load, machine_names, repeated, write_files
 
 from compute_awareness.advice.place import seen_place
-from compute_awareness.hardware.compute import as_compute
 from compute_awareness.hardware.detect import detect
 from compute_awareness.hardware.diagnose import diagnose
 from compute_awareness.hardware.probe import examine as module
+from compute_awareness.hardware.reading import as_compute
 from compute_awareness.mcp_server.answers import answer, concise_compute
 from compute_awareness.units import MIB
 

@@ -75,8 +75,8 @@ async def test_output_schemas_name_the_main_fields_of_the_models(server: Any) ->
 async def test_every_tool_is_annotated(server: Any, mode: str) -> None:
     for tool in await listed_tools(server, mode):
         assert tool["title"] and tool["annotations"]["readOnlyHint"] is True
-        # Everything that takes a model may fetch its config from Hugging Face.
-        assert tool["annotations"]["openWorldHint"] is (tool["name"] != "detect_compute")
+        # Everything that takes a model may fetch its config from Hugging Face; detect_compute may go to a host by ssh.
+        assert tool["annotations"]["openWorldHint"] is True
         always = tool.get("_meta", {}).get("anthropic/alwaysLoad")
         assert always is (True if tool["name"] in ("detect_compute", "preflight_experiment") else None)
 
@@ -94,8 +94,8 @@ async def test_arguments_are_the_fields_of_the_workload(server: Any, mode: str) 
             assert hidden <= set(re.findall(r"\w+", properties["options"]["description"]))
         else:
             assert "preflight_experiment" in properties["options"]["description"]
-        extra = {"estimate_memory": {"python"}, "recommend_compute": {"gpu", "compute"}}
-        expected = extra.get(tool["name"], {"gpu", "compute", "python"}) | {"detail", "options"}
+        extra = {"estimate_memory": {"python"}, "recommend_compute": {"gpu", "compute", "host"}}
+        expected = extra.get(tool["name"], {"gpu", "compute", "host", "python"}) | {"detail", "options"}
         assert set(properties) - set(field_names()) == expected
         # A field of several tasks accepts what any of them accepts; one of some tasks says whose it is.
         assert {"transformer_lens", "transformer_bridge", "transformers", "nnsight", "sae_lens"} <= set(

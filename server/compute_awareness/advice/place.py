@@ -60,17 +60,17 @@ def named_place(request: GpuRequest) -> Place:
 
 
 def seen_place(compute: Compute, *, use_gpu: bool = True) -> Place:
-    """The usable card with the most free memory, or this machine's CPU and RAM.
+    """The usable card with the most free memory, or the machine's CPU and RAM; another machine's bear its name.
 
     Cards that the torch of the experiment's Python can use go before those it cannot. TPUs and Intel's GPUs are never
     the place: the report says of them that nothing is estimated.
     """
-    host = compute.host
+    host, elsewhere = compute.host, compute.elsewhere()
     cards = sorted(compute.usable(), key=lambda card: not _torch_can_use(card, compute))
     for card in cards if use_gpu else []:
         return Place(
             kind="mps" if card.kind == "mps" else "gpu",
-            name=card.name,
+            name=f"{elsewhere}'s {card.name}" if elsewhere else card.name,
             free_bytes=card.free_bytes,
             compute_capability=card.compute_capability,
             gpu=_row_of(card, host.ram_total_bytes),
@@ -80,7 +80,7 @@ def seen_place(compute: Compute, *, use_gpu: bool = True) -> Place:
         )
     return Place(
         kind="cpu",
-        name="the CPU (RAM)",
+        name=f"{elsewhere}'s CPU (RAM)" if elsewhere else "the CPU (RAM)",
         free_bytes=host.ram_available_bytes,
         host_free_bytes=host.ram_available_bytes,
         cpus=host.cpus,

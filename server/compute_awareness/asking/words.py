@@ -109,14 +109,17 @@ def _values(
     larger = _line(pieces.larger(on_cpu(situation), gpus, needed))
     long, on_a_cpu = hours(situation), cpu_hours(situation)
     headroom = verdict.headroom_bytes or 0
-    device = "the machine's RAM" if on_cpu(situation) else _line(verdict.device)
+    elsewhere = situation.compute.elsewhere() if situation.compute else None
+    device = f"{elsewhere or 'the machine'}'s RAM" if on_cpu(situation) else verdict.device
     peak, high = estimate.peak, estimate.range.high
     ram = max(estimate.loading_host_bytes, estimate.host_bytes)
     return {
         "place": situation.place,
         "status": verdict.status,
         "run": _line(pieces.run(situation.workload, _model_name(situation))),
-        "device": device,
+        "device": _line(device),
+        "machine": _line(elsewhere or "this machine"),
+        "here": _line(f"on {elsewhere}") if elsewhere else "here",
         "needed": needed,
         "gpu_needed": amount(peak.device),
         "gpu_high": amount(high) if high > 1.1 * peak.device else "",

@@ -15,17 +15,26 @@ from .profile_commands import profile
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from ..hardware.compute import Compute
+
 EXIT_OF_STATUS = {"fits": 0, "tight": 0, "does_not_fit": 1, "unknown": 3}
 EXIT_TOO_TIGHT = 1
 """Tight, and the expected figure is more than what is free: a script must not go ahead on it."""
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 _python = click.option("--python", metavar="PATH", help="The experiment's Python, where it is not the active one.")
+_host = click.option(
+    "--host", metavar="HOST", help="Look at another machine by your own ssh: an alias of ~/.ssh/config, user@host. "
+    "Nothing is installed there; no password is ever asked for."
+)  # fmt: skip
 _gpu = click.option(
     "--gpu", metavar="NAME|none|unknown", help='The card the run will have: "RTX 4090", "A100-80GB", "2xH100"; '
     "none; or unknown, where another machine will run it."
 )  # fmt: skip
-_compute = click.option("--compute", metavar="REPORT.json", help="A report of `detect --json` from elsewhere.")
+_compute = click.option(
+    "--compute", metavar="REPORT.json", help="A report of `detect --json` from elsewhere, or what the script of "
+    "`detect --script` printed there."
+)  # fmt: skip
 
 
 def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
@@ -49,6 +58,21 @@ def program(ctx: click.Context) -> int | None:
     return ctx.invoke(serve) if ctx.invoked_subcommand is None else None
 
 
+def _elsewhere(report: str | None, host: str | None, python: str | None = None) -> Compute | None:
+    """The report of the file, or of the host; None where neither is given. Raises InputError."""
+    from ..errors import InputError
+
+    if report and host:
+        raise InputError("--host looks at a machine and --compute is a report of one: give one of them")
+    if report:
+        return compute_from(report)
+    if host is None:
+        return None
+    from ..hardware.detect import detect_at
+
+    return detect_at(host, python)
+
+
 def _print_json(answer: BaseModel | dict[str, Any]) -> None:
     data = answer if isinstance(answer, dict) else answer.model_dump(mode="json")
     # ASCII on purpose: the document is the same whatever code page the console has.
@@ -56,13 +80,36 @@ def _print_json(answer: BaseModel | dict[str, Any]) -> None:
 
 
 @program.command()
+@_host
 @_python
+@click.option("--script", is_flag=True, help="Print a Python script that looks, for a notebook, a job or `ssh`.")
+@click.option("--watch", is_flag=True, help="Look again and again, until q or Ctrl-C; with --json one line a look.")
+@click.option("-n", "interval", type=float, metavar="SECONDS", help="Seconds from look to look. [2]")
 @_json
-def detect(python: str | None, as_json: bool) -> int:
+def detect(
+    host: str | None, python: str | None, script: bool, watch: bool, interval: float | None, as_json: bool
+) -> int:
     """Say what compute is there. The environment, the cards, the host's limits, the experiment's Python."""
-    from ..hardware.detect import detect as detect_compute
+    from ..errors import InputError
 
-    compute = detect_compute(python)
+    if script:
+        from ..hardware.script import probe_script
+
+        if host or watch or as_json:
+            raise InputError("--script looks at nothing, it prints a script; only --python goes with it")
+        sys.stdout.write(probe_script(python))
+        return 0
+    if interval is not None and not watch:
+        raise InputError("-n is the seconds between looks of --watch; give both")
+    if interval is not None and not 0.1 <= interval <= 86400:
+        raise InputError(f"-n {interval:g}: seconds from look to look, 0.1 to 86400")
+    if watch:
+        from .watch import watch as watch_compute
+
+        return watch_compute(host, python, interval or 2.0, as_json)
+    from ..hardware.detect import detect_at
+
+    compute = detect_at(host, python)
     if as_json:
         _print_json(compute)
     else:
@@ -92,13 +139,16 @@ def estimate(source: str | None, python: str | None, as_json: bool, **flags: Any
 @program.command(cls=WorkloadCommand)
 @_gpu
 @_compute
+@_host
 @_json
-def recommend(source: str | None, gpu: str | None, compute: str | None, as_json: bool, **flags: Any) -> int:
+def recommend(
+    source: str | None, gpu: str | None, compute: str | None, host: str | None, as_json: bool, **flags: Any
+) -> int:
     """Say what to change or where to run. Changes with their savings, GPUs and platforms that fit."""
     from ..preflight import recommend as recommend_for
 
     workload = workload_from(source, flags)
-    answer = recommend_for(workload, gpu=gpu, compute=compute_from(compute) if compute else None)
+    answer = recommend_for(workload, gpu=gpu, compute=_elsewhere(compute, host))
     if as_json:
         _print_json(answer)
     else:
@@ -111,10 +161,17 @@ def recommend(source: str | None, gpu: str | None, compute: str | None, as_json:
 @program.command(cls=WorkloadCommand)
 @_gpu
 @_compute
+@_host
 @_python
 @_json
 def preflight(
-    source: str | None, gpu: str | None, compute: str | None, python: str | None, as_json: bool, **flags: Any
+    source: str | None,
+    gpu: str | None,
+    compute: str | None,
+    host: str | None,
+    python: str | None,
+    as_json: bool,
+    **flags: Any,
 ) -> int:
     """Say whether it fits here. And what would make it fit, and whether to ask the user."""
     from ..errors import InputError
@@ -125,8 +182,8 @@ def preflight(
     if source == "-" and compute == "-":
         raise InputError("standard input cannot be both the workload and the compute report")
     workload = workload_from(source, flags)
-    report = compute_from(compute) if compute else None
-    answer = preflight_of(workload, gpu=gpu, compute=report, python=python)
+    report = _elsewhere(compute, host, python)
+    answer = preflight_of(workload, gpu=gpu, compute=report, python=None if host else python)
     if as_json:
         _print_json(answer)
     else:
@@ -235,11 +292,12 @@ def platforms(name: str | None, as_json: bool) -> int:
 
 @program.command()
 @click.option("--model", metavar="NAME", help="Also hold this model's download against the free disk.")
+@_host
 @_python
 @_json
-def doctor(model: str | None, python: str | None, as_json: bool) -> int:
+def doctor(model: str | None, host: str | None, python: str | None, as_json: bool) -> int:
     """Say what is wrong here. Versions, CUDA, cards, memory, environment, and a diagnosis."""
-    from ..hardware.detect import detect as detect_compute
+    from ..hardware.detect import detect_at
     from ..hardware.diagnose import diagnose
 
     download = None
@@ -251,7 +309,7 @@ def doctor(model: str | None, python: str | None, as_json: bool) -> int:
         library = "transformers" if resolve(model).has_hf_model else "transformer_lens"
         one_token = parse_workload({"task": "inference", "library": library, "model": model, "seq_len": 1})
         download = estimate_workload(one_token).download_bytes
-    compute = detect_compute(python)
+    compute = detect_at(host, python)
     findings = diagnose(compute, download_bytes=download)
     if as_json:
         _print_json(

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 import click
-from pydantic.fields import FieldInfo
 
 from ..errors import InputError
-from ..workload import TASKS, AnyWorkload, decode_json, explain, field_names, parse_workload
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
     from ..hardware.compute import Compute
+    from ..workload import AnyWorkload
+
+# The workloads, and pydantic with them, are imported by the commands that take one: `detect` does not wait for them.
 
 LARGEST_INPUT = 4 * 1024**2  # bytes; the largest real input is a model's config inside a workload, some 10 KiB
 
@@ -39,6 +42,8 @@ class WithWorkloadCommand(click.Command):
 
 @cache
 def _workload_params() -> tuple[click.Parameter, ...]:
+    from ..workload import field_names
+
     source = click.Argument(["source"], required=False, metavar="[WORKLOAD.json | -]")
     names = sorted(field_names(), key=lambda name: name != "task")  # the task decides what the others mean
     return (source, *map(_flag, names))
@@ -46,6 +51,8 @@ def _workload_params() -> tuple[click.Parameter, ...]:
 
 def _flag(name: str) -> click.Option:
     """The option for one workload field, with the values and the tasks that its pydantic classes give it."""
+    from ..workload import TASKS
+
     holders = {task: kind.model_fields[name] for task, kind in TASKS.items() if name in kind.model_fields}
     first = next(iter(holders.values()))
     types_ = [t for info in holders.values() for t in _plain_types(info)]
@@ -94,6 +101,8 @@ def workload_from(source: str | None, flags: dict[str, Any]) -> AnyWorkload:
     Raises:
         InputError: for an unreadable file, a contradiction, or what `parse_workload` refuses.
     """
+    from ..workload import decode_json, parse_workload
+
     given = {name: _value(name, value) for name, value in flags.items() if value is not None and value != ()}
     if source is None:
         if not given:
@@ -119,6 +128,8 @@ def workload_from(source: str | None, flags: dict[str, Any]) -> AnyWorkload:
 
 def _value(name: str, value: Any) -> Any:
     """What a flag means: lists as lists; for --model also an object in JSON. All else the one validator reads."""
+    from ..workload import decode_json
+
     if isinstance(value, tuple):
         return list(value)
     if name == "model" and isinstance(value, str) and value.lstrip().startswith("{"):
@@ -169,17 +180,17 @@ def read_text(source: str) -> str:
 
 
 def compute_from(source: str) -> Compute:
-    """A compute report made elsewhere with `detect --json`. Raises InputError."""
-    from pydantic import ValidationError
-
-    from ..hardware.compute import Compute, as_compute
+    """A compute report made elsewhere, by `detect --json` or the script of `detect --script`. Raises InputError."""
+    from ..hardware.reading import compute_in
 
     try:
-        return as_compute(decode_json(read_text(source)))
+        text = read_text(source)
     except InputError as error:
         raise InputError(f"{_called(source)}: {error}") from None
-    except ValidationError as error:
-        raise InputError(f"{_called(source)} is not a report of `detect --json`: {explain(error, Compute)}") from None
+    try:
+        return compute_in(text)
+    except InputError as error:
+        raise InputError(f"{_called(source)} is not a report of `detect --json`: {error}") from None
 
 
 def write_new(path: str, text: str) -> None:

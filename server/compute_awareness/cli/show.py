@@ -10,9 +10,15 @@ from rich.table import Table
 from rich.text import Text
 
 
+class _Screen(Console):
+    def on_broken_pipe(self) -> None:
+        """rich would end the process with 1, which here means "does not fit"."""
+        raise
+
+
 def screen() -> Console:
     """Standard output. Colours only on a terminal and never with NO_COLOR; 80 columns where there is no terminal."""
-    return Console(markup=False, emoji=False, highlight=False)
+    return _Screen(markup=False, emoji=False, highlight=False)
 
 
 def text(value: object, style: str = "") -> Text:

@@ -26,8 +26,9 @@ _HIDES = {
 }
 
 
-def show_compute(compute: Compute) -> None:
-    to = screen()
+def show_compute(compute: Compute, to: Console | None = None) -> None:
+    """The whole report; by default on standard output."""
+    to = to or screen()
     if compute.summary:
         say(to, compute.summary, "bold")
     _show_environment(to, compute)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import BaseModel, ConfigDict, Field
 
 from .probe.report import (
+    FORMAT,
     Accelerator,
     Environment,
     EnvironmentLayer,
@@ -24,16 +23,19 @@ from .probe.report import (
 )
 
 __all__ = [
-    "Accelerator", "Compute", "Environment", "EnvironmentLayer", "GpuLinks", "GpuProcess", "Host", "Interpreter",
-    "JobLimits", "Limits", "ProbeProblem", "Supports", "TorchBuild", "UnmetRequirement", "WorkspacePython",
-    "as_compute",
+    "THIS_MACHINE", "Accelerator", "Compute", "Environment", "EnvironmentLayer", "GpuLinks", "GpuProcess", "Host",
+    "Interpreter", "JobLimits", "Limits", "ProbeProblem", "Supports", "TorchBuild", "UnmetRequirement",
+    "WorkspacePython",
 ]  # fmt: skip
+
+THIS_MACHINE = "this machine"
 
 
 class Compute(BaseModel):
-    """What there is. Bytes are integers."""
+    """What there is. Bytes are integers. Made elsewhere it is read by `reading.py`."""
 
     model_config = ConfigDict(extra="forbid")
+    format: int = Field(default=FORMAT, description="Number of this layout; a reader knows it and those below")
     host: Host
     environment: Environment
     accelerators: list[Accelerator] = Field(default_factory=list)
@@ -52,7 +54,7 @@ class Compute(BaseModel):
     )
     limits: Limits | None = Field(default=None, description="null where they could not be read")
     problems: list[ProbeProblem] = Field(default_factory=list)
-    seen_from: str = Field(default="this machine", description="Whose machine this describes")
+    seen_from: str = Field(default=THIS_MACHINE, description="Whose machine this describes")
     summary: str = ""
 
     def usable(self) -> list[Accelerator]:
@@ -60,7 +62,6 @@ class Compute(BaseModel):
         cards = [a for a in self.accelerators if a.visible and a.problem is None and a.free_bytes is not None]
         return sorted(cards, key=lambda a: -(a.free_bytes or 0))
 
-
-def as_compute(data: Any) -> Compute:
-    """A report made elsewhere, from decoded JSON. Raises pydantic.ValidationError."""
-    return Compute.model_validate(data)
+    def elsewhere(self) -> str | None:
+        """The name of the machine this describes; None where it is the one that reads it."""
+        return None if self.seen_from.startswith(THIS_MACHINE) else self.seen_from

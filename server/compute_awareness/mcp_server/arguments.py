@@ -6,10 +6,10 @@ import inspect
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import ValidationError, WithJsonSchema
+from pydantic import WithJsonSchema
 
 from ..errors import InputError
-from ..workload import TASKS, AnyWorkload, explain, parse_workload
+from ..workload import TASKS, AnyWorkload, parse_workload
 
 if TYPE_CHECKING:
     from ..hardware.compute import Compute
@@ -40,6 +40,10 @@ Gpu = Annotated[
         }
     ),
 ]
+Host = Annotated[
+    str | None,
+    WithJsonSchema({"type": "string", "description": "Look at another machine by ssh: alias or user@host"}),
+]
 Python = Annotated[
     str | None,
     WithJsonSchema(
@@ -47,8 +51,13 @@ Python = Annotated[
     ),
 ]
 ComputeReport = Annotated[
-    dict[str, Any] | None,
-    WithJsonSchema({"type": "object", "description": "detect_compute report of the machine that will run it"}),
+    dict[str, Any] | str | None,
+    WithJsonSchema(
+        {
+            "type": ["object", "string"],
+            "description": "Report (or probe script output) of the machine that will run it",
+        }
+    ),
 ]
 
 
@@ -104,16 +113,16 @@ def _options_description() -> str:
     return f"Further fields of the task, described in compute://tasks/{{task}}. {'; '.join(listed)}"
 
 
-def as_compute_report(data: dict[str, Any] | None) -> Compute | None:
+def as_compute_report(data: dict[str, Any] | str | None) -> Compute | None:
     """A report made elsewhere. Raises InputError for one that detect_compute did not make."""
     if data is None:
         return None
-    from ..hardware.compute import Compute
+    from ..hardware.reading import as_compute
 
     try:
-        return Compute.model_validate(data)
-    except ValidationError as error:
-        raise InputError(f"compute: not a detect_compute report: {explain(error, Compute)}") from None
+        return as_compute(data)
+    except InputError as error:
+        raise InputError(f"compute: not a detect_compute report: {error}") from None
 
 
 def _field_schemas() -> dict[str, dict[str, Any]]:

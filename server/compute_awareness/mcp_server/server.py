@@ -39,7 +39,7 @@ with gpu set to the answer ("RTX 4090", "2xH100", "none").
 Do not ask what GPU the user has when one was detected, when the run is small enough for any laptop, or when the \
 user already said it: pass gpu instead. Where the detected card does not suffice, offer the choice (the change with \
 its saving, or a larger GPU) rather than asking about hardware. If this server does not run where the experiment \
-will run, pass gpu="unknown", or the compute report of the other machine.
+will run, pass host (its ssh alias), the compute report of that machine, or gpu="unknown".
 
 A change marked equivalent gives the same values: apply it without asking (a names_filter only if it keeps every \
 hook that the experiment reads). Others change the result: name what they change and let the user choose. Quote \
@@ -95,7 +95,7 @@ def tools() -> list[Tool]:
     brief: dict[str, Any] = {"extra_parameters": workload_parameters(all_options=False), "hidden": hidden}
     whole: dict[str, Any] = {"extra_parameters": workload_parameters(all_options=True), "hidden": hidden}
     return [
-        make_tool(detect_compute, title="Detect compute", opens_network=False, meta=_ALWAYS_LOADED),
+        make_tool(detect_compute, title="Detect compute", opens_network=True, meta=_ALWAYS_LOADED),
         make_tool(estimate_memory, title="Estimate memory", opens_network=True, **brief),
         make_tool(recommend_compute, title="Recommend compute", opens_network=True, **brief),
         make_tool(

@@ -31,6 +31,7 @@ from .pythons.choose import choose_python
 from .pythons.listing import Candidate, doubt, offered
 from .quota import QUOTA_LIMIT_S, probe_quota
 from .report import (
+    FORMAT,
     Accelerator,
     Environment,
     EnvironmentLayer,
@@ -61,12 +62,14 @@ def examine(
     cwd: Path | None = None,
     root: Path = Path("/"),
     with_python: bool = True,
+    running: bool = False,
 ) -> dict[str, Any]:
     """What compute there is on this machine, memory in bytes: the fields of the report, by name.
 
     `python` is the experiment's Python (a file, a virtual environment's folder or a command); without it one is
     looked for from `environ` and `cwd` (by default this process's own). `root` is where /proc, /sys and /etc are
-    read. A probe that fails or does not end is told under `problems`; the rest of the report stands.
+    read. `running`: the experiment's Python is the one that runs this, as in a notebook's kernel, where none is named.
+    A probe that fails or does not end is told under `problems`; the rest of the report stands.
 
     Raises:
         InputError: `python` is not found, not executable or not a Python.
@@ -88,7 +91,7 @@ def examine(
     }
     if with_python:
         limit = 2 * ANSWER_LIMIT_S + IMPORT_LIMIT_S + _GRACE_S
-        probes["python"] = (lambda: _python(python, variables, folder, root), limit)
+        probes["python"] = (lambda: _python(python, variables, folder, root, running), limit)
     found, problems = _side_by_side(probes)
 
     host = found.get("host") or Host(
@@ -131,17 +134,20 @@ def examine(
         "settings": _settings(variables),
         "limits": limits,
         "problems": problems,
+        "format": FORMAT,
         "summary": summarise(host, environment, cards, interpreter),
     }
 
 
-def report_json() -> str:
-    """The report of this machine as one line of JSON, in ASCII: what the script prints."""
+def report_json(python: str | None = None, running: bool = False) -> str:
+    """The report of this machine as one line of JSON, in ASCII: what the script prints. Arguments as in `examine`."""
 
     def plain(value: Any) -> Any:
-        return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        if is_dataclass(value) and not isinstance(value, type):
+            return asdict(value)
+        raise TypeError(f"{type(value).__name__} is no part of a report")
 
-    return json.dumps(examine(), default=plain, allow_nan=False)
+    return json.dumps(examine(python, running=running), default=plain, allow_nan=False)
 
 
 def summarise(
@@ -225,10 +231,10 @@ def _side_by_side(probes: Mapping[str, tuple[Callable[[], Any], float]]) -> tupl
 
 
 def _python(
-    python: str | None, environ: Mapping[str, str], cwd: Path, root: Path, prefer_own: bool = False
+    python: str | None, environ: Mapping[str, str], cwd: Path, root: Path, running: bool = False
 ) -> tuple[Interpreter | None, list[WorkspacePython]]:
     """The experiment's Python, and every Python at hand."""
-    choice = choose_python(python, environ, cwd, prefer_own, root)
+    choice = choose_python(python, environ, cwd, running, root)
     if choice is None:
         return None, offered(environ, cwd, root)
     interpreter = probe_python(choice, environ)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+FORMAT = 1
+"""Number of the report's layout: one more in each release that adds a field or changes what one means."""
+
 
 def _says(description: str) -> dict[str, str]:
     """The metadata of a field: its description, which the schemas show."""
