@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from .advice import gpus, platforms
 from .advice.answers import Advice, Verdict
+from .advice.cluster_paths import cluster_paths
 from .advice.place import UNKNOWN, Place, named_place, needed, seen_place, verdict_at
 from .advice.solver import combinations, largest_sizes
 from .advice.strategies import changes
@@ -89,7 +90,7 @@ def preflight(
     result = estimate(workload, place.compute_capability, python=python)
     result.warnings += version_note
     verdict = verdict_at(result, place)
-    advice = _advise(workload, result, wanted)
+    advice = _advise(workload, result, wanted, compute)
     time = result.time = estimate_time(
         result.flops, result.traffic, wanted.gpu, workload.dtype, wanted.kind, wanted.cpus
     )
@@ -147,7 +148,7 @@ def recommend(workload: AnyWorkload, *, gpu: str | None = None, compute: Compute
     else:
         place, compute = _place(gpu, compute, None)
     result = estimate(workload, place.compute_capability)
-    advice = _advise(workload, result, place)
+    advice = _advise(workload, result, place, compute)
     fitting = advice.gpus[0] if advice.gpus else None
     summary = result.summary
     if fitting:
@@ -210,7 +211,7 @@ def _with_installed_version(workload: AnyWorkload, compute: Compute | None) -> t
     return parse_workload(workload.model_dump() | {"library_version": installed}), []
 
 
-def _advise(workload: AnyWorkload, result: Estimate, place: Place) -> Advice:
+def _advise(workload: AnyWorkload, result: Estimate, place: Place, compute: Compute | None) -> Advice:
     def on(card: gpus.Gpu) -> int:
         kind = "mps" if card.vendor == "apple" else "gpu"
         return needed(result, Place(kind, card.name, None, card.compute_capability, card))[2]
@@ -228,7 +229,9 @@ def _advise(workload: AnyWorkload, result: Estimate, place: Place) -> Advice:
     tried = changes(workload, result, place) if known and result.method != "trace" else []
     solutions = combinations(workload, result, place) if tried else []
     largest = {} if not tried or verdict_at(result, place).status == "fits" else largest_sizes(workload, place)
-    return Advice(changes=tried, solutions=solutions, largest=largest, gpus=choices, platforms=rent)
+    on_any = needed(result, Place("gpu", "", None))[2]
+    paths = cluster_paths(compute, on_any, time.high / 3600, max(result.host_bytes, result.loading_host_bytes))
+    return Advice(changes=tried, solutions=solutions, largest=largest, gpus=choices, platforms=rent, paths=paths)
 
 
 def _summary(result: Estimate, verdict: Verdict, asking: Question, place: Place) -> str:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +21,14 @@ from compute_awareness.hardware.cluster.cards import name_cards
 from compute_awareness.hardware.cluster.probe import probe_cluster
 from compute_awareness.hardware.cluster.report import Cluster
 from compute_awareness.hardware.cluster.shortest import shortest_paths, with_expected_starts
+from compute_awareness.hardware.detect import detect
+from compute_awareness.hardware.reading import compute_in
+from compute_awareness.hardware.script import probe_script
+from compute_awareness.launch.launch_file import launch_file
+from compute_awareness.mcp_server.answers import answer, concise_compute, full_compute
+from compute_awareness.preflight import preflight
 from compute_awareness.units import GIB
+from compute_awareness.workload import parse_workload
 
 MISSING = missing_programs()
 REQUIRED = os.environ.get("COMPUTE_AWARENESS_REAL_SERVERS") == "1"
@@ -211,3 +220,39 @@ def test_two_clusters_side_by_side(lab):
         assert all(daemon.poll() is not None for daemon in other.daemons)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_detect_reports_the_cluster_and_preflight_the_way_to_a_card(lab, tmp_path, monkeypatch):
+    for name, value in lab.slurm.environ.items():
+        monkeypatch.setenv(name, value)
+    seen = detect(cwd=tmp_path, with_python=False)
+    (cluster,) = seen.clusters
+    assert (cluster.name, cluster.problems) == ("fake", [])
+    assert pool_of(cluster, "h100", "h100", 1).memory_bytes
+    workload = parse_workload({"task": "inference", "library": "transformers", "model": "pythia-12b", "seq_len": 256})
+    paths = preflight(workload, compute=seen).advice.paths
+    assert paths and paths[0].partition in ("gpu", "h100", "all")
+    assert paths[0].interactive.startswith("srun -p ") and "--gres=gpu:" in paths[0].interactive
+    # The script, as on a login node reached by ssh, tells the same; its report is read as any other.
+    done = subprocess.run(
+        [sys.executable, "-"], input=probe_script(), env=lab.slurm.environ, cwd=tmp_path, capture_output=True,
+        text=True, timeout=120,
+    )  # fmt: skip
+    told = compute_in(done.stdout, "login")
+    assert [(p.partition, p.type, p.free, p.memory_bytes) for p in told.clusters[0].pools] == [
+        (p.partition, p.type, p.free, p.memory_bytes) for p in cluster.pools
+    ]
+    assert len(answer(full_compute(seen), "full").content[0].text) / 4 < 2000
+    assert len(answer(concise_compute(seen), "concise").content[0].text) / 4 < 400
+
+
+def test_sbatch_takes_the_launch_file(lab, tmp_path):
+    workload = parse_workload({"task": "inference", "library": "transformers", "model": "pythia-12b", "seq_len": 256})
+    file = launch_file(workload, "slurm", "python run.py --name 'a b'", gpu="A100-80GB")
+    job = tmp_path / "job.sbatch"
+    job.write_text(file.text, encoding="utf-8")
+    done = subprocess.run(
+        ["sbatch", "--test-only", "-p", "gpu", str(job)], env=lab.slurm.environ, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "to start at" in done.stderr

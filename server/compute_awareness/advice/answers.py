@@ -75,6 +75,19 @@ class PlatformChoice(_Answer):
     gotchas: list[str] = Field(default_factory=list)
 
 
+class ClusterPath(_Answer):
+    """A way to a GPU that fits on a SLURM cluster that was seen."""
+
+    cluster: str
+    partition: str
+    gpu: str | None = Field(description="As the cluster names it; null = it names no types")
+    free_now: bool | None = Field(description="Whether a job would start at once; null if not known")
+    interactive: str = Field(description="A shell on such a GPU")
+    batch: str = Field(description="The same for a script job.sh")
+    why: str
+    cautions: list[str] = Field(default_factory=list)
+
+
 class Advice(_Answer):
     changes: list[Change] = Field(default_factory=list)
     solutions: list[Change] = Field(
@@ -86,3 +99,6 @@ class Advice(_Answer):
     )
     gpus: list[GpuChoice] = Field(default_factory=list)
     platforms: list[PlatformChoice] = Field(default_factory=list)
+    paths: list[ClusterPath] = Field(
+        default_factory=list, description="On a SLURM cluster that was seen: what to ask for, the shortest way first"
+    )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from ..hardware.compute import Accelerator, Compute, GpuProcess, TorchBuild
+from ..hardware.compute import Accelerator, Cluster, Compute, GpuProcess, TorchBuild
 from ..units import duration, gib
 from .show import bullets, heading, pairs, say, screen, table, text
 
@@ -35,9 +35,36 @@ def show_compute(compute: Compute, to: Console | None = None) -> None:
     _show_cards(to, compute)
     _show_host(to, compute)
     _show_python(to, compute)
+    for cluster in compute.clusters:
+        _show_cluster(to, cluster)
     if compute.problems:
         heading(to, "Probes that failed")
         bullets(to, (f"{p.probe}: {p.reason}" for p in compute.problems), "!", "bold yellow")
+
+
+def _show_cluster(to: Console, cluster: Cluster) -> None:
+    version = f" {cluster.version}" if cluster.version else ""
+    heading(to, f"{cluster.scheduler}{version}: {cluster.name or 'no name told'}")
+    if cluster.summary:
+        say(to, f"  {cluster.summary}")
+    rows = []
+    for pool in cluster.pools:
+        least, most = pool.memory_bytes, pool.memory_most_bytes
+        memory = "?" if least is None else gib(least) if most in (None, least) else f"{gib(least)} to {gib(most)}"
+        part = next((part for part in cluster.partitions if part.name == pool.partition), None)
+        limit = "" if part is None else "unlimited" if part.unlimited_time else _hours(part.max_time_s)
+        why = ", ".join(f"{count} {reason}" for reason, count in pool.not_free.items())
+        free = "?" if pool.free is None else pool.free
+        use = "" if part is None or part.access == "unknown" else part.access
+        rows.append((pool.partition or "", pool.type or pool.resource, memory, free, pool.total, why, limit, use))
+    if rows:
+        columns = ("partition", "GPU", "memory", "free", "of", "not free", "longest", "yours")
+        table(to, columns, rows, right=(3, 4))
+    bullets(to, cluster.problems, "!", "bold yellow")
+
+
+def _hours(seconds: int | None) -> str:
+    return "?" if seconds is None else duration(seconds)
 
 
 def show_doctor(compute: Compute, findings: Sequence[Finding], model: str | None, download: int | None) -> None:

@@ -75,6 +75,11 @@ def show_advice(to: Console, advice: Advice) -> None:
         table(to, ("change", "saves", "then", "fits", "effect"), rows, right=(1, 2))
         if not advice.solutions:
             _show_code(to, useful)
+    if advice.paths:
+        heading(to, "On this cluster, the shortest way first")
+        for path in advice.paths:
+            say(to, f"  {path.interactive}")
+            bullets(to, [path.why, *path.cautions])
     if advice.gpus:
         heading(to, "GPUs that fit")
         table(to, ("GPU", "usable", "to spare", "price"), map(_gpu_row, advice.gpus), right=(1, 2))

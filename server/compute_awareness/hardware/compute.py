@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from .cluster.report import Cluster
 from .probe.report import (
     FORMAT,
     Accelerator,
@@ -23,8 +24,8 @@ from .probe.report import (
 )
 
 __all__ = [
-    "THIS_MACHINE", "Accelerator", "Compute", "Environment", "EnvironmentLayer", "GpuLinks", "GpuProcess", "Host",
-    "Interpreter", "JobLimits", "Limits", "ProbeProblem", "Supports", "TorchBuild", "UnmetRequirement",
+    "THIS_MACHINE", "Accelerator", "Cluster", "Compute", "Environment", "EnvironmentLayer", "GpuLinks", "GpuProcess",
+    "Host", "Interpreter", "JobLimits", "Limits", "ProbeProblem", "Supports", "TorchBuild", "UnmetRequirement",
     "WorkspacePython",
 ]  # fmt: skip
 
@@ -51,6 +52,9 @@ class Compute(BaseModel):
     settings: dict[str, str] = Field(
         default_factory=dict,
         description="Environment variables set here that change a run, e.g. HF_HUB_OFFLINE, CUDA_VISIBLE_DEVICES",
+    )
+    clusters: list[Cluster] = Field(
+        default_factory=list, description="Schedulers that can be asked from here, and their GPUs"
     )
     limits: Limits | None = Field(default=None, description="null where they could not be read")
     problems: list[ProbeProblem] = Field(default_factory=list)

@@ -38,7 +38,12 @@ def detect(
     looking.join()
     if failed:
         raise failed[0]
-    return Compute(**found)
+    compute = Compute(**found)
+    if compute.clusters:
+        from .cluster.cards import with_cards
+
+        compute.clusters = with_cards(compute.clusters)
+    return compute
 
 
 def detect_at(host: str | None, python: str | None = None, *, stop: Event | None = None) -> Compute:

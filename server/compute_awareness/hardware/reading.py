@@ -60,6 +60,10 @@ def as_compute(data: Any, seen_from: str | None = None) -> Compute:
         raise InputError("it has a number that is none (NaN or infinity)") from None
     _check_figures(compute, "")
     compute.seen_from = seen_from or _seen_from(compute)
+    if compute.clusters:
+        from .cluster.cards import with_cards
+
+        compute.clusters = with_cards(compute.clusters)
     return compute
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 BEGIN, END = "<<compute-awareness report>>", "<<end of report>>"
 
 _PACKAGE = "compute_awareness"
+_AT_HOME = ("cards.py", "shortest.py")  # they need the GPU table and are of use only where the answer is read
 _HERE = Path(__file__).parent
 _GPU_FIELDS = {
     "nvidia": (
@@ -118,6 +119,10 @@ def probe_script(python: str | None = None) -> str:
         parts = path.relative_to(_HERE / "probe").with_suffix("").parts
         dotted = ".".join((_PACKAGE, "hardware", "probe", *(part for part in parts if part != "__init__")))
         modules[dotted] = texts[path.name] = path.read_text(encoding="utf-8")
+    for path in sorted((_HERE / "cluster").glob("*.py")):
+        if path.name not in _AT_HOME:
+            name = "" if path.stem == "__init__" else f".{path.stem}"
+            modules[f"{_PACKAGE}.hardware.cluster{name}"] = path.read_text(encoding="utf-8")
     programs = ("nvml_reader.py", "probe_torch.py")
     texts = {name: texts[name] for name in programs}
     for name in programs:

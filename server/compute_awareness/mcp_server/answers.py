@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     # The core is imported by the first call, not by the start of the server.
     from ..advice.answers import Advice, Change
     from ..asking.question import Question
-    from ..hardware.compute import Compute
+    from ..hardware.compute import Cluster, Compute
     from ..memory.estimate import Estimate
     from ..oom.explain import OomReport
     from ..preflight import Preflight, Recommendation
@@ -25,6 +25,9 @@ _PLATFORMS_KEPT = 3
 _CARDS_KEPT = 2
 _UNMET_KEPT = 3
 _PYTHONS_KEPT = 8
+_POOLS_KEPT = 4
+_LIMITS_KEPT = 4
+_PATHS_KEPT = 1
 _BENEATH = frozenset(("datasets", "huggingface-hub", "tokenizers", "safetensors", "numpy", "triton"))
 _CARDS_LISTED = 3
 _PAIRS_LISTED = 4
@@ -49,7 +52,22 @@ def full_compute(compute: Compute) -> Compute:
     if python is not None:
         python = replace(python, unmet=python.unmet[:_PYTHONS_KEPT])
     kept = [entry for at, entry in enumerate(compute.interpreters) if at < _PYTHONS_KEPT or entry.chosen]
-    return compute.model_copy(update={"python": python, "interpreters": kept})
+    clusters = [_fewer(cluster) for cluster in compute.clusters]
+    return compute.model_copy(update={"python": python, "interpreters": kept, "clusters": clusters})
+
+
+def _fewer(cluster: Cluster) -> Cluster:
+    """A cluster's first pools and partitions and what is told of the user, with no list that grows with the site."""
+    user = cluster.user
+    if user is not None:
+        user = replace(user, jobs=[], limits=user.limits[:_LIMITS_KEPT], qos=user.qos[:_LIMITS_KEPT])
+    pools = [replace(pool, features=[]) for pool in cluster.pools[:_POOLS_KEPT]]
+    named = {pool.partition for pool in pools}
+    partitions = [
+        replace(part, node_states={}, allow_accounts=[])
+        for part in [part for part in cluster.partitions if part.name in named][:_POOLS_KEPT]
+    ]
+    return replace(cluster, pools=pools, partitions=partitions, totals=cluster.totals[:_POOLS_KEPT], user=user)
 
 
 def concise_compute(compute: Compute) -> Compute:
@@ -86,8 +104,14 @@ def concise_compute(compute: Compute) -> Compute:
     update = {
         "environment": environment, "accelerators": cards, "links": links, "summary": summary, "host": host,
         "limits": limits, "python": python, "interpreters": [],
+        "clusters": [_named_only(cluster) for cluster in compute.clusters],
     }  # fmt: skip
     return compute.model_copy(update=update)
+
+
+def _named_only(cluster: Cluster) -> Cluster:
+    """A cluster by its summary: the GPUs by partition are in the full answer, and a preflight names the way to one."""
+    return replace(cluster, pools=[], totals=[], shared=[], partitions=[], user=None)
 
 
 def concise_estimate(estimate: Estimate) -> Estimate:
@@ -182,6 +206,7 @@ def _where(compute: Compute) -> Compute:
         "limits": None,
         "settings": {},
         "links": [],
+        "clusters": [],
     }
     return shorter.model_copy(update=update)
 
@@ -206,6 +231,7 @@ def _shorter(advice: Advice, gpus_kept: int) -> Advice:
         "changes": [shorter(rank, change) for rank, change in enumerate(changes)],
         "solutions": [shorter(rank, change) for rank, change in enumerate(advice.solutions[:_CHANGES_KEPT])],
         "gpus": [gpu.model_copy(update={"note": ""}) for gpu in advice.gpus[:gpus_kept]],
+        "paths": advice.paths[:_PATHS_KEPT],
         "platforms": [p.model_copy(update={"gotchas": [], "how": ""}) for p in advice.platforms[:_PLATFORMS_KEPT]],
     }
     return advice.model_copy(update=update)

@@ -44,6 +44,13 @@ def name_cards(clusters: Sequence[Cluster]) -> list[Cluster]:
     return [replace(cluster, pools=_tell_apart([_named(pool) for pool in cluster.pools])) for cluster in clusters]
 
 
+def with_cards(clusters: Sequence[Cluster]) -> list[Cluster]:
+    """`name_cards`, once: clusters whose cards were named already come back as they are."""
+    if any(pool.memory_basis for cluster in clusters for pool in cluster.pools):
+        return list(clusters)
+    return name_cards(clusters)
+
+
 def _named(pool: GpuPool) -> GpuPool:
     names = [name for name in (pool.type, pool.resource if "mig-" in pool.resource else None) if name]
     cards, basis = _meant(pool.type, pool.features)

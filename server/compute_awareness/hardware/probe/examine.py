@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import threading
 import time
 from collections import Counter
@@ -44,6 +45,7 @@ from .report import (
 from .tpu import probe_tpu
 
 _FILE_LIMIT_S = 5.0
+_CLUSTER_LIMIT_S = 10.0  # of each scheduler
 # What a child may overrun its limit by while it is being killed.
 _GRACE_S = 3.0
 _SETTINGS = (
@@ -88,6 +90,7 @@ def examine(
         "limits": (lambda: probe_limits(root), _FILE_LIMIT_S),
         "job": (lambda: probe_job(variables), _FILE_LIMIT_S + _GRACE_S),
         "environment": (lambda: probe_environment(variables, root), _FILE_LIMIT_S),
+        "clusters": (lambda: _clusters(variables), 3 * _CLUSTER_LIMIT_S + _GRACE_S),
     }
     if with_python:
         limit = 2 * ANSWER_LIMIT_S + IMPORT_LIMIT_S + _GRACE_S
@@ -133,6 +136,7 @@ def examine(
         "interpreters": interpreters,
         "settings": _settings(variables),
         "limits": limits,
+        "clusters": found.get("clusters", []),
         "problems": problems,
         "format": FORMAT,
         "summary": summarise(host, environment, cards, interpreter),
@@ -228,6 +232,16 @@ def _side_by_side(probes: Mapping[str, tuple[Callable[[], Any], float]]) -> tupl
         else:
             problems.append(ProbeProblem(probe=name, reason=f"did not end within {limit:g} s and was left behind"))
     return found, problems
+
+
+def _clusters(environ: Mapping[str, str]) -> list[Any]:
+    """The schedulers that can be asked from here; their readers are imported only where a program of one is at hand."""
+    path = environ.get("PATH", os.defpath)
+    if not any(shutil.which(program, path=path) for program in ("sinfo", "kubectl", "ray")):
+        return []
+    from ..cluster.probe import probe_cluster
+
+    return probe_cluster(environ, _CLUSTER_LIMIT_S)
 
 
 def _python(
