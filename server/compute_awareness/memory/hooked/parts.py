@@ -50,14 +50,14 @@ def norm(p: Pass, name: str, x: Tensor, rows: int, length: int, *, pre: bool, rm
         if owned:
             t.drop(inner)
             owned = False
-        scaled = p.new(rows * length)
-        p.save(out)
-        t.drop(out)
-        out = scaled
+        # The normalised input keeps its name until the call returns.
+        named, out = out, p.new(rows * length)
+        p.save(named)
         if not rms:
             shifted = p.new(rows * length)
             t.drop(out)
             out = shifted
+        t.drop(named)
     if owned:
         t.drop(inner)
     t.drop(scale)
