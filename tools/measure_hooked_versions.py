@@ -30,6 +30,7 @@ import meters  # noqa: E402  # pyright: ignore[reportMissingImports]
 import torch  # noqa: E402
 import transformer_lens  # noqa: E402
 
+from compute_awareness.memory.hooked.versions import missing  # noqa: E402
 from compute_awareness.models.catalogue import find  # noqa: E402
 from compute_awareness.models.spec import ModelSpec  # noqa: E402
 
@@ -142,7 +143,7 @@ def loading(spec: ModelSpec, dtype: str, no_processing: bool) -> int:
 def measure(names: Sequence[str]) -> Iterator[dict[str, Any]]:
     for name in names:
         spec = small(name)
-        if spec is None:
+        if spec is None or missing(spec, version("transformer-lens")):
             continue
         for dtype in ("float32", "bfloat16"):
             for workload in WORKLOADS:

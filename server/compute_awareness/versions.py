@@ -59,6 +59,8 @@ COVERED: dict[str, Covered] = {
     "transformer_lens": Covered(
         "transformer-lens",
         (
+            Span((2, 0, 0), (2, 1, 99), "transformer_lens 2.1.0", (2, 0, 0),
+                 f"{_STORED}; scores are float32 in 16-bit models; biases are added in a second tensor"),
             # same_from: measured with 2.2.2, 2.4.1, 2.6.0, 2.8.1 and 2.9.1, which agree
             Span((2, 2, 0), (2, 9, 99), "transformer_lens 2.9.1", (2, 2, 2),
                  f"{_STORED}; scores are float32 in 16-bit models"),
@@ -72,7 +74,7 @@ COVERED: dict[str, Covered] = {
             Span((3, 5, 0), (3, 5, 0), "transformer_lens 3.5.0", (3, 5, 0), "rotary tables for all of n_ctx"),
             Span((3, 5, 1), (3, 9, 99), "transformer_lens 3.9.0", (3, 8, 0)),
         ),
-        before="before 2.2 projections and the unembedding add their biases in a second tensor",
+        before="older releases were not looked at",
         after="4.0 removed HookedTransformer (use transformer-lens<4, or library transformer_bridge)",
     ),
     "transformer_bridge": Covered(

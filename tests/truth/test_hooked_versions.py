@@ -85,6 +85,7 @@ def test_loading(release: str) -> None:
     ("version", "changes", "said"),
     [
         ("1.19.0", {"method": "closed_form"}, "not covered yet"),
+        ("2.1.0", {"model": "gemma-2-2b"}, "Gemma 2 came with 2.2"),
         ("2.2.2", {"model": "qwen2.5-0.5b"}, "came with 2.3"),
         (
             "2.18.0",

@@ -23,7 +23,9 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from builders import held_tensors, hooked_transformer
+from autocast_lists import CudaList
+from builders import held_tensors, hooked_transformer, quiet
+from hooked_models import KINDS, build, inline, small
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from judge import judge
@@ -31,6 +33,7 @@ from meters import distinct_bytes, profiler_peak
 
 from compute_awareness.errors import InputError
 from compute_awareness.estimates.sae_parts import hooked_model
+from compute_awareness.estimator import estimate
 from compute_awareness.memory.sae.activation_store import MIXING_FRACTION, check_store, refills
 from compute_awareness.memory.sae.evaluation import evaluation
 from compute_awareness.memory.sae.inference import Use
@@ -102,8 +105,9 @@ def trainer_of(sae, batches, batch: int, steps: int, *, dead: bool = False, auto
 
 
 def fit_peak(
-    sae, batches, batch: int, steps: int, others: list[torch.Tensor], *, dead: bool = False, autocast: bool = False
-) -> int:
+    sae, batches, batch: int, steps: int, others: list[torch.Tensor], *, dead: bool = False, autocast: bool = False,
+    products_scratch: bool = True,
+) -> int:  # fmt: skip
     """Peak of live bytes in SAETrainer.fit(): what is there before it, and the allocator's events during it."""
     trainer = trainer_of(sae, batches, batch, steps, dead=dead, autocast=autocast)
     counters = [trainer.act_freq_scores, trainer.n_forward_passes_since_fired]
@@ -113,7 +117,7 @@ def fit_peak(
         with contextlib.redirect_stderr(io.StringIO()):
             trainer.fit()
 
-    return before + profiler_peak(fit).bytes
+    return before + profiler_peak(fit, products_scratch).bytes
 
 
 def fresh_batches(batch: int, d_in: int) -> Iterator[torch.Tensor]:
@@ -270,7 +274,7 @@ def language_model(d_model: int, context: int):
 
 
 def activations_store(model, d_in: int, context: int, n_batches: int, prompts: int, batch: int, hook: str = HOOK,
-                      vocabulary: int = D_VOCAB):  # fmt: skip
+                      vocabulary: int = D_VOCAB, autocast_lm: bool = False):  # fmt: skip
     from datasets import Dataset
     from sae_lens.training.activations_store import ActivationsStore
 
@@ -280,6 +284,7 @@ def activations_store(model, d_in: int, context: int, n_batches: int, prompts: i
         hook_head_index=None, context_size=context, d_in=d_in, n_batches_in_buffer=n_batches, total_training_tokens=10,
         store_batch_size_prompts=prompts, train_batch_size_tokens=batch, prepend_bos=True,
         normalize_activations="none", device=torch.device("cpu"), dtype="float32",
+        autocast_lm=autocast_lm,
     )  # fmt: skip
 
 
@@ -335,6 +340,90 @@ def test_fit_with_model_and_store(
     agrees(architecture, "with store", memory.peak, real, 0.005)
     assert memory.phase == phase
     assert sum(memory.at_peak.values()) == memory.peak
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(
+    ("hook", "prompts", "context"),
+    [("blocks.1.hook_resid_pre", 2, 60), ("blocks.0.attn.hook_z", 3, 40), ("blocks.0.hook_resid_post", 1, 12),
+     ("blocks.2.hook_attn_out", 5, 90), ("hook_embed", 4, 50)],
+)  # fmt: skip
+def test_store_under_autocast(name: str, hook: str, prompts: int, context: int) -> None:
+    """autocast_lm: the store's call of the model, by CUDA's list of operators, done by hand."""
+    spec = small(name)
+    last = spec.n_layers - 1
+    hook = hook.replace("blocks.2", f"blocks.{last}").replace("blocks.1", f"blocks.{min(1, last)}")
+    with quiet():
+        model = build(spec, "float32", False)
+    lm = hooked_model(inline(spec), hook, prompts, context, FLOAT, None)
+    part = lm.part_under_autocast(cpu=True)
+    store = activations_store(
+        model, lm.width_of_hook, context, 4, prompts, 16, hook, vocabulary=spec.d_vocab, autocast_lm=True
+    )
+    tokens = store.get_batch_tokens()
+    with quiet(), CudaList():
+        store.get_activations(tokens)
+        real = profiler_peak(lambda: store.get_activations(tokens), products_scratch=False).bytes + tokens.nbytes
+    alibi = [getattr(block.attn, "alibi", None) for block in model.blocks]
+    assert part.weights + part.buffers == distinct_bytes([*model.parameters(), *model.buffers(), *alibi])
+    ours = tokens.nbytes + max(part.forward_peak, part.retained + FLOAT * tokens.numel() * lm.width_of_hook)
+    judge("sae_lens", "6.54.12", "store_autocast", spec.architecture, "float32", ours, real, 0.0005, (name, hook))
+
+
+@pytest.mark.parametrize(
+    ("name", "hook"), [("gpt2", "blocks.1.mlp.hook_post"), ("gpt2", HOOK), ("llama-3.2-1b", "blocks.2.attn.hook_z")]
+)
+def test_fit_with_autocast_lm(name: str, hook: str) -> None:
+    """A run whose worst moment is the store's call under autocast; the SAE's step is in float32."""
+    torch.manual_seed(0)
+    spec, context, prompts, batch, n_batches = small(name), 64, 24, 128, 4
+    with quiet():
+        model = build(spec, "float32", False)
+    lm = hooked_model(inline(spec), hook, prompts, context, FLOAT, None)
+    d_in = lm.width_of_hook
+    store = activations_store(
+        model, d_in, context, n_batches, prompts, batch, hook, vocabulary=spec.d_vocab, autocast_lm=True
+    )
+    every = list(refills(n_batches * context, batch, prompts * context))
+    kept = int(n_batches * context * MIXING_FRACTION)
+    steps = 1 + sum(max(1, (refill.before - kept) // batch) for refill in every)
+    with CudaList():
+        real = fit_peak(
+            build_sae("topk", d_in, 128, 8), store, batch, steps, held_tensors(model), products_scratch=False
+        )
+    shape = shape_of("topk", d_in, 128, 8, batch)
+    memory = training_memory(shape, context, n_batches, prompts, lm.part_under_autocast(cpu=True))
+    plain = training_memory(shape, context, n_batches, prompts, lm.part)
+    assert memory.phase == "filling the activation store"
+    assert memory.peak != plain.peak
+    judge("sae_lens", "6.54.12", "store_autocast", spec.architecture, "float32", memory.peak, real, 0.005, (name, hook))
+
+
+def test_autocast_lm_in_an_answer() -> None:
+    given = {
+        "task": "sae_training", "model": "gpt2", "hook_name": "blocks.6.hook_resid_pre", "d_sae": 4096,
+        "n_batches_in_buffer": 64, "store_batch_size_prompts": 64, "context_size": 512, "evaluation": False,
+    }  # fmt: skip
+    plain, mixed = (estimate(parse_workload(given | {"autocast_lm": on})) for on in (False, True))
+    assert mixed.peak.tensors < plain.peak.tensors
+    assert sum(c.bytes_at_peak for c in mixed.components) == mixed.peak.tensors
+    assert any("autocast_lm" in assumption for assumption in mixed.assumptions)
+    assert mixed.precision == "close"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"model": None, "hook_name": None, "d_in": 64}, "autocast_lm is of the language model"),
+        ({"model_dtype": "bfloat16"}, "autocast_lm with model_dtype bfloat16"),
+        ({"library": "dictionary_learning", "hook_name": None, "submodule": "transformer.h.6"}, "library sae_lens"),
+    ],
+)
+def test_autocast_lm_where_it_cannot_be(more: dict[str, Any], message: str) -> None:
+    given = {"task": "sae_training", "model": "gpt2", "hook_name": "blocks.6.hook_resid_pre", "d_sae": 4096,
+             "autocast_lm": True}  # fmt: skip
+    with pytest.raises(InputError, match=message):
+        parse_workload({name: value for name, value in (given | more).items() if value is not None})
 
 
 # architecture, hook, d_vocab, d_sae, context, training prompts, evaluation prompts, dtype of the model

@@ -33,7 +33,8 @@ def time_words(estimate: Estimate) -> str | None:
     time = estimate.time
     if time is None or not estimate.flops:
         return None
-    return f"{duration(time.low)} to {duration(time.high)} on {time.on} (not calibrated)"
+    low, high = duration(time.low), duration(time.high)
+    return f"{low if low == high else f'{low} to {high}'} on {time.on} (not calibrated)"
 
 
 def show_estimate(estimate: Estimate) -> None:

@@ -132,8 +132,13 @@ def refuse_uncovered(spec: ModelSpec, version: str | None, seq_len: int, what: s
 
 
 def standing_buffers(spec: ModelSpec, run: Run) -> int:
-    """Bytes of the buffers once a first pass has run: grown rotary tables, ALiBi's biases."""
-    total = weights.tl_buffer_bytes(spec, run.width, run.seq_len)
+    """Bytes of the buffers once a first pass has run: grown rotary tables, ALiBi's biases, of the blocks it went
+    through."""
+    blocks = spec.n_layers if run.stop_at_layer is None else run.stop_at_layer
+    total = weights.tl_buffer_bytes(spec, run.width)
     if spec.positional == "alibi":
-        total += spec.n_layers * 4 * spec.n_heads * run.seq_len**2
+        total += blocks * 4 * spec.n_heads * run.seq_len**2
+    elif spec.positional == "rotary":
+        grown = weights.tl_rotary_table_bytes(spec, run.width, run.seq_len)
+        total += blocks * (grown - weights.tl_rotary_table_bytes(spec, run.width))
     return total

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import hook_names
 from ..errors import InputError
 from ..memory import weights
 from ..memory.hooked import transformer as hooked_transformer
+from ..memory.hooked.autocast import call_under_autocast
 from ..memory.hooked.transformer import Run
 from ..memory.sae import training as sae
 from ..memory.sae.matching_pursuit import Pursuit
+from ..memory.sae.step import INDEX
 from ..models.resolve import resolve
 from ..models.spec import ModelSpec
 from ..workload import SaeTraining
 from ..workload.sae_inference import SaeInference
+from .hooked_training import standing_buffers
 
 
 @dataclass(frozen=True)
@@ -28,13 +31,29 @@ class HookedModel:
     width_of_hook: int
 
     @property
+    def _tokens(self) -> int:
+        """Bytes of the input tokens, which the call's tape begins with and the store counts itself."""
+        return INDEX * self.run.batch_size * self.run.seq_len
+
+    @property
     def part(self) -> sae.LanguageModelPart:
         """Weights, buffers and the call, as the activation store sees them. Bytes."""
         return sae.LanguageModelPart(
             weights=weights.tl_params(self.spec, False) * self.run.width,
             buffers=weights.tl_buffer_bytes(self.spec, self.run.width),
-            forward_peak=self.played.tape.peak,
+            forward_peak=self.played.tape.peak - self._tokens,
             retained=self.played.tape.by_component["activation_cache"],
+        )
+
+    def part_under_autocast(self, *, cpu: bool = False) -> sae.LanguageModelPart:
+        """The same with the call under torch.autocast, after the first: ALiBi's biases and longer rotary tables are
+        there. `cpu`: also what only torch's CPU kernels allocate."""
+        call = call_under_autocast(replace(self.run, autocast=True), cpu)
+        return replace(
+            self.part,
+            buffers=standing_buffers(self.spec, self.run),
+            forward_peak=call.peak - self._tokens,
+            retained=call.retained,
         )
 
 

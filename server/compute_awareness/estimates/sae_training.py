@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 from ..errors import InputError
-from ..memory.estimate import Estimate
+from ..memory.estimate import Estimate, Precision
 from ..memory.loading import loading
 from ..memory.sae import activation_store
 from ..memory.sae import evaluation as sae_evaluation
@@ -14,11 +14,14 @@ from ..memory.sae import training as sae
 from ..memory.sae.inference import Use
 from ..memory.sae.matching_pursuit import Pursuit, bytes_per_iteration
 from ..memory.tape import Tape
+from ..models.spec import ModelSpec
+from ..precision import earned, weaker
 from ..runtime.flops import forward_flops
 from ..units import gib
 from ..versions import check
 from ..workload import DTYPE_BYTES, SaeTraining
 from .assemble import assemble, download_bytes, millions, repeatable
+from .hooked_training import refuse_uncovered
 from .sae_dictionary_learning import dictionary_learning
 from .sae_parts import HookedModel, features, hooked_model, pursuit, widths
 
@@ -37,7 +40,8 @@ def sae_training(workload: SaeTraining, capability: str | None) -> Estimate:
             workload.model, workload.hook_name, workload.store_batch_size_prompts, workload.context_size,
             DTYPE_BYTES[workload.model_dtype], d_in,
         )  # fmt: skip
-        spec, run, lm, d_in = model.spec, model.run, model.part, model.width_of_hook
+        spec, run, d_in = model.spec, model.run, model.width_of_hook
+        lm = _under_autocast(model) if workload.autocast_lm else model.part
         tokens = workload.store_batch_size_prompts * workload.context_size
         lm_flops = (
             forward_flops(spec, workload.store_batch_size_prompts, workload.context_size, layers=run.stop_at_layer,
@@ -73,6 +77,12 @@ def sae_training(workload: SaeTraining, capability: str | None) -> Estimate:
         )
     if shape.pursuit is not None:
         warnings.append(_iterations(shape, shape.pursuit, workload.max_iterations))
+    if workload.autocast_lm:
+        assumptions.append(
+            "autocast_lm: torch.autocast('cuda', dtype=torch.bfloat16) around the language model where it fills the "
+            "store, by CUDA's list of operators (compared on the CPU, with that list's casts done by hand), and its "
+            "bfloat16 copies of weights until the call is over; SAELens' evaluation runs without it"
+        )
     if workload.autocast:
         assumptions.append("autocast rounds the matrix products to bfloat16; it does not lower the peak")
     params = sae.sae_params(workload.architecture, d_in, d_sae)
@@ -107,7 +117,7 @@ def sae_training(workload: SaeTraining, capability: str | None) -> Estimate:
         Counter(memory.components),
         details,
         capability,
-        precision="close",
+        precision=_precision(workload, spec),
         verified_on=f"{verified}, torch 2.13 (CPU; no GPU measurement)",
         host_bytes=memory.host_bytes,
         loading=loading("transformer_lens", None, spec, workload.model_dtype, no_processing=True) if spec else None,
@@ -118,6 +128,24 @@ def sae_training(workload: SaeTraining, capability: str | None) -> Estimate:
         warnings=warnings,
         late_bytes=memory.dead_latents_extra,
     )
+
+
+def _under_autocast(model: HookedModel) -> sae.LanguageModelPart:
+    """The language model's part with autocast_lm.
+
+    Raises:
+        NotCovered: a model that is not transcribed for it.
+        InputError: context_size is longer than the model's context.
+    """
+    refuse_uncovered(model.spec, None, model.run.seq_len, "autocast_lm")
+    return model.part_under_autocast()
+
+
+def _precision(workload: SaeTraining, spec: ModelSpec | None) -> Precision:
+    """autocast_lm was compared under a task of its own, with the casts of CUDA's list done by hand."""
+    if workload.autocast_lm and spec is not None:
+        return weaker("close", earned("sae_lens", "store_autocast", spec.architecture, workload.model_dtype))
+    return "close"
 
 
 def _iterations(shape: sae.Shape, pursuit: Pursuit, given: int | None) -> str:

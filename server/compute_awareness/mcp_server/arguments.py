@@ -109,7 +109,7 @@ def _options_description() -> str:
         tasks = tuple(task for task, kind in TASKS.items() if name in kind.model_fields)
         if len(tasks) < len(TASKS):
             by_tasks.setdefault(tasks, []).append(name)
-    listed = [f"{', '.join(tasks)}: {', '.join(names)}" for tasks, names in by_tasks.items()]
+    listed = [f"{_mark(list(tasks))}: {', '.join(names)}" for tasks, names in by_tasks.items()]
     return f"Further fields of the task, described in compute://tasks/{{task}}. {'; '.join(listed)}"
 
 

@@ -51,7 +51,6 @@ class PreflightOutline(BaseModel):
     verdict: dict[str, Any]
     advice: dict[str, Any]
     asking: dict[str, Any]
-    known: list[str] = []
 
 
 class OomOutline(BaseModel):

@@ -36,7 +36,7 @@ def _trainable(value: Any) -> Any:
 # Fields of SAELens' activation store and evaluation.
 _OF_SAELENS = (
     "context_size", "n_batches_in_buffer", "store_batch_size_prompts", "act_store_device", "evaluation",
-    "eval_batch_size_prompts", "eval_every_n_steps", "hook_name",
+    "eval_batch_size_prompts", "eval_every_n_steps", "hook_name", "autocast_lm",
 )  # fmt: skip
 
 
@@ -97,7 +97,11 @@ class SaeTraining(SaeTask):
         default=None, description="'cpu' keeps the activation store in host memory; null = with the SAE"
     )
     autocast: bool = Field(default=False, description="bfloat16 autocast of the SAE step; it hardly lowers the peak")
-    autocast_lm: bool = Field(default=False, description="bfloat16 autocast of the language model; not covered yet")
+    autocast_lm: bool = Field(
+        default=False,
+        description="bfloat16 autocast of the language model while it fills the "
+        "activation store (not in the evaluation)",
+    )
     evaluation: bool = Field(
         default=True,
         description="Count SAELens' evaluation: LanguageModelSAETrainingRunner does it while logging to wandb (its "
@@ -136,9 +140,12 @@ class SaeTraining(SaeTask):
             raise ValueError("n_saes is for library dictionary_learning; SAELens trains one SAE at a time")
         else:
             self.only_for("dictionary_learning", self.library, *_OF_BUFFER)
-        if self.autocast_lm:
+        if self.autocast_lm and self.model is None:
+            raise ValueError("autocast_lm is of the language model, and none is given; autocast is of the SAE's step")
+        if self.autocast_lm and self.model_dtype != "float32":
             raise ValueError(
-                "autocast_lm is not covered yet; model_dtype bfloat16 halves the weights, autocast_lm does not"
+                f"autocast_lm with model_dtype {self.model_dtype} is not covered yet; give model_dtype float32, or "
+                "autocast_lm false: the model's weights are in 16 bit then anyway"
             )
         if self.dtype != "float32" and self.autocast:
             raise ValueError(f"autocast of a {self.dtype} SAE is not covered yet; give dtype float32")

@@ -383,9 +383,10 @@ def linear(x: Var, weight: Var, bias: Var | None = None) -> Var:
     """F.linear, weight [out, in]. x is flattened to rows, which copies where its layout forbids a view."""
     if bias is not None:
         bias = lowered(bias)
-    x, weight = all_lowered(x, weight)
-    rows = reshape(x, -1, x.shape[-1])
-    out = mm(rows, transpose(weight, 0, 1), bias)
+    # What was given stays until the call is over, though autocast's copies are what is multiplied.
+    left, right = all_lowered(x, weight)
+    rows = reshape(left, -1, x.shape[-1])
+    out = mm(rows, transpose(right, 0, 1), bias)
     return view(out, *x.shape[:-1], weight.shape[0])
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ..tape import Tensor
 from ..weights import tl_rotary_table_bytes
-from .parts import norm, project, rotary, softcap
+from .parts import add_bias, norm, project, rotary, softcap
 from .run import Pass
 
 
@@ -40,12 +40,27 @@ def _qk_norm(p: Pass, name: str, x: Tensor, heads: int, *, copied: bool) -> Tens
 def _per_head(p: Pass, z: Tensor, heads: int) -> Tensor:
     """What each head adds, [b, s, head, d_model]."""
     p.save(z)
-    if p.run.release.contracted_results:
-        return p.new(p.tokens * heads * p.run.spec.d_model)
+    if p.run.release.contracted_results:  # head by head, for which z is laid out as [head, b, s, d_head]
+        flat_z = p.new(p.tokens * p.run.spec.q_width if p.run.batch_size > 1 and p.run.seq_len > 1 else 0)
+        out = p.new(p.tokens * heads * p.run.spec.d_model)
+        p.tape.drop(flat_z)
+        return out
     product = p.new(p.tokens * p.run.spec.q_width * p.run.spec.d_model)
     out = p.new(p.tokens * heads * p.run.spec.d_model)
     p.tape.drop(product)
     return out
+
+
+def _output_einsum(p: Pass, z: Tensor) -> Tensor:
+    """Up to 2.1: einsum of z, which lies in memory as [b, head, d_head, s], with W_O. It sums over d_head and head in
+    this order, so both are copied unless there is one head. The caller keeps `z`."""
+    t, run, spec = p.tape, p.run, p.run.spec
+    copied = spec.n_heads > 1 or (run.batch_size > 1 and run.seq_len > 1)
+    flat_z = p.new(p.tokens * spec.q_width) if copied else t.hold(z)
+    weight = p.new(spec.q_width * spec.d_model if spec.n_heads > 1 else 0)
+    out = p.new(p.tokens * spec.d_model)
+    t.drop(flat_z, weight)
+    return add_bias(p, out)
 
 
 def attention(p: Pass, inputs: tuple[Tensor, Tensor, Tensor], local: bool, grouped: bool) -> Tensor:
@@ -140,6 +155,8 @@ def attention(p: Pass, inputs: tuple[Tensor, Tensor, Tensor], local: bool, group
         summed = p.new(p.tokens * spec.d_model)
         out = p.new(p.tokens * spec.d_model)
         t.drop(summed, per_head_out)
+    elif run.release.added_biases:
+        out = _output_einsum(p, z)
     else:
         weight = p.new(0 if run.release.plain_products else spec.q_width * spec.d_model)
         kept_z = t.hold(z) if run.release.keeps_z else p.new(0)

@@ -61,8 +61,8 @@ def norm(p: Section, name: str, x: Var, *, pre: bool, rms: bool) -> Var:
     if pre:
         return cast(p.hook(f"{name}.hook_normalized", div(x, scale)), p.run.width)
     x = cast(p.hook(f"{name}.hook_normalized", div(x, scale)), p.run.width)
-    x = mul(x, p.parameter(length, name=f"{name}.w"))
-    return x if rms else add(x, p.parameter(length, name=f"{name}.b"))
+    scaled = mul(x, p.parameter(length, name=f"{name}.w"))  # one expression with the bias: x stays until it returns
+    return scaled if rms else add(scaled, p.parameter(length, name=f"{name}.b"))
 
 
 def block_norm(p: Section, name: str, x: Var, *, foldable: bool = True) -> Var:
@@ -174,11 +174,12 @@ def attention(p: Section, inputs: tuple[Var, Var, Var], local: bool, grouped: bo
     attn_scores = p.hook("attn.hook_attn_scores", attn_scores)
     pattern = softmax(attn_scores)
     pattern = where(p.new(pattern.shape, 1), p.new(pattern.shape, pattern.width), pattern)
-    pattern = p.hook("attn.hook_pattern", pattern)
+    pattern = cast(p.hook("attn.hook_pattern", pattern), v.width)
     z = _values(p, v, pattern, grouped)
     b, s = z.shape[:2]
     if not run.use_attn_result:
         w = contiguous(reshape(permute(p.parameter(heads, d_head, d), 2, 0, 1), d, heads * d_head))
+        z = cast(z, run.width)  # the weight's dtype, which it has but under autocast
         z = reshape(z, b, s, heads * d_head)
         out = linear(z, w, p.parameter(d))
     else:

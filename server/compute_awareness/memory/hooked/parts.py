@@ -50,14 +50,14 @@ def norm(p: Pass, name: str, x: Tensor, rows: int, length: int, *, pre: bool, rm
         if owned:
             t.drop(inner)
             owned = False
-        scaled = p.new(rows * length)
-        p.save(out)
-        t.drop(out)
-        out = scaled
+        # The normalised input keeps its name until the call returns.
+        named, out = out, p.new(rows * length)
+        p.save(named)
         if not rms:
             shifted = p.new(rows * length)
             t.drop(out)
             out = shifted
+        t.drop(named)
     if owned:
         t.drop(inner)
     t.drop(scale)
@@ -91,6 +91,16 @@ def block_norm(p: Pass, name: str, x: Tensor, heads: int = 1, *, foldable: bool 
     return norm(p, name, x, p.tokens * heads, spec.d_model, pre=pre, rms=spec.norm == "rmsnorm")
 
 
+def add_bias(p: Pass, product: Tensor) -> Tensor:
+    """A product of matrices with its bias: one kernel makes both, but up to 2.1 the sum is a second tensor. Takes over
+    `product`."""
+    if not p.run.release.added_biases:
+        return product
+    out = p.tape.new(product.bytes, product.component)
+    p.tape.drop(product)
+    return out
+
+
 def project(p: Pass, x: Tensor, heads: int, per_head: bool) -> Tensor:
     """utilities/attention.py: q, k or v of `heads` heads from the normed input."""
     t, spec = p.tape, p.run.spec
@@ -111,7 +121,7 @@ def project(p: Pass, x: Tensor, heads: int, per_head: bool) -> Tensor:
     if weight is not None:
         p.save(weight)
         t.drop(weight)
-    return out
+    return add_bias(p, out)
 
 
 def rotary(p: Pass, x: Tensor, heads: int, table: Tensor | None) -> Tensor:
@@ -231,9 +241,11 @@ def mlp(p: Pass, x: Tensor) -> Tensor:
         weight = p.new(matrix)
         out = p.new(p.tokens * spec.d_model)
         p.save(post, weight)
-        t.drop(weight, linear, pre, post)
+        t.drop(weight)
+        out = add_bias(p, out)
+        t.drop(linear, pre, post)
         return out
-    pre = p.hook("mlp.hook_pre", p.new(wide))
+    pre = p.hook("mlp.hook_pre", add_bias(p, p.new(wide)))
     p.save(x)
     post = _activation(p, pre, wide)
     middle = None
@@ -243,6 +255,7 @@ def mlp(p: Pass, x: Tensor) -> Tensor:
     p.hook("mlp.hook_post", post)
     out = p.new(p.tokens * spec.d_model)
     p.save(post)
+    out = add_bias(p, out)
     t.drop(pre, post)
     if middle is not None:
         t.drop(middle)

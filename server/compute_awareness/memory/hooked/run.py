@@ -34,7 +34,8 @@ class Run:
     use_hook_mlp_in: bool = False
     use_attn_in: bool = False
     autocast: bool = False
-    """torch.autocast to 16 bit around forward and loss, by CUDA's list of operators (read where `gradients` is)."""
+    """torch.autocast to 16 bit around forward and loss, by CUDA's list of operators (read where `gradients` is; without
+    them: `call_under_autocast`)."""
     release: Release = NEWEST
     """What an older TransformerLens does otherwise."""
 

@@ -57,12 +57,13 @@ def step(run: Run, name: optimizer.Optimizer, batches: int = 1, cpu: bool = Fals
 
 
 def through_the_model(
-    run: Run, end: End, make: Callable[[frozenset[str]], Section], selects: Callable[[str], bool] | None = None
+    run: Run, end: End | None, make: Callable[[frozenset[str]], Section], selects: Callable[[str], bool] | None = None
 ) -> Sections:
-    """Play the forward halves of all sections. Blocks of one kind are the same section.
+    """Play the forward halves of all sections, blocks up to `run.stop_at_layer`. Blocks of one kind are the same
+    section.
 
     Args:
-        end: what comes after the last block.
+        end: what comes after the last block; None = nothing.
         make: a section that caches the hooks of these names.
         selects: which hooks the cache keeps, by full name; None = no cache.
     """
@@ -76,7 +77,8 @@ def through_the_model(
     first.turn()
     sections = [(first, resid)]
     kinds: dict[tuple[object, ...], tuple[Section, Var]] = {}
-    selected = [chosen(f"blocks.{layer}.", names) for layer in range(run.spec.n_layers)]
+    blocks = run.spec.n_layers if run.stop_at_layer is None else run.stop_at_layer
+    selected = [chosen(f"blocks.{layer}.", names) for layer in range(blocks)]
     for layer, here in enumerate(selected):
         entry = resid.storage.entry
         after = "hook_resid_pre" in selected[layer + 1] if layer + 1 < len(selected) else None
@@ -88,6 +90,8 @@ def through_the_model(
             kinds[key] = section, out
         sections.append(kinds[key])
         resid = kinds[key][1]
+    if end is None:
+        return sections
     last = make(chosen("", END_HOOKS))
     out = end(last, last.receive(resid))
     last.turn()

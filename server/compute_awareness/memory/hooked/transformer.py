@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from ..tape import Tape, Tensor
 from .attention import attention
-from .parts import block_norm, mlp, norm, softcap
+from .parts import add_bias, block_norm, mlp, norm, softcap
 from .run import Pass, Run
 
 __all__ = ["Forward", "Run", "family", "forward"]
@@ -181,6 +181,7 @@ def _unembed(p: Pass, residual: Tensor) -> Tensor:
     logits = t.new(p.tokens * spec.d_vocab * run.width, "activation_cache" if in_cache else "logits")
     p.save(residual, weight)
     t.drop(weight)
+    logits = add_bias(p, logits)
     if hooked:
         p.hook("unembed.hook_out", logits)
     if spec.logit_softcap:

@@ -38,6 +38,8 @@ class Release:
     and summed."""
     loads_at_once: bool = False
     """Up to 2.3 the whole state dict stays until the model is loaded from it; later each entry goes when it is."""
+    added_biases: bool = False
+    """Up to 2.1 every product is an einsum, and the bias is added to it in a second tensor."""
     multiplied_heads: bool = False
     """From 2.10 to 2.15 inputs per head are multiplied elementwise with the weights, [b, s, head, d_model, d_head]."""
 
@@ -51,7 +53,7 @@ NEWEST = Release()
 
 
 def release(version: tuple[int, int, int] | None) -> Release:
-    """The release `version` (None: the newest), from 2.2.0 on."""
+    """The release `version` (None: the newest), from 2.0.0 on."""
     if version is None or version >= (3, 5, 1):
         return NEWEST
     two = version < (3, 0, 0)
@@ -65,6 +67,7 @@ def release(version: tuple[int, int, int] | None) -> Release:
         keeps_z=version < (2, 18, 0),
         contracted_results=version < (2, 10, 0),
         loads_at_once=version < (2, 4, 0),
+        added_biases=version < (2, 2, 0),
         multiplied_heads=(2, 10, 0) <= version < (2, 16, 0),
     )
 
@@ -83,6 +86,8 @@ def buffer_bytes(spec: ModelSpec, width: int, which: Release, seq_len: int = 0) 
 def missing(spec: ModelSpec, version: str) -> str:
     """Why HookedTransformer `version` cannot run `spec`, or "". Read off the components of the releases."""
     given = parse(version)
+    if spec.architecture == "Gemma2ForCausalLM" and given < (2, 2, 0):
+        return "Gemma 2 came with 2.2"
     if spec.architecture == "Qwen2ForCausalLM" and spec.n_kv_heads != spec.n_heads and given < (2, 3, 0):
         return "Qwen2 with grouped heads came with 2.3"
     if spec.qk_norm == "head" and given < (2, 16, 0):

@@ -43,7 +43,8 @@ class LanguageModelPart:
     """The language model that fills the store. Bytes.
 
     `forward_peak`: above weights and buffers, of one run_with_cache(names_filter=[hook], stop_at_layer=...) over
-    store_batch_size_prompts * context_size tokens, what it returns included; `retained`: the cached activation.
+    store_batch_size_prompts * context_size tokens, what it returns included, the tokens not; `retained`: the cached
+    activation.
     """
 
     weights: int

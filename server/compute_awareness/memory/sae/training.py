@@ -14,7 +14,7 @@ from ..tape import Tape, Tensor
 from .activation_store import LanguageModelPart, Refill, play_refill, worst_refills
 from .architectures import previous_output, train_step
 from .matching_pursuit import Pursuit
-from .step import FLOAT, VECTORS, Ledger, Shape, sae_bytes, sae_params
+from .step import FLOAT, INDEX, VECTORS, Ledger, Shape, sae_bytes, sae_params
 
 __all__ = ["LanguageModelPart", "SaeMemory", "Shape", "sae_bytes", "sae_params", "training_flops", "training_memory"]
 
@@ -94,6 +94,8 @@ def training_memory(
     if lm is not None and store_on_host:
         on_device = training_memory(shape, context_size, n_batches_in_buffer, store_batch_size_prompts, lm)
         host_bytes = on_device.components["activation_store"]
+        tokens = INDEX * store_batch_size_prompts * context_size  # are where the model is
+        lm = replace(lm, forward_peak=lm.forward_peak + tokens)
     elif lm is not None:
         # A buffer below one training batch stops in SAELens (check_store); the smallest that runs is counted then.
         enough = max(buffer, shape.batch)
