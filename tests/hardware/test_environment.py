@@ -210,3 +210,14 @@ def test_the_table_is_whole():
         for signal in signals_of(entry):
             assert len(kinds & set(signal)) == 1, (entry["id"], signal)
     assert len(SIGNALS["environments"]) == 49 + len({"gvisor"}) and SIGNALS["environments"][-1]["id"] == "local"
+
+
+def test_a_schedulers_programs_alone_name_no_place_that_something_else_names(tmp_path):
+    """Debian's SLURM package on a laptop, in a container: docker is seen for sure, the login node is a guess."""
+    (tmp_path / "usr/bin").mkdir(parents=True)
+    (tmp_path / "usr/bin/sinfo").write_text("")
+    environ = {"PATH": "/usr/bin"}
+    assert probe_environment(environ, tmp_path).primary == "slurm_login_node"
+    (tmp_path / ".dockerenv").write_text("")
+    found = probe_environment(environ, tmp_path)
+    assert (found.primary, ids(found)) == ("docker", {"docker", "slurm_login_node"})

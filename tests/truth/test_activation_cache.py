@@ -258,7 +258,8 @@ def test_past_the_context_we_say_whether_it_runs(name: str) -> None:
 
 def test_an_unfolded_norm_can_be_the_worst_moment() -> None:
     """The normalised input keeps its name while weight and bias are applied: three tensors beside the residual."""
-    spec = _short("solu-10l").model_copy(update={"d_vocab": 64, "d_mlp": 32, "n_heads": 1, "n_kv_heads": 1, "d_head": 8})
+    narrow = {"d_vocab": 64, "d_mlp": 32, "n_heads": 1, "n_kv_heads": 1, "d_head": 8}
+    spec = _short("solu-10l").model_copy(update=narrow)
     model = hooked_transformer(spec, device="meta", dtype="float32", folded=False)
     for batch_size, seq_len in ((4, 10), (2, 33)):
         sizes = {"batch_size": batch_size, "seq_len": seq_len, "dtype": "float32", "no_processing": True}

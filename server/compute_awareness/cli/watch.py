@@ -27,10 +27,6 @@ _TICK_S = 0.05
 EXIT_TERMINATED = 143
 
 
-class _Terminated(BaseException):
-    """The process was asked to end; the terminal is to be given back first."""
-
-
 def watch(host: str | None, python: str | None, interval_s: float, as_json: bool) -> int:
     """Look every `interval_s` seconds, or as often as a look takes, until q or Ctrl-C. The exit code.
 
@@ -42,17 +38,14 @@ def watch(host: str | None, python: str | None, interval_s: float, as_json: bool
     to = screen()
     stop = threading.Event()
     look = _looks(host, python, stop)
-    with contextlib.suppress(KeyboardInterrupt):
-        try:
-            if as_json or not to.is_terminal or to.legacy_windows:
+    try:
+        if as_json or not to.is_terminal or to.legacy_windows:
+            with contextlib.suppress(KeyboardInterrupt):
                 _blocks(look, interval_s, as_json)
-            else:
-                _full_screen(look, interval_s)
-        except _Terminated:
-            return EXIT_TERMINATED
-        finally:
-            stop.set()
-    return 0
+            return 0
+        return _full_screen(look, interval_s)
+    finally:
+        stop.set()
 
 
 def _looks(host: str | None, python: str | None, stop: threading.Event) -> Callable[[], Compute]:
@@ -99,8 +92,8 @@ def _blocks(look: Callable[[], Compute], interval_s: float, as_json: bool) -> No
         time.sleep(max(0.0, begin + interval_s - time.monotonic()))
 
 
-def _full_screen(look: Callable[[], Compute], interval_s: float) -> None:
-    """Looks run beside this thread, so that a slow one delays no key."""
+def _full_screen(look: Callable[[], Compute], interval_s: float) -> int:
+    """Looks run beside this thread, so that a slow one delays no key. The exit code."""
     shown: Compute | None = None
     failed = ""
     results: list[Compute | BaseException] = []
@@ -113,9 +106,9 @@ def _full_screen(look: Callable[[], Compute], interval_s: float) -> None:
 
     worker: threading.Thread | None = None
     due = time.monotonic()
-    with _terminal() as key:
+    with _terminal() as (key, ended):
         _draw(None, "looking ...", interval_s)
-        while key() not in ("q", "Q"):
+        while key() not in ("q", "Q") and not ended:
             if results:
                 result = results.pop()
                 if isinstance(result, InputError) and shown is not None:
@@ -130,6 +123,7 @@ def _full_screen(look: Callable[[], Compute], interval_s: float) -> None:
                 due = time.monotonic() + interval_s
                 worker = threading.Thread(target=work, daemon=True)
                 worker.start()
+        return EXIT_TERMINATED if ended and ended[0] != signal.SIGINT else 0
 
 
 def _draw(compute: Compute | None, note: str, interval_s: float) -> None:
@@ -151,21 +145,23 @@ def _draw(compute: Compute | None, note: str, interval_s: float) -> None:
 
 
 @contextlib.contextmanager
-def _terminal() -> Iterator[Callable[[], str]]:
-    """The alternate screen, and a function that waits a moment for a key; all as it was at the end."""
+def _terminal() -> Iterator[tuple[Callable[[], str], list[int]]]:
+    """The alternate screen, with a function that waits a moment for a key and a list of the signals that asked for the
+    end; all as it was at the end.
 
-    def terminated(_number: int, _frame: object) -> None:
-        raise _Terminated
-
+    The signals are written down and not raised: an exception that comes in the middle of a destructor is lost.
+    """
+    ended: list[int] = []
     with contextlib.ExitStack() as undo:
-        for name in ("SIGTERM", "SIGHUP"):
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)
             if number is not None:
-                undo.callback(signal.signal, number, signal.signal(number, terminated))
+                before = signal.signal(number, lambda number, _frame: ended.append(number))
+                undo.callback(signal.signal, number, before)
         key = undo.enter_context(_keys())
         undo.callback(_write, _LEAVE)
         _write(_ENTER)
-        yield key
+        yield key, ended
 
 
 def _write(text: str) -> None:

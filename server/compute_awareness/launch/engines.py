@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Callable
 
 from ..advice.platforms import platform
-from ..units import gib
+from ..units import duration, gib
 from .plan import Engine, Plan, names_of
 
 _HF = "huggingface"
@@ -209,10 +209,11 @@ subprocess.run({_python_text(plan.run)}, shell=True, check=True, executable="/bi
 
 def _head(plan: Plan, mark: str) -> str:
     card = f"{plan.count} x {plan.gpu.name}" if plan.count > 1 else plan.gpu.name
-    low, high = plan.hours
+    low, high = (duration(3600 * hours) for hours in plan.hours)
+    took = low if low == high else f"{low} to {high}"
     lines = [
         "Written by compute-awareness; it starts nothing by itself. Look it over before you do.",
-        f"Counted: at most {gib(plan.needed_bytes)} on {card}, {low:.2f} to {high:.2f} h (not calibrated).",
+        f"Counted: at most {gib(plan.needed_bytes)} on {card}, {took} (not calibrated).",
         *plan.notes,
     ]
     return "\n".join(f"{mark} {' '.join(line.split())}" for line in lines)

@@ -100,8 +100,10 @@ def probe_environment(
             _imply(layer, entry, machine, layers)
             layers.append(layer)
             clear = clear or (entry["compute"] and layer.confidence != "low")
-    primary = next(layer.id for layer in layers if layer.layer != "hardware")
-    return Environment(primary=primary, layers=layers, clear=clear)
+    places = [layer for layer in layers if layer.layer != "hardware"]
+    # A scheduler's programs alone, as on many laptops, name the place only where nothing else does.
+    surer = [layer for layer in places if layer.layer != "scheduler" or layer.confidence != "low"]
+    return Environment(primary=(surer or places)[0].id, layers=layers, clear=clear)
 
 
 def tell_accelerators(environment: Environment, cards: Sequence[Accelerator], certain: bool) -> None:
