@@ -65,6 +65,8 @@ def read_slurm(environ: Mapping[str, str], limit_s: float, run: Callable[..., An
         return asker.ask([path, *args]) or ""
 
     rows, unread = parse_nodes(nodes)
+    # sinfo's own order changes from call to call: the default partition first, then by name.
+    rows = sorted(rows, key=lambda row: (not row.default, row.partition, row.name))
     if unread:
         asker.problems.append(f"sinfo: {unread} lines could not be read; their nodes are not counted")
     if any(gpus_of(row) is None for row in rows):
