@@ -94,3 +94,9 @@ def test_neither_torch_nor_psutil_nor_mcp_is_imported():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environ, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == ("[]" if sys.platform == "linux" else "['psutil']")
+
+
+def test_the_document_is_what_pydantic_would_write(tmp_path):
+    found = detect(environ={"PATH": os.defpath, "SLURM_JOB_ID": "4", "SLURM_MEM_PER_NODE": "1000"}, cwd=tmp_path)
+    assert found.plain() == found.model_dump(mode="json")
+    assert Compute.model_validate(found.plain()) == found

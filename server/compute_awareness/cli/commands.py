@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import sys
+from importlib import import_module
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -109,9 +111,12 @@ def detect(
         return watch_compute(host, python, interval or 2.0, as_json)
     from ..hardware.detect import detect_at
 
+    if not as_json:
+        # What shows the report is imported while the looks wait for other programs.
+        Thread(target=import_module, args=(".show_compute", __package__), daemon=True).start()
     compute = detect_at(host, python)
     if as_json:
-        _print_json(compute)
+        _print_json(compute.plain())
     else:
         from .show_compute import show_compute
 

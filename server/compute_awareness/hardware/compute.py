@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from .cluster.report import Cluster
@@ -35,7 +38,8 @@ THIS_MACHINE = "this machine"
 class Compute(BaseModel):
     """What there is. Bytes are integers. Made elsewhere it is read by `reading.py`."""
 
-    model_config = ConfigDict(extra="forbid")
+    # A report made here needs no validation, and building the validator takes a quarter of a cold `detect`.
+    model_config = ConfigDict(extra="forbid", defer_build=True)
     format: int = Field(default=FORMAT, description="Number of this layout; a reader knows it and those below")
     host: Host
     environment: Environment
@@ -66,6 +70,16 @@ class Compute(BaseModel):
         cards = [a for a in self.accelerators if a.visible and a.problem is None and a.free_bytes is not None]
         return sorted(cards, key=lambda a: -(a.free_bytes or 0))
 
+    def plain(self) -> dict[str, Any]:
+        """What `model_dump(mode="json")` gives, without building a serializer for it."""
+        return {name: _plain(getattr(self, name)) for name in type(self).model_fields}
+
     def elsewhere(self) -> str | None:
         """The name of the machine this describes; None where it is the one that reads it."""
         return None if self.seen_from.startswith(THIS_MACHINE) else self.seen_from
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value

@@ -38,7 +38,7 @@ def detect(
     looking.join()
     if failed:
         raise failed[0]
-    compute = Compute(**found)
+    compute = Compute.model_construct(**found)
     if compute.clusters:
         from .cluster.cards import with_cards
 
