@@ -100,6 +100,18 @@ def test_windows_roaming_folder(tmp_path: Path) -> None:
     assert found.path == tmp_path / "R" / "Claude" / "claude_desktop_config.json"
 
 
+def test_the_readme_has_the_same_table() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    shown = readme.split("<!-- hosts:start -->\n")[1].split("<!-- hosts:end -->")[0].splitlines()[2:]
+    home = Path("/home/someone")
+    rows = [
+        f"| `{host.id}` | {', '.join(host.places)} | "
+        f"`~/{host.places['user'].file(at(home)).relative_to(home).as_posix()}` |"
+        for host in HOSTS.values()
+    ]
+    assert shown == rows
+
+
 def test_what_the_user_set_in_our_entry_stays(home: Path) -> None:
     file = home / ".cursor" / "mcp.json"
     file.parent.mkdir()
