@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import getpass
-import hashlib
 import os
-import tempfile
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import InputError
+from ..files import only_writer, replace
 from .profile import Profile, machine_name, profile_from, unknown_machine
 
 if TYPE_CHECKING:
@@ -27,7 +24,6 @@ VARIABLE = "COMPUTE_AWARENESS_PROFILE"
 
 PROJECT_FILE = ".compute-awareness.toml"
 _LARGEST = 256 * 1024
-_LOCK_LIMIT_S = 10.0
 _HEAD = "What compute-awareness may assume about your machines. Edit it freely; `compute-awareness profile` shows it."
 
 
@@ -152,17 +148,12 @@ def forget(
 
 
 def _rewrite(path: Path, change: Callable[[TOMLDocument], None]) -> Path:
-    """Read, change, check, replace, while no other process of ours does; the user's comments stay.
-
-    The new text is written beside the file and put in its place by one rename, so that a reader sees the old file
-    or the new one, and a full disk leaves the old.
-    """
-    import filelock
+    """Read, change, check, replace, while no other process of ours does; the user's comments stay."""
     import tomlkit
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(_lock_file(path), timeout=_LOCK_LIMIT_S):
+        with only_writer(path):
             try:
                 _decoded(path)
                 document = tomlkit.parse(path.read_text(encoding="utf-8"))
@@ -174,35 +165,10 @@ def _rewrite(path: Path, change: Callable[[TOMLDocument], None]) -> Path:
                 raise InputError(f"{path} is left as it is: {error}") from None
             change(document)
             profile_from(document.unwrap())
-            _replace(path, tomlkit.dumps(document))
-    except filelock.Timeout:
-        raise InputError(f"{path} is being written by another process; try again") from None
+            replace(path, tomlkit.dumps(document))
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
     return path
-
-
-def _lock_file(path: Path) -> str:
-    """A lock of its own for each file, outside the user's folders; it stays, since taking it away would race."""
-    named = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-    return str(Path(tempfile.gettempdir()) / f"compute-awareness-{getpass.getuser()}-{named}.lock")
-
-
-def _replace(path: Path, text: str) -> None:
-    path = path.resolve()  # a link to a file kept elsewhere stays a link
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(OSError):
-            Path(name).chmod(path.stat().st_mode if path.exists() else 0o600)
-        Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
-        raise
 
 
 def _decoded(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .attach_commands import install, uninstall
 from .given import WithWorkloadCommand, WorkloadCommand, compute_from, read_text, workload_from, write_new
 from .profile_commands import profile
 
@@ -332,6 +333,8 @@ def doctor(model: str | None, host: str | None, python: str | None, as_json: boo
 
 
 program.add_command(profile)
+program.add_command(install)
+program.add_command(uninstall)
 
 
 @program.command()

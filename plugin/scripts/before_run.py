@@ -1,0 +1,185 @@
+#!/usr/bin/env python3
+"""PreToolUse hook: reads the code that is about to be written or run, and speaks only where compute matters.
+
+Standard library only, Python 3.8 or newer, no network, nothing is imported or run. A hook that is slow, noisy or broken
+gets uninstalled: whatever goes wrong here, it is silent and lets the call through. It never denies.
+"""
+
+import json
+import os
+import re
+import shlex
+import sys
+import tempfile
+
+LARGE = 3e9
+"""Parameters from which a load is worth a word: 5.6 GiB in 16 bits, 11 GiB in float32, more than many cards leave."""
+ASK_FROM = 7e9
+"""Parameters from which a run that nobody checked is worth the user's time: 13 GiB in 16 bits, 26 GiB in float32."""
+LARGEST_FILE = 1 << 20
+LARGEST_TRANSCRIPT = 4 << 20
+
+LIBRARIES = re.compile(
+    r"(?:^|[\"';])[ \t]*(?:from|import)[ \t]+(?:transformer_lens|sae_lens|transformers|nnsight|dictionary_learning|"
+    r"sparsify|circuit_tracer|eap)\b",
+    re.MULTILINE,
+)
+LOADS = re.compile(
+    r"(?:from_pretrained(?:_no_processing)?|boot_transformers|LanguageModel|model_name|model_id|model)\s*[(=:]\s*"
+    r"(?:\w+\s*=\s*)?[\"']([^\"'\n]{1,120})[\"']"
+)
+SIZE = re.compile(r"(?<![\w.])(\d{1,4}(?:\.\d{1,2})?)b(?![a-z0-9])", re.IGNORECASE)
+FULL_CACHE = re.compile(r"\.run_with_cache\((?:[^()]|\((?:[^()]|\([^()]{0,500}\)){0,500}\)){0,500}\)")
+SAE = re.compile(r"\b(?:LanguageModelSAERunnerConfig|LanguageModelSAETrainingRunner|SAETrainingRunner|trainSAE)\s*\(")
+NAMED = {"gpt2-xl": 1.5e9, "gpt-j": 6e9, "gpt-neox": 20e9}
+INTERPRETERS = re.compile(r"^(?:python[\d.]*|ipython|torchrun|accelerate|deepspeed|uv|srun|jupyter|papermill)$")
+
+
+def main():
+    """Read the event on stdin; print a decision, or nothing."""
+    try:
+        event = json.loads(sys.stdin.buffer.read(8 << 20).decode("utf-8", "replace"))
+        answer = decide(event)
+        if answer:
+            answer["hookEventName"] = "PreToolUse"
+            print(json.dumps({"hookSpecificOutput": answer}))
+    except Exception as error:
+        if os.environ.get("COMPUTE_AWARENESS_DEBUG"):
+            raise
+        del error
+    return 0
+
+
+def decide(event):
+    """What to add to the call, or None: `ask` with a reason, or `additionalContext`."""
+    running = event.get("tool_name") == "Bash"
+    name, code = code_of(event)
+    if not code or not LIBRARIES.search(code):
+        return None
+    model, params = largest_model(code)
+    found = []
+    if params >= LARGE:
+        half, full = params * 2 / 2**30, params * 4 / 2**30
+        size = f"{params / 1e9:g} billion parameters: {half:.0f} GiB in bfloat16, {full:.0f} GiB in float32"
+        found.append(f"loads {model} ({size})")
+    if any("names_filter" not in call for call in FULL_CACHE.findall(code)):
+        found.append("calls run_with_cache without names_filter, which keeps every activation")
+    if SAE.search(code):
+        found.append("trains an SAE")
+    if not found or checked(event, model) or said_before(event, name, found):
+        return None
+    what = "{} {}".format(name, ", ".join(found))
+    if running and params >= ASK_FROM:
+        return {
+            "permissionDecision": "ask",
+            "permissionDecisionReason": what + ". Nobody has checked in this session that it fits the GPU it will run "
+            "on; Claude can, with the tool preflight_experiment.",
+        }
+    return {
+        "additionalContext": what + ". Unless that is done already, call preflight_experiment of compute-awareness for "
+        "it before the run: it looks at the GPU itself, says whether the run fits, and whether to ask the user."
+    }
+
+
+def code_of(event):
+    """A name for the code and its text; empty where the call has nothing to do with Python."""
+    given = event.get("tool_input") or {}
+    if event.get("tool_name") != "Bash":
+        path = str(given.get("file_path") or given.get("notebook_path") or "")
+        if not path.endswith((".py", ".ipynb")):
+            return "", ""
+        text = str(given.get("content") or given.get("new_string") or given.get("new_source") or "")
+        if text and event.get("tool_name") != "Write":  # what an edit leaves of the imports is in the file
+            text = read(path) + "\n" + text
+        return os.path.basename(path), plain(path, text)
+    command = str(given.get("command") or "")
+    try:
+        words = shlex.split(command, comments=True)
+    except ValueError:
+        words = command.split()
+    if not any(INTERPRETERS.match(os.path.basename(word)) for word in words):
+        return "", ""
+    cwd = str(event.get("cwd") or "")
+    for word in words:
+        if word.endswith((".py", ".ipynb")):
+            text = read(os.path.join(cwd, os.path.expanduser(word)))
+            if text:
+                # The model may be named in the command's own flags.
+                flags = " ".join("model='{}'".format(w.split("=")[-1]) for w in words if SIZE.search(w) and w != word)
+                return os.path.basename(word), plain(word, text) + "\n" + flags
+    return "the command", command  # python -c, or a here document
+
+
+def read(path):
+    """A file's text; empty where it cannot be read or is no reasonable script."""
+    try:
+        if not os.path.isfile(path) or os.path.getsize(path) > LARGEST_FILE:
+            return ""
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(LARGEST_FILE)
+    except (OSError, ValueError):
+        return ""
+
+
+def plain(path, text):
+    """A notebook's code cells as one text; other text as it is."""
+    if not path.endswith(".ipynb"):
+        return text
+    try:
+        cells = json.loads(text)["cells"]
+        return "\n".join("".join(cell["source"]) for cell in cells if cell.get("cell_type") == "code")
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return text
+
+
+def largest_model(code):
+    """The largest model that is named where models are loaded, and its parameters by its name; 0 where none says."""
+    best = ("", 0.0)
+    for name in LOADS.findall(code):
+        sizes = [float(size) * 1e9 for size in SIZE.findall(name.replace("_", "-"))]
+        params = max(sizes) if sizes else next((NAMED[key] for key in NAMED if key in name.lower()), 0.0)
+        if params > best[1]:
+            best = (name, params)
+    return best
+
+
+def checked(event, model):
+    """Whether this session has called a tool of compute-awareness, with that model where there is one."""
+    path = str(event.get("transcript_path") or "")
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.path.getsize(path) - LARGEST_TRANSCRIPT))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except (OSError, ValueError):
+        return False
+    short = model.rsplit("/", 1)[-1].lower()
+    return any(
+        "compute-awareness__" in line and '"tool_use"' in line and short in line.lower() and "preflight" in line
+        for line in lines
+    )
+
+
+def said_before(event, name, found):
+    """Whether the same was said in this session; from now on it was."""
+    session = re.sub(r"[^\w-]", "", str(event.get("session_id") or ""))[:64]
+    if not session:
+        return False
+    line = json.dumps([event.get("tool_name") == "Bash", name, found])
+    user = getattr(os, "getuid", lambda: 0)()
+    path = os.path.join(tempfile.gettempdir(), f"compute-awareness-hook-{user}-{session}.jsonl")
+    try:
+        # Only a file of our own is read or added to, never one that another user has put there, or a link.
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+        with os.fdopen(os.open(path, flags, 0o600), "r+", encoding="utf-8") as file:
+            if hasattr(os, "getuid") and os.fstat(file.fileno()).st_uid != user:
+                return False
+            if line in file.read(LARGEST_FILE).splitlines():
+                return True
+            file.write(line + "\n")
+    except OSError:
+        return False
+    return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())
