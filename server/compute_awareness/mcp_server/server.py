@@ -37,6 +37,7 @@ Then follow asking.decision:
 with gpu set to the answer ("RTX 4090", "2xH100", "none").
 - tell: say asking.text in one line and go on.
 - silent: go on; do not mention compute.
+Where the client shows forms, the tool has asked by itself: known says what the user answered; do not ask that again.
 
 Do not ask what GPU the user has when one was detected, when the run is small enough for any laptop, or when the \
 user already said it: pass gpu instead. Where the detected card does not suffice, offer the choice (the change with \
