@@ -30,6 +30,9 @@ from .units import gib
 from .versions import COVERED, check, parse
 from .workload import DTYPE_BYTES, AnyWorkload, parse_workload
 
+TO_DO = {"ask": " Ask the user (asking.text).", "tell": " Tell the user in one line (asking.text).", "silent": ""}
+"""How a summary ends, by the decision."""
+
 
 class Preflight(BaseModel):
     """The answer to: will it fit, and should I ask?"""
@@ -60,7 +63,12 @@ class Recommendation(BaseModel):
 
 
 def preflight(
-    workload: AnyWorkload, *, gpu: str | None = None, compute: Compute | None = None, python: str | None = None
+    workload: AnyWorkload,
+    *,
+    gpu: str | None = None,
+    compute: Compute | None = None,
+    python: str | None = None,
+    hours_allowed: float | None = None,
 ) -> Preflight:
     """Run the whole flow once.
 
@@ -70,6 +78,7 @@ def preflight(
             machine in sight), or None to take what is detected.
         compute: a report made elsewhere; None = look at this machine where that matters.
         python: the experiment's interpreter; None = found by the usual signs.
+        hours_allowed: the longest run that needs no word, hours; None = as the profile or the policy says.
     Raises:
         InputError: a bad workload, GPU name or interpreter.
     """
@@ -108,7 +117,7 @@ def preflight(
         gpus=advice.gpus,
         hours_high=time.high / 3600,
         hours_on=time.on,
-        hours_allowed=profile.budget.max_hours if profile.budget else None,
+        hours_allowed=hours_allowed if hours_allowed is not None or not profile.budget else profile.budget.max_hours,
     )
     return Preflight(
         workload=result.workload,
@@ -242,8 +251,7 @@ def _summary(result: Estimate, verdict: Verdict, asking: Question, place: Place)
         "unknown": "Cannot say whether it fits",
     }
     free = f" ({gib(verdict.free_bytes)} free)" if verdict.free_bytes is not None else ""
-    ask = {"ask": " Ask the user (asking.text).", "tell": " Tell the user in one line (asking.text).", "silent": ""}
     need = result.summary
     if place.kind == "cpu":
         need = f"it takes about {gib(verdict.needed_bytes)} of RAM there. On a GPU, {need}"
-    return f"{words[verdict.status]}{free}: {need}{ask[asking.decision]}"
+    return f"{words[verdict.status]}{free}: {need}{TO_DO[asking.decision]}"

@@ -49,7 +49,7 @@ async def test_definitions_stay_within_their_budget(server: Any, mode: str) -> N
     tools = await listed_tools(server, mode)
     cost = {tool["name"]: tokens(tool) for tool in tools}
     assert tokens(tools) <= 4_000, cost
-    assert max(cost.values()) <= 1_300, cost
+    assert max(cost.values()) <= 900, cost
     assert cost["detect_compute"] <= 300, cost
 
 
@@ -88,12 +88,13 @@ async def test_arguments_are_the_fields_of_the_workload(server: Any, mode: str) 
         properties = tool["inputSchema"]["properties"]
         assert tool["inputSchema"]["required"] == ["task"]
         assert properties["task"]["enum"] == list(TASKS)
-        # Every field is either listed or named among the options of its task, by the tool that names them for all.
-        hidden = set(field_names()) - set(properties)
+        # Every field is either listed or among the options, which the resource of its task describes.
+        said = properties["options"]["description"]
         if tool["name"] == "preflight_experiment":
-            assert hidden <= set(re.findall(r"\w+", properties["options"]["description"]))
+            often = said.removeprefix("Further fields, e.g. ").split(";")[0].split(", ")
+            assert set(often) <= set(field_names()) - set(properties) and "compute://tasks/{task}" in said
         else:
-            assert "preflight_experiment" in properties["options"]["description"]
+            assert "preflight_experiment" in said
         extra = {"estimate_memory": {"python"}, "recommend_compute": {"gpu", "compute", "host"}}
         expected = extra.get(tool["name"], {"gpu", "compute", "host", "python"}) | {"detail", "options"}
         assert set(properties) - set(field_names()) == expected
@@ -104,6 +105,30 @@ async def test_arguments_are_the_fields_of_the_workload(server: Any, mode: str) 
         assert properties["architecture"]["description"].startswith("SAE: ")
         assert properties["names_filter"]["description"].startswith("cache, patching: ")
         assert properties["batch_size"]["description"].startswith("not SAE training: ")
+
+
+async def test_every_field_is_described_with_its_limits(server: Any, mode: str) -> None:
+    """A number says its range and an example, an enumeration its values, anything else an example or its default."""
+    for tool in await listed_tools(server, mode):
+        for name, field in tool["inputSchema"]["properties"].items():
+            said = field["description"]
+            if field["type"] in ("integer", "number"):
+                assert re.search(r"\d\S* to \d\S*, e\.g\. \d", said), f"{tool['name']}.{name}: {said}"
+            elif name not in ("compute", "workload", "options", "architecture"):
+                assert "enum" in field or "e.g. " in said, f"{tool['name']}.{name}: {said}"
+    async with Client(server, mode=mode) as client:
+        for task, kind in TASKS.items():
+            text = (await client.read_resource(f"compute://tasks/{task}")).contents[0].text
+            described = json.loads(text)["properties"]
+            assert set(described) == set(kind.model_fields)
+            assert all(field.get("description") or name in ("task", "library") for name, field in described.items())
+
+
+async def test_every_tool_says_when_and_which_other_instead(server: Any, mode: str) -> None:
+    for tool in await listed_tools(server, mode):
+        others = [name for name in TOOLS if name != tool["name"] and name in tool["description"]]
+        assert others, f"{tool['name']} names no other tool"
+        assert 150 <= len(tool["description"]) <= 600
 
 
 async def test_fields_may_come_by_their_name_or_in_options(server: Any, mode: str) -> None:

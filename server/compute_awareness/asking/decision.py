@@ -57,8 +57,8 @@ def decide(
     decision, template, reason = _outcome(situation, triggers)
     if template is None:
         return Question(decision=decision, text="", reason=reason)
-    text, fields = write(template, situation, triggers, changes, gpus)
-    return Question(decision=decision, triggers=triggers, text=text, fields=fields, reason=reason)
+    words = write(template, situation, triggers, changes, gpus)
+    return Question(decision=decision, triggers=triggers, reason=reason, **words._asdict())
 
 
 def _outcome(situation: Situation, triggers: list[Trigger]) -> tuple[Decision, str | None, str]:

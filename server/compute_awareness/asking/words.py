@@ -1,8 +1,9 @@
 """The words for the user, from the templates in `prompts/questions/`.
 
 Each file has TOML front matter between `+++` lines (`id`, `decision`, `about`, and for a question its form
-`fields`), then a Jinja2 body. A field's `label` is a template too; its `options` are a list, or the name of the
-list among the values; `only_if` names a trigger without which the field is left out.
+`fields` and the `without_answer` that is gone on with), then a Jinja2 body, which is rendered a second time with
+`form` set, as the message above a form. A field's `label` is a template too; its `options` are a list, or the name of
+the list among the values; `only_if` names a trigger without which the field is left out.
 """
 
 from __future__ import annotations
@@ -24,6 +25,15 @@ if TYPE_CHECKING:
 
 MAX_WAYS = 3
 _EFFECTS = ("equivalent", "numerically_different", "different_experiment")
+
+
+class Words(NamedTuple):
+    """What is said to the user: the text, and of a question its form, the message above it and the default."""
+
+    text: str
+    fields: list[FormField]
+    message: str = ""
+    default: str = ""
 
 
 class QuestionFile(NamedTuple):
@@ -67,11 +77,8 @@ def write(
     triggers: Sequence[Trigger],
     changes: Iterable[Change],
     gpus: Sequence[GpuChoice] = (),
-) -> tuple[str, list[FormField]]:
-    """The text and the form fields of template `name` for this situation.
-
-    A text for telling is one line.
-    """
+) -> Words:
+    """The words of template `name` for this situation. A text for telling is one line."""
     environment = _environment()
     front = question_files()[name].front
     values = _values(environment, situation, triggers, list(changes), gpus)
@@ -80,16 +87,19 @@ def write(
         if row.get("only_if", triggers[0] if triggers else None) in (*triggers, None):
             options = row.get("options", [])
             label = _line(environment.from_string(row["label"]).render(values))
-            fields.append(
-                FormField(
-                    name=row["name"],
-                    label=label,
-                    options=values[options] if isinstance(options, str) else options,
-                )
-            )
+            field = FormField(name=row["name"], label=label)
+            if isinstance(options, str):
+                field.options, field.sets, field.default = values[options], values["sets"], values["safe_choice"]
+            else:
+                field.options = options
+            fields.append(field)
     values["questions"] = [field.label for field in fields]
-    text = environment.get_template(name).render(values).strip()
-    return (" ".join(text.split()) if front["decision"] == "tell" else text), fields
+    template = environment.get_template(name)
+    text = template.render(values).strip()
+    if front["decision"] == "tell":
+        return Words(" ".join(text.split()), fields)
+    default = _line(environment.from_string(front["without_answer"]).render(values))
+    return Words(text, fields, template.render({**values, "form": True}).strip(), default)
 
 
 def _values(
@@ -140,7 +150,27 @@ def _values(
         "sizes_with": sizes_with,
         "ways_fit": any(change.fits for change in offered),
         "choices": [*ways, larger],
+        "sets": [*(change.patch for change in offered), {"gpu": _named(gpus) if not on_cpu(situation) else "unknown"}],
+        "safe_choice": ways[0] if offered and _safe(offered[0]) else larger,
+        "safe": bool(offered) and _safe(offered[0]),
+        "form": False,
     }
+
+
+def _safe(change: Change) -> bool:
+    """Whether it may be made without an answer: it makes the run fit, and every value stays what it was.
+
+    What is kept of a cache is the user's to say: a filter is safe only for who knows which hooks are read.
+    """
+    kept = {"names_filter", "layers", "stop_at_layer"} & set(change.patch)
+    return change.fits is True and change.effect == "equivalent" and bool(change.patch) and not kept
+
+
+def _named(gpus: Sequence[GpuChoice]) -> str:
+    """The smallest card that fits as `gpu` takes it."""
+    if not gpus:
+        return "unknown"
+    return gpus[0].gpu_id if gpus[0].count == 1 else f"{gpus[0].count}x {gpus[0].gpu_id}"
 
 
 def _model_name(situation: Situation) -> str:

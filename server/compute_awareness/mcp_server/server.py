@@ -7,10 +7,12 @@ from importlib.metadata import version
 from typing import Any
 
 from mcp.server import CacheHint, MCPServer
+from mcp.server.mcpserver import RequestStateSecurity
 from mcp.server.mcpserver.tools import Tool
 
 from ..errors import InputError
 from .arguments import hidden_parameters, workload_parameters
+from .asking_user import AskingTool
 from .completions import complete
 from .prompts import prompts
 from .resources import add_resources
@@ -35,6 +37,7 @@ Then follow asking.decision:
 with gpu set to the answer ("RTX 4090", "2xH100", "none").
 - tell: say asking.text in one line and go on.
 - silent: go on; do not mention compute.
+Where the client shows forms, the tool has asked by itself: known says what the user answered; do not ask that again.
 
 Do not ask what GPU the user has when one was detected, when the run is small enough for any laptop, or when the \
 user already said it: pass gpu instead. Where the detected card does not suffice, offer the choice (the change with \
@@ -48,6 +51,7 @@ memory in GiB as given. verdict unknown means unknown: do not call it a fit.
 
 # The lists are fixed for the life of the process; an hour spares a client the repeated question.
 _STATIC = CacheHint(ttl_ms=3_600_000, scope="public")
+_FORM_WAITS_S = 24 * 3600.0
 _ALWAYS_LOADED = {"anthropic/alwaysLoad": True}
 
 
@@ -71,6 +75,8 @@ def build_server() -> MCPServer[Any]:
             "server/discover": _STATIC,
         },
         subscriptions=False,
+        # A form waits for a person, who may be at lunch; the SDK's ten minutes are for machines.
+        request_state_security=RequestStateSecurity.ephemeral(ttl=_FORM_WAITS_S),
         middleware=[known_names([tool.name for tool in listed_tools], [prompt.name for prompt in listed_prompts])],
     )
     for prompt in listed_prompts:
@@ -99,7 +105,12 @@ def tools() -> list[Tool]:
         make_tool(estimate_memory, title="Estimate memory", opens_network=True, **brief),
         make_tool(recommend_compute, title="Recommend compute", opens_network=True, **brief),
         make_tool(
-            preflight_experiment, title="Preflight an experiment", opens_network=True, meta=_ALWAYS_LOADED, **whole
+            preflight_experiment,
+            title="Preflight an experiment",
+            opens_network=True,
+            meta=_ALWAYS_LOADED,
+            kind=AskingTool,
+            **whole,
         ),
         make_tool(explain_oom, title="Explain an out-of-memory error", opens_network=True),
     ]

@@ -18,7 +18,7 @@ async def recommend_compute(
 ) -> Annotated[CallToolResult, RecommendationOutline]:
     """Recommend the smallest GPUs that run one experiment, places that rent them (with dated prices), and changes
     that need less memory, each re-estimated and with code. For "which GPU do I need?" and "how do I make it
-    smaller?"; whether it fits here is preflight_experiment. Rents and changes nothing."""
+    smaller?"; not for whether it fits here (preflight_experiment). Rents and changes nothing."""
     from ...preflight import recommend
 
     workload = as_workload(fields)
