@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
-import threading
-import time
 import tomllib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -14,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from mcp import Client, MCPError
 from mcp.client.stdio import StdioServerParameters
 from mcp.server.elicitation import render_elicitation_schema
@@ -25,6 +21,7 @@ from mcp.types import (
     ErrorData,
     InputRequiredResult,
 )
+from served import served
 
 from compute_awareness import preflight as preflight_module
 from compute_awareness.hardware.compute import Accelerator, Compute, Environment, EnvironmentLayer, Host
@@ -76,18 +73,8 @@ async def check(client: Client, arguments: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """The server over streamable HTTP on a free port of this machine."""
-    app = build_server().streamable_http_app()
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}/mcp"
-    server.should_exit = True
-    thread.join(timeout=20)
-    listening.close()
+    with served(build_server().streamable_http_app()) as address:
+        yield f"{address}/mcp"
 
 
 @asynccontextmanager

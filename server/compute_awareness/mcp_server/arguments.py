@@ -11,6 +11,7 @@ from pydantic import WithJsonSchema
 
 from ..errors import InputError
 from ..workload import TASKS, AnyWorkload, parse_workload
+from .hosting import as_hosted
 
 if TYPE_CHECKING:
     from ..hardware.compute import Compute
@@ -123,7 +124,7 @@ def as_workload(fields: dict[str, Any]) -> AnyWorkload:
     for name, value in options.items():
         if name in given and given[name] != value:
             raise InputError(f"{name}: {given[name]!r} given beside options, which has {value!r}")
-    return parse_workload(given | {name: value for name, value in options.items() if value is not None})
+    return as_hosted(parse_workload(given | {name: value for name, value in options.items() if value is not None}))
 
 
 def as_compute_report(data: dict[str, Any] | str | None) -> Compute | None:

@@ -7,13 +7,15 @@ from importlib.metadata import version
 from typing import Any
 
 from mcp.server import CacheHint, MCPServer
+from mcp.server.auth.provider import TokenVerifier
+from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import RequestStateSecurity
 from mcp.server.mcpserver.tools import Tool
 
-from ..errors import InputError
 from .arguments import hidden_parameters, workload_parameters
 from .asking_user import AskingTool
 from .completions import complete
+from .hosting import Hosting, hosted
 from .prompts import prompts
 from .resources import add_resources
 from .strict import known_names, make_tool
@@ -55,9 +57,21 @@ _FORM_WAITS_S = 24 * 3600.0
 _ALWAYS_LOADED = {"anthropic/alwaysLoad": True}
 
 
-def build_server() -> MCPServer[Any]:
-    """The server with everything registered, not yet serving."""
-    listed_tools = tools()
+def build_server(
+    options: Hosting | None = None,
+    *,
+    state_keys: list[str] | None = None,
+    auth: AuthSettings | None = None,
+    token_verifier: TokenVerifier | None = None,
+) -> MCPServer[Any]:
+    """The server with everything registered, not yet serving.
+
+    Args:
+        options: how it is hosted for others; None = it is the user's own.
+        state_keys: what seals the question that a client carries; None = a key of this process.
+        auth, token_verifier: who may call over HTTP.
+    """
+    listed_tools = [tool for tool in tools() if tool.name not in _left_out(options)]
     listed_prompts = prompts()
     server: MCPServer[Any] = MCPServer(
         "compute-awareness",
@@ -76,8 +90,17 @@ def build_server() -> MCPServer[Any]:
         },
         subscriptions=False,
         # A form waits for a person, who may be at lunch; the SDK's ten minutes are for machines.
-        request_state_security=RequestStateSecurity.ephemeral(ttl=_FORM_WAITS_S),
-        middleware=[known_names([tool.name for tool in listed_tools], [prompt.name for prompt in listed_prompts])],
+        request_state_security=(
+            RequestStateSecurity(keys=state_keys, ttl=_FORM_WAITS_S)
+            if state_keys
+            else RequestStateSecurity.ephemeral(ttl=_FORM_WAITS_S)
+        ),
+        auth=auth,
+        token_verifier=token_verifier,
+        middleware=[
+            hosted(options),
+            known_names([tool.name for tool in listed_tools], [prompt.name for prompt in listed_prompts]),
+        ],
     )
     for prompt in listed_prompts:
         server.add_prompt(prompt)
@@ -86,10 +109,13 @@ def build_server() -> MCPServer[Any]:
     return server
 
 
-def serve(transport: str = "stdio") -> None:
-    """Serves until the client goes away. Raises InputError for a transport that is not there."""
-    if transport != "stdio":
-        raise InputError(f"transport {transport!r} is not there in this version; accepted: stdio")
+def _left_out(options: Hosting | None) -> tuple[str, ...]:
+    """A shared server does not offer to look at its own hardware as if it were the user's."""
+    return () if options is None or options.detect_here else (detect_compute.__name__,)
+
+
+def serve() -> None:
+    """Serves on standard input and output until the client goes away."""
     # Before the SDK sets up its own: rich would print a crash as hundreds of lines of boxes, in any code page.
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     build_server().run("stdio")

@@ -14,6 +14,7 @@ from ..answers import answer, concise_preflight
 from ..arguments import ComputeReport, Detail, Gpu, Host, Python, as_compute_report, as_workload
 from ..asking_user import Unasked, ask_user, filled_in, look_and_check, seen_by_server, this_round
 from ..form import REMEMBER
+from ..hosting import place_of
 from ..looking import in_thread, look_elsewhere
 from ..outlines import PreflightOutline
 
@@ -60,7 +61,7 @@ async def _with_answer(
     report = await look_elsewhere(host, as_compute_report(compute), python)
     check = partial(
         preflight_answered, as_workload(fields), question, settled,
-        gpu=gpu, compute=report, python=None if host else python,
+        gpu=place_of(gpu, report is not None), compute=report, python=None if host else python,
     )  # fmt: skip
     result = seen_by_server(await in_thread(check), report)
     if remember:

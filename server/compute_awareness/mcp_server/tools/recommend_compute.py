@@ -9,6 +9,7 @@ from mcp.types import CallToolResult
 
 from ..answers import answer, concise_recommendation
 from ..arguments import ComputeReport, Detail, Gpu, Host, as_compute_report, as_workload
+from ..hosting import place_of
 from ..looking import in_thread, look_elsewhere
 from ..outlines import RecommendationOutline
 
@@ -23,5 +24,5 @@ async def recommend_compute(
 
     workload = as_workload(fields)
     report = await look_elsewhere(host, as_compute_report(compute))
-    result = await in_thread(partial(recommend, workload, gpu=gpu, compute=report))
+    result = await in_thread(partial(recommend, workload, gpu=place_of(gpu, report is not None), compute=report))
     return answer(result if detail == "full" else concise_recommendation(result), detail)
