@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from compute_awareness.advice.answers import Change, ClusterPath, GpuChoice, Status, Verdict
-from compute_awareness.advice.cost import Cost
+from compute_awareness.advice.cost import Cost, Price
 from compute_awareness.asking.decision import decide
 from compute_awareness.asking.question import Question
 from compute_awareness.hardware.compute import (
@@ -244,8 +244,7 @@ def ask_about(case: Case) -> Question:
         hours_high=hours,
         hours_on="this machine's CPU" if cpu_counts else "an A100" if unknown or on_cpu else "the RTX 4090",
         hours_allowed=case.hours_allowed,
-        cost=None if case.usd is None else Cost(usd=case.usd, usd_per_hour=1.5, what="A100 40 GB", where="RunPod",
-                                                date="2026-11-20"),
+        cost=None if case.usd is None else Cost(case.usd, Price(1.5, "A100 40 GB", "RunPod", "2026-11-20")),
         usd_allowed=case.usd_allowed,
         to_download=None if case.download is None else round(case.download * GIB),
         gpus=case.gpus,
