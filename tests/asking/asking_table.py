@@ -254,8 +254,10 @@ DISK = [
         NOT_HERE, UNCLEAR, download=5.3, disk=3),
     row("disk here too small, card named", forward(), 12, "card_named", 23, "silent", "it may be another machine",
         download=5.3, disk=3),
-    row("disk too small, unclear, quick", forward("pythia-1b"), 5, "unclear", 64, "tell",
-        "it may run elsewhere: said, not asked", DOWNLOAD, UNCLEAR, download=1.9, disk=1),
+    row("disk too small, unclear, quick", forward("pythia-1b"), 5, "unclear", 64, "ask",
+        "it will run here, and die in the download", DOWNLOAD, UNCLEAR, download=1.9, disk=1),
+    row("disk too small, hours on this CPU", sae("pythia-1b"), 12, "no_gpu", 64, "ask", "three questions are enough",
+        DOWNLOAD, SAE, LONG, download=1.9, disk=1),
     row("disk too small, unclear, RAM too", cache(), 61, "unclear", 16, "ask", "the place is asked, the disk is told",
         NO_FIT, DOWNLOAD, FULL, UNCLEAR, download=5.3, disk=3),
 ]  # fmt: skip

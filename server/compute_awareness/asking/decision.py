@@ -83,10 +83,10 @@ def decide(
     asking = [outcome for outcome in outcomes if outcome.ask is not None]
     if not asking:
         return _without_question(table, situation, facts, outcomes, changes, gpus)
-    lead = asking[0].ask
-    assert lead is not None
-    fields = list(dict.fromkeys(name for one in asking if one.ask for name in one.ask.fields))[:MAX_FIELDS]
-    beside = [one.trigger.say for one in outcomes if _said_beside(one, lead)]
+    questions = [one.ask for one in asking if one.ask]
+    lead = min(questions, key=lambda ask: table.leads.index(ask.question))
+    fields = list(dict.fromkeys(name for ask in (lead, *questions) for name in ask.fields))[:MAX_FIELDS]
+    beside = [one.trigger.say for one in outcomes if _said_beside(one, lead, fields)]
     triggers = _reported(outcomes)
     text, form = write(
         lead.question, situation, triggers, changes, gpus, fields, beside, [o.trigger.id for o in asking]
@@ -116,11 +116,11 @@ def _outcome(trigger: Trigger, facts: dict[str, Any]) -> Outcome:
     return Outcome(trigger, ask, entry)
 
 
-def _said_beside(outcome: Outcome, lead: Ask) -> bool:
+def _said_beside(outcome: Outcome, lead: Ask, fields: Sequence[str]) -> bool:
     """Whether a trigger's own sentence belongs beside the question that leads: its words are not in that already."""
     if outcome.ask is None:
         return outcome.entry.decision == "tell"
-    return outcome.ask.question != lead.question
+    return outcome.ask.question != lead.question or not set(outcome.ask.fields) <= set(fields)
 
 
 def _reported(outcomes: Sequence[Outcome]) -> list[str]:

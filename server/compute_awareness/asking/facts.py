@@ -58,11 +58,11 @@ def free_disk(situation: Situation) -> int | None:
     return situation.compute.host.disk_free_bytes if situation.in_sight and situation.compute else None
 
 
-def ram_has_room(situation: Situation) -> bool | None:
-    """Whether the RAM in sight is twice what the run needs: room for the process and for loading."""
-    if situation.compute is None or not situation.in_sight:
+def ram_times_need(situation: Situation) -> float | None:
+    """The RAM that is free in sight, in multiples of what the run needs on the device."""
+    if situation.compute is None or not situation.in_sight or situation.verdict.needed_bytes <= 0:
         return None
-    return situation.compute.host.ram_available_bytes > 2 * situation.verdict.needed_bytes
+    return situation.compute.host.ram_available_bytes / situation.verdict.needed_bytes
 
 
 def _free_disk_below_download(situation: Situation) -> bool | None:
@@ -152,7 +152,7 @@ FACTS: dict[str, Fact] = {
     "torch_ignores_gpu": Fact(
         "flag", "the experiment's torch cannot use the card in sight", lambda s: torch_finding(s) is not None
     ),
-    "ram_has_room": Fact("flag", "the RAM in sight is twice what the run needs", ram_has_room),
+    "ram_times_need": Fact("number", "free RAM in sight, in multiples of what the run needs", ram_times_need),
 }
 A_TRIGGER_FIRED = "a_trigger_fired"
 """The flag that the engine sets itself, for the rows of `otherwise`."""

@@ -71,8 +71,12 @@ class Otherwise:
 
 @dataclass(frozen=True)
 class Table:
-    """The whole policy. `conditions` are evaluated in their order, each may use those before it."""
+    """The whole policy. `conditions` are evaluated in their order, each may use those before it.
 
+    `leads`: every question's template, in the order in which one of several leads the message.
+    """
+
+    leads: tuple[str, ...]
     figures: Figures
     conditions: dict[str, Condition]
     fields: dict[str, FieldRow]
@@ -113,7 +117,8 @@ class _Reader:
             raise InputError(f"prompts/{FILE}: not valid TOML: {error}") from None
 
     def table(self) -> Table:
-        self.keys(self.data, ("figures", "conditions", "fields", "trigger", "otherwise"))
+        self.keys(self.data, ("leads", "figures", "conditions", "fields", "trigger", "otherwise"))
+        leads = self.leads()
         figures = self.part("[figures]", "figures")
         self.keys(figures, ("laptop_flops", "laptop_half_flops"))
         paces = Figures(*(self.number(figures, name) for name in ("laptop_flops", "laptop_half_flops")))
@@ -134,7 +139,18 @@ class _Reader:
                 raise self.error(f"trigger {name!r} is there twice")
         self.flags.append(A_TRIGGER_FIRED)
         rows = tuple(self.otherwise(row, at) for row, at in self.rows("otherwise"))
-        return Table(paces, conditions, self.fields, triggers, rows)
+        for ask in (ask for trigger in triggers for ask in trigger.ask):
+            if ask.question not in leads:
+                self.at("leads", "leads")
+                raise self.error(f"question {ask.question!r} is missing: a trigger asks it")
+        return Table(leads, paces, conditions, self.fields, triggers, rows)
+
+    def leads(self) -> tuple[str, ...]:
+        self.at("leads", "leads")
+        names = self.data["leads"]
+        if not isinstance(names, list):
+            raise self.error(f"a list of templates, not {type(names).__name__}")
+        return tuple(self.known(name, self.templates, "template") for name in names)
 
     def trigger(self, row: dict[str, Any], line: int) -> Trigger:
         self.place, self.first = f"trigger {row.get('id', '?')!r}", line

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..advice.answers import Change, GpuChoice
 from ..prompt_files import prompts_folder
 from ..units import GIB, duration, gib
-from .facts import free_disk, gpu_shares, others_bytes, ram_has_room, torch_finding
+from .facts import free_disk, gpu_shares, others_bytes, ram_times_need, torch_finding
 from .question import FormField
 from .situation import Situation, card_in_sight, cpu_device, cpu_hours, hours, hours_device, on_cpu, on_login_node
 from .table import policy_table
@@ -132,7 +132,7 @@ def _values(
         "largest": _largest(situation),
         "ram": amount(ram) if ram > laptop_ram else "",
         "ram_for_loading": estimate.loading_host_bytes > estimate.host_bytes,
-        "ram_has_room": not on_cpu(situation) and ram_has_room(situation),
+        "ram_has_room": not on_cpu(situation) and _ram_has_room(situation),
         "ram_free": amount(situation.compute.host.ram_available_bytes) if situation.compute else "",
         "free": None if verdict.free_bytes is None else amount(verdict.free_bytes),
         "short": amount(-headroom) if headroom < 0 else "",
@@ -188,7 +188,7 @@ def _torch(situation: Situation, cpu_words: str) -> dict[str, Any]:
     cure = finding.cure.rstrip(".") if finding else ""
     on_the_cpu = f"On the CPU: it may take up to {cpu_words}" if cpu_words else "On the CPU"
     choices = [_line(cure)] if cure else []
-    choices += ["With another Python, which I name", *([on_the_cpu] if ram_has_room(situation) else [])]
+    choices += ["With another Python, which I name", *([on_the_cpu] if _ram_has_room(situation) else [])]
     return {
         "torch_problem": _line(finding.message) if finding else "",
         "torch_cure": f"{_line(cure)}." if cure else "",
@@ -238,6 +238,10 @@ def _largest(situation: Situation) -> str:
     parts = [part for part in situation.estimate.components if part.where == "device"]
     top = max(parts, key=lambda part: part.bytes_at_peak, default=None)
     return f"the {top.name.replace('_', ' ')}" if top and top.bytes_at_peak > peak / 2 else ""
+
+
+def _ram_has_room(situation: Situation) -> bool:
+    return policy_table().conditions["ram_has_room"].holds({"ram_times_need": ram_times_need(situation)})
 
 
 def _unread_card(situation: Situation) -> str:
