@@ -213,7 +213,7 @@ def _where(compute: Compute) -> Compute:
 
 def _words(asking: Question) -> Question:
     """The text offers what the form fields offer, and says why itself; without a text the reason does."""
-    return asking.model_copy(update={"fields": [], "reason": "" if asking.text else asking.reason})
+    return asking.model_copy(update={"fields": [], "by_trigger": [], "reason": "" if asking.text else asking.reason})
 
 
 def _shorter(advice: Advice, gpus_kept: int) -> Advice:
