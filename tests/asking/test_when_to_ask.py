@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from asking_situations import Case, ask_about, cache, estimate, forward, machine, sae, verdict
 from asking_table import (
@@ -20,6 +22,7 @@ from asking_table import (
 )
 
 from compute_awareness.asking.decision import decide
+from compute_awareness.hardware.compute import JobLimits, Limits
 
 TRIGGERS = [NO_FIT, IGNORED, DOWNLOAD, SHARED, LARGE, SAE, FULL, COSTS, LONG, NOT_HERE, UNCLEAR]
 
@@ -72,3 +75,27 @@ def test_a_small_run_stays_small_on_a_slow_machine() -> None:
         work, estimate(work, 1.6), machine(clear=False), verdict(1.6, 8, "CPU (RAM)"), [], hours_high=3, hours_on="CPU"
     )
     assert question.decision == "silent"
+
+
+def test_a_share_of_a_gpu_is_a_shared_gpu() -> None:
+    report = machine("NVIDIA L4", 22)
+    report.limits = Limits(job=JobLimits(source="SLURM job 12", gpu_shares=4))
+    work = forward()
+    question = decide(work, estimate(work, 12), report, verdict(12, 22, "NVIDIA L4"), [])
+    assert (question.decision, question.triggers) == ("tell", [SHARED])
+    assert "The job has 4 shares of a GPU: other jobs may take its memory at any time." in question.text
+
+
+def test_the_card_that_the_verdict_is_about_is_the_one_that_torch_must_use() -> None:
+    """A card that the build has no code for, beside one that it has."""
+    report = machine("NVIDIA Tesla P100", 16, torch="cuda")
+    assert report.python is not None and report.python.torch is not None
+    report.python.torch.arch_list = ["sm_75", "sm_80", "sm_90"]
+    old = replace(report.accelerators[0], compute_capability="6.0")
+    new = replace(report.accelerators[0], index=1, name="NVIDIA L4", free_bytes=8 * 2**30)
+    report.accelerators = [old, new]
+    work = sae()
+    for device, ignored in (("NVIDIA Tesla P100", True), ("NVIDIA L4", False)):
+        question = decide(work, estimate(work, 5), report, verdict(5, 8, device), [])
+        assert (IGNORED in question.triggers) is ignored
+    assert [entry.decision for entry in question.by_trigger] == ["tell"]

@@ -36,7 +36,7 @@ def test_the_example_reads_like_the_good_phrasing_of_the_brief() -> None:
     assert lines[4].startswith("If the card is small, for example a free Colab one, I can make the run smaller: 15.3")
     assert lines[4].endswith(
         " Where less is free, it ends in out-of-memory. "
-        "Without an answer I write it with the first of these, its sizes easy to change."
+        "Without an answer I write it with batch size 1, its sizes easy to change."
     )
     assert len(lines) == 5
     assert [field.name for field in question.fields] == ["gpu", "where"]
@@ -105,6 +105,22 @@ def test_every_question_says_what_happens_without_an_answer() -> None:
     assert all("Without an answer I " in question.text.split("\n")[-1] for question in asked)
 
 
+def test_what_happens_without_an_answer_leaves_nothing_out_that_may_be_read() -> None:
+    """A filter is no default, whatever its effect is called; one that takes no RAM goes before one that does."""
+    filtered = change("selective_caching", {"names_filter": ["*hook_z"]}, 61, 5, fits=True)
+    in_ram = change("offloading", {"cache_device": "cpu"}, 61, 14, fits=True, host_bytes=50 * GIB)
+    batch = change("smaller_batch", {"batch_size": 1}, 61, 15, fits=True)
+    rounded = change("mixed_precision", {"dtype": "bfloat16"}, 61, 8, fits=True, effect="numerically_different")
+    for changes, says in (
+        ([filtered, in_ram, batch], "I write it with batch size 1."),
+        ([filtered, in_ram], "I write it with the cache moved to RAM (50.0 GiB there)."),
+        ([filtered, rounded], "I write it as planned, and do not start it."),
+        ([], "I write it as planned, and do not start it."),
+    ):
+        question = ask_about(Case("default", cache(), 61, "card_named", 23, changes=changes))
+        assert question.text.endswith(f"\nWithout an answer {says}")
+
+
 def test_ram_for_loading_is_named_where_a_laptop_or_colab_lacks_it() -> None:
     heavy = dataclasses.replace(EXAMPLE, extra={"loading_host_bytes": 48 * GIB})
     assert "It also takes about 48.0 GiB of RAM while the weights load." in ask_about(heavy).text
@@ -145,7 +161,7 @@ def test_a_card_that_is_too_small_gets_the_choice_with_figures() -> None:
         "(it changes what is recorded or computed)",
         "- a larger GPU: the smallest that holds it as it is: A100 80 GB "
         "(from 1.39 USD per hour on RunPod, 2026-11-20)",
-        "Without an answer I take the first.",
+        "Without an answer I write it with batch size 1.",
     ]
     assert question.fields[0].options == [line.removeprefix("- ") for line in question.text.split("\n")[1:-1]]
 

@@ -33,9 +33,12 @@ class Fact:
 
 def torch_finding(situation: Situation) -> Finding | None:
     """What keeps the experiment's torch from the card in sight; None if nothing is known to."""
-    if card_in_sight(situation) is None or situation.compute is None:
+    card = card_in_sight(situation)
+    if card is None or situation.compute is None:
         return None
-    errors = (f for f in torch_findings(situation.compute) if f.severity == "error" and f.id not in _NOT_READY)
+    # The verdict is about this card alone: that torch can use another one is no comfort.
+    alone = situation.compute.model_copy(update={"accelerators": [card]})
+    errors = (f for f in torch_findings(alone) if f.severity == "error" and f.id not in _NOT_READY)
     return next(errors, None)
 
 

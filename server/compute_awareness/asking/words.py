@@ -117,7 +117,7 @@ def _values(
     peak, high = estimate.peak, estimate.range.high
     ram = max(estimate.loading_host_bytes, estimate.host_bytes)
     laptop_ram = policy_table().conditions["small"].limits["host_gib_at_most"] * GIB
-    waiting = _free_after_others(situation)
+    waiting, default = _free_after_others(situation), _default(offered)
     cpu_words = "" if on_a_cpu is None else duration(on_a_cpu * 3600)
     return {
         "place": situation.place,
@@ -146,8 +146,7 @@ def _values(
         "ways": ways,
         "sizes_with": sizes_with,
         "ways_fit": any(change.fits for change in offered),
-        # Nobody minds a change that leaves the results as they are.
-        "first_is_safe": bool(offered) and offered[0].effect == "equivalent" and offered[0].fits is not False,
+        "default": _line(pieces.with_change(default)) if default else "",
         "choices": [*ways, *([f"waiting until others free the card: then {waiting}"] if waiting else []), larger],
         "hours_allowed": "" if situation.hours_allowed is None else duration(situation.hours_allowed * 3600),
         "shared": _shared(situation),
@@ -157,6 +156,19 @@ def _values(
         **_torch(situation, cpu_words),
         **_path(situation),
     }
+
+
+def _default(offered: Sequence[Change]) -> Change | None:
+    """The change that nobody minds if they do not answer: the results stay, nothing that may be read is left out, and
+    the device holds it; of these rather one that takes no RAM."""
+    harmless = [
+        change
+        for change in offered
+        if change.effect == "equivalent"
+        and change.fits is not False
+        and not {"names_filter", "layers", "stop_at_layer"} & change.patch.keys()
+    ]
+    return min(harmless, key=lambda change: change.host_bytes > 0, default=None)
 
 
 def _money(situation: Situation) -> dict[str, str]:
