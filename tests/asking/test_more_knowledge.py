@@ -95,6 +95,19 @@ def test_a_budget_only_silences(case: Case, where: Where, free: float, usd: floa
     assert asked[1:] == sorted(asked[1:], reverse=True)
 
 
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(case=CASES, where=WHERE, free=FREE)
+def test_an_answered_question_is_not_asked_again(case: Case, where: Where, free: float) -> None:
+    """Whatever was open: a card that holds it, and leave to spend the time and the money, end the questions."""
+    case = dataclasses.replace(case, where=where, free=free)
+    hours, usd = 1000.0, 1000.0
+    need = 1.2 * max(case.need, case.extra.get("high", 0))
+    answered = dataclasses.replace(
+        case, where="card_named", free=need + free, hours_allowed=max(hours, case.hours or 0), usd_allowed=usd
+    )
+    assert ask_about(answered).decision != "ask", ask_about(case)
+
+
 @settings(max_examples=150, derandomize=True, deadline=None)
 @given(case=PLAIN, where=st.sampled_from(["none_named", "card_seen", "card_named"]), free=FREE)
 def test_a_known_device_is_never_asked_for(case: Case, where: Where, free: float) -> None:
