@@ -10,16 +10,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from .advice import gpus, platforms
 from .advice.answers import Advice, Verdict
 from .advice.cluster_paths import cluster_paths
+from .advice.cost import run_cost
 from .advice.place import UNKNOWN, Place, named_place, needed, seen_place, verdict_at
 from .advice.solver import combinations, largest_sizes
 from .advice.strategies import changes
 from .asking.decision import decide
-from .asking.known import card_by_default, card_by_name
+from .asking.known import card_by_default, card_by_name, price_told
 from .asking.profile_file import read_profile
 from .asking.question import Question
 from .errors import InputError
 from .estimator import estimate
 from .hardware.compute import Compute
+from .hardware.model_cache import in_cache
 from .memory.estimate import Estimate
 from .memory.weights import hf_params, tl_params
 from .models.hf_config import Uncovered
@@ -75,6 +77,7 @@ def preflight(
     """
     profile = read_profile()
     today = datetime.date.today()
+    asked_for = gpu
     gpu, known = card_by_name(gpu, profile, today)
     elsewhere = compute is not None  # a report made elsewhere is an answer already
     place, compute = _place(gpu, compute, python)
@@ -84,6 +87,7 @@ def preflight(
         if gpu is not None and place.kind != "gpu":
             place, compute = _place(gpu, compute, None)
     known += [f"the profile {problem}" for problem in profile.problems]
+    no_gpu = place.kind == "cpu" and gpu is not None
     # No GPU seen does not mean that none will be used: what would help is then counted for a card not known yet.
     wanted = UNKNOWN if place.kind == "cpu" and gpu is None else place
     workload, version_note = _with_installed_version(workload, compute)
@@ -109,6 +113,12 @@ def preflight(
         hours_high=time.high / 3600,
         hours_on=time.on,
         hours_allowed=profile.budget.max_hours if profile.budget else None,
+        cost=run_cost(
+            result, time.high / 3600, place, compute, price_told(asked_for, gpu, profile), advice.platforms, no_gpu
+        ),
+        usd_allowed=profile.budget.max_usd if profile.budget else None,
+        to_download=_to_download(spec, result, compute),
+        paths=advice.paths,
     )
     return Preflight(
         workload=result.workload,
@@ -128,6 +138,12 @@ def _spec(workload: AnyWorkload) -> ModelSpec | None:
         return None if workload.model is None else resolve(workload.model)
     except Uncovered:
         return None
+
+
+def _to_download(spec: ModelSpec | None, result: Estimate, compute: Compute | None) -> int | None:
+    """Bytes of published weights that are not in the model cache in sight; None where there are none, or not known."""
+    repo = spec.hf_id if spec is not None else None
+    return None if repo is None or compute is None or in_cache(repo, compute) else result.download_bytes
 
 
 def _params(spec: ModelSpec | None, result: Estimate) -> int | None:

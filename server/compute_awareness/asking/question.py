@@ -7,9 +7,6 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Decision = Literal["ask", "tell", "silent"]
-Trigger = Literal[
-    "large_model", "sae_training", "full_activation_cache", "unclear_environment", "long_running", "does_not_fit"
-]  # fmt: skip
 
 
 class FormField(BaseModel):
@@ -21,16 +18,28 @@ class FormField(BaseModel):
     options: list[str] = Field(default_factory=list, description="Suggested answers; empty = free text")
 
 
+class TriggerDecision(BaseModel):
+    """One trigger that fired, and what came of it."""
+
+    model_config = ConfigDict(extra="forbid")
+    trigger: str
+    decision: Decision = Field(description="silent: a known answer makes it no matter at all")
+    reason: str
+
+
 class Question(BaseModel):
     """Whether to ask, in which words, and why."""
 
     model_config = ConfigDict(extra="forbid")
     decision: Decision = Field(description="ask the user; tell in one line and go on; or stay silent")
-    triggers: list[Trigger] = Field(
-        default_factory=list, description="What made it worth a thought, first the strongest"
+    triggers: list[str] = Field(
+        default_factory=list, description="What made it worth a thought, first the strongest (prompts/triggers.toml)"
     )
     text: str = Field(
         default="", description="The words for the user: a question (ask) or one line (tell); empty when silent"
     )
-    fields: list[FormField] = Field(default_factory=list)
+    fields: list[FormField] = Field(default_factory=list, description="What to ask for, at most three")
     reason: str = Field(default="", description="Why this decision")
+    by_trigger: list[TriggerDecision] = Field(
+        default_factory=list, description="The same for each trigger whose condition holds"
+    )
