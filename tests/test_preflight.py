@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from compute_awareness.errors import InputError
-from compute_awareness.hardware.compute import Accelerator, Compute, Environment, EnvironmentLayer, Host, Interpreter
+from compute_awareness.hardware.compute import (
+    Accelerator,
+    Compute,
+    Environment,
+    EnvironmentLayer,
+    Host,
+    Interpreter,
+    TorchBuild,
+)
 from compute_awareness.preflight import Preflight, preflight, recommend
 from compute_awareness.units import GIB
 from compute_awareness.workload import parse_workload
@@ -175,3 +184,44 @@ def test_where_the_run_may_be_elsewhere_its_time_is_that_of_a_card() -> None:
     asking = flow(workload, compute=machine(ram_gib=64)).asking
     assert "long_running" in asking.triggers
     assert "on an A100" in asking.text
+
+
+LONG_SAE = {"task": "sae_training", "d_in": 2304, "expansion_factor": 32, "training_tokens": 10**10}
+
+
+def test_the_price_of_the_platform_in_sight_counts() -> None:
+    compute = machine(free_gib=79, name="NVIDIA A100-SXM4-80GB")
+    compute.accelerators[0] = replace(compute.accelerators[0], gpu_id="a100-80gb-sxm")
+    at_home = flow(LONG_SAE, compute=compute).asking
+    assert (at_home.decision, "costs_money" in at_home.triggers) == ("tell", False)
+    compute.environment.layers[0] = EnvironmentLayer(id="runpod_pod", layer="platform", confidence="high", evidence=[])
+    rented = flow(LONG_SAE, compute=compute).asking
+    assert (rented.decision, "costs_money" in rented.triggers) == ("ask", True)
+    assert "USD per hour, RunPod" in rented.text
+    assert [field.name for field in rented.fields] == ["spend"]
+
+
+def test_where_the_place_is_open_the_money_is_asked_for_with_it() -> None:
+    asking = flow(LONG_SAE, gpu="unknown").asking
+    assert "costs_money" in asking.triggers
+    assert [field.name for field in asking.fields] == ["gpu", "where", "time_budget"]
+    assert "and cost up to" in asking.fields[2].label
+
+
+def test_a_download_that_the_disk_has_no_room_for_is_asked_about(tmp_path: Path) -> None:
+    work = {"task": "inference", "model": "pythia-2.8b", "dtype": "float16"}
+    compute = machine(free_gib=22)
+    compute.host.disk_path, compute.host.disk_free_bytes = str(tmp_path), 2 * GIB
+    assert flow(work, compute=compute).asking.triggers == ["download"]
+    snapshot = tmp_path / "models--EleutherAI--pythia-2.8b" / "snapshots" / "1"
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").write_bytes(b"")
+    assert flow(work, compute=compute).asking.decision == "silent"
+
+
+def test_a_torch_without_cuda_beside_a_card_is_asked_about() -> None:
+    compute = machine(free_gib=139, ram_gib=64)
+    compute.python = Interpreter(path="python", source="test", torch=TorchBuild(version="2.13.0+cpu"))
+    asking = flow(CACHE, compute=compute).asking
+    assert (asking.decision, asking.triggers[0]) == ("ask", "no_gpu_used")
+    assert flow(SMALL, compute=compute).asking.decision == "silent"

@@ -30,7 +30,14 @@ def preflight_answered(
     """
     patched = parse_workload(workload.model_dump() | settled.patch) if settled.patch else workload
     chosen = gpu if settled.gpu is None else settled.gpu
-    result = preflight(patched, gpu=chosen, compute=compute, python=python, hours_allowed=settled.hours_allowed())
+    result = preflight(
+        patched,
+        gpu=chosen,
+        compute=compute,
+        python=python,
+        hours_allowed=settled.hours_allowed(),
+        usd_allowed=settled.max_usd,
+    )
     asking, time = result.asking, result.estimate.time
     decision, text, fields = asking.decision, asking.text, asking.fields
     same = {field.name for field in fields} & {field.name for field in question.fields}

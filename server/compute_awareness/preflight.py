@@ -10,16 +10,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from .advice import gpus, platforms
 from .advice.answers import Advice, Verdict
 from .advice.cluster_paths import cluster_paths
+from .advice.cost import run_cost
 from .advice.place import UNKNOWN, Place, named_place, needed, seen_place, verdict_at
 from .advice.solver import combinations, largest_sizes
 from .advice.strategies import changes
 from .asking.decision import decide
-from .asking.known import card_by_default, card_by_name
+from .asking.known import card_by_default, card_by_name, price_told
 from .asking.profile_file import read_profile
 from .asking.question import Question
 from .errors import InputError
 from .estimator import estimate
 from .hardware.compute import Compute
+from .hardware.model_cache import in_cache
 from .memory.estimate import Estimate
 from .memory.weights import hf_params, tl_params
 from .models.hf_config import Uncovered
@@ -69,6 +71,7 @@ def preflight(
     compute: Compute | None = None,
     python: str | None = None,
     hours_allowed: float | None = None,
+    usd_allowed: float | None = None,
 ) -> Preflight:
     """Run the whole flow once.
 
@@ -79,11 +82,13 @@ def preflight(
         compute: a report made elsewhere; None = look at this machine where that matters.
         python: the experiment's interpreter; None = found by the usual signs.
         hours_allowed: the longest run that needs no word, hours; None = as the profile or the policy says.
+        usd_allowed: the same for money, USD.
     Raises:
         InputError: a bad workload, GPU name or interpreter.
     """
     profile = read_profile()
     today = datetime.date.today()
+    asked_for = gpu
     gpu, known = card_by_name(gpu, profile, today)
     elsewhere = compute is not None  # a report made elsewhere is an answer already
     place, compute = _place(gpu, compute, python)
@@ -93,6 +98,7 @@ def preflight(
         if gpu is not None and place.kind != "gpu":
             place, compute = _place(gpu, compute, None)
     known += [f"the profile {problem}" for problem in profile.problems]
+    no_gpu = place.kind == "cpu" and gpu is not None
     # No GPU seen does not mean that none will be used: what would help is then counted for a card not known yet.
     wanted = UNKNOWN if place.kind == "cpu" and gpu is None else place
     workload, version_note = _with_installed_version(workload, compute)
@@ -118,6 +124,12 @@ def preflight(
         hours_high=time.high / 3600,
         hours_on=time.on,
         hours_allowed=hours_allowed if hours_allowed is not None or not profile.budget else profile.budget.max_hours,
+        cost=run_cost(
+            result, time.high / 3600, place, compute, price_told(asked_for, gpu, profile), advice.platforms, no_gpu
+        ),
+        usd_allowed=usd_allowed if usd_allowed is not None or not profile.budget else profile.budget.max_usd,
+        to_download=_to_download(spec, result, compute),
+        paths=advice.paths,
     )
     return Preflight(
         workload=result.workload,
@@ -137,6 +149,12 @@ def _spec(workload: AnyWorkload) -> ModelSpec | None:
         return None if workload.model is None else resolve(workload.model)
     except Uncovered:
         return None
+
+
+def _to_download(spec: ModelSpec | None, result: Estimate, compute: Compute | None) -> int | None:
+    """Bytes of published weights that are not in the model cache in sight; None where there are none, or not known."""
+    repo = spec.hf_id if spec is not None else None
+    return None if repo is None or compute is None or in_cache(repo, compute) else result.download_bytes
 
 
 def _params(spec: ModelSpec | None, result: Estimate) -> int | None:

@@ -35,7 +35,8 @@ class PromptFile:
         for argument in self.arguments:
             if argument.required and not given.get(argument.name, "").strip():
                 raise KeyError(argument.name)
-        return render(self.body, {a.name: given.get(a.name, "").strip() for a in self.arguments})
+        arguments = {a.name: given.get(a.name, "").strip() for a in self.arguments}
+        return render(self.body, _of_the_policy(self.body) | arguments)
 
 
 def prompts_folder() -> Path:
@@ -52,12 +53,32 @@ def prompt_files() -> dict[str, PromptFile]:
 
 
 def render(template: str, values: Mapping[str, Any]) -> str:
-    """A Jinja2 template filled in; a name it uses and `values` lacks raises jinja2.UndefinedError."""
-    from jinja2 import Environment, StrictUndefined
+    """A Jinja2 template filled in, which may include the files of prompts/shared by name; a name it uses and `values`
+    lacks raises jinja2.UndefinedError."""
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     # Plain text for people and models: HTML escaping would only spoil it.
-    environment = Environment(undefined=StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FunctionLoader(lambda name: (prompts_folder() / "shared" / f"{name}.md").read_text("utf-8")),
+        undefined=StrictUndefined,
+        autoescape=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     return environment.from_string(template).render(values).strip() + "\n"
+
+
+def _of_the_policy(body: str) -> dict[str, Any]:
+    """What a body uses of the trigger table: `triggers`, and `limits` by trigger or condition and key."""
+    if "triggers" not in body and "limits" not in body:
+        return {}
+    from .asking.table import policy_table
+
+    table = policy_table()
+    limits = {name: condition.limits for name, condition in table.conditions.items()}
+    limits |= {trigger.id: trigger.when.limits for trigger in table.triggers}
+    return {"triggers": table.triggers, "limits": limits}
 
 
 def _parse(name: str, text: str) -> PromptFile:
@@ -66,4 +87,6 @@ def _parse(name: str, text: str) -> PromptFile:
         raise ValueError(f"prompt {name}: front matter between two +++ lines is missing")
     front = tomllib.loads(parts[1])
     arguments = tuple(PromptFileArgument(**row) for row in front.get("arguments", []))
-    return PromptFile(name, front["title"], front["description"], arguments, parts[2].strip() + "\n")
+    # A backslash at the end of a line joins it to the next, as in TOML's own strings.
+    body = parts[2].replace("\\\n", "").strip() + "\n"
+    return PromptFile(name, front["title"], front["description"], arguments, body)

@@ -5,10 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from compute_awareness.advice.answers import Change, GpuChoice, Status, Verdict
+from compute_awareness.advice.answers import Change, ClusterPath, GpuChoice, Status, Verdict
+from compute_awareness.advice.cost import Cost, Price
 from compute_awareness.asking.decision import decide
 from compute_awareness.asking.question import Question
-from compute_awareness.hardware.compute import Accelerator, Compute, Environment, EnvironmentLayer, Host
+from compute_awareness.hardware.compute import (
+    Accelerator,
+    Compute,
+    Environment,
+    EnvironmentLayer,
+    Host,
+    Interpreter,
+    TorchBuild,
+)
 from compute_awareness.memory.estimate import Component, Estimate, Peak, Range
 from compute_awareness.workload import AnyWorkload, parse_workload
 
@@ -23,7 +32,9 @@ PARAMS = {
     "llama-2-13b": (13_015_864_320, 40),
 }  # fmt: skip
 
-Where = Literal["elsewhere", "no_report", "unclear", "no_gpu", "none_named", "card_seen", "card_named"]
+Where = Literal[
+    "elsewhere", "no_report", "unclear", "no_gpu", "none_named", "card_seen", "card_named", "login_node", "login_card"
+]  # fmt: skip
 
 
 def cache(model: str = "pythia-2.8b", batch: int = 4, seq: int = 1024, **more: Any) -> AnyWorkload:
@@ -37,6 +48,23 @@ def forward(model: str = "pythia-2.8b", batch: int = 1, seq: int = 1024, **more:
 def sae(model: str | None = "gpt2", tokens: int = 2_000_000, d_sae: int | None = 24576, **more: Any) -> AnyWorkload:
     source = {"model": model, "hook_name": "blocks.6.hook_resid_pre"} if model else {"d_in": 768}
     return parse_workload({"task": "sae_training", "d_sae": d_sae, "training_tokens": tokens, **source, **more})
+
+
+def generation(model: str, **more: Any) -> AnyWorkload:
+    return parse_workload({"task": "generation", "model": model, "new_tokens": 64, "seq_len": 128, **more})
+
+
+def training(model: str = "pythia-2.8b", **more: Any) -> AnyWorkload:
+    return parse_workload({"task": "training", "model": model, "seq_len": 512, **more})
+
+
+def patching(model: str, batch: int = 1, seq: int = 1024, **more: Any) -> AnyWorkload:
+    return parse_workload({"task": "patching", "model": model, "batch_size": batch, "seq_len": seq, **more})
+
+
+def sae_inference(model: str, **more: Any) -> AnyWorkload:
+    source = {"model": model, "hook_name": "blocks.6.hook_resid_pre", "d_sae": 24576}
+    return parse_workload({"task": "sae_inference", **source, **more})
 
 
 def params_of(workload: AnyWorkload) -> int | None:
@@ -64,17 +92,41 @@ def estimate(workload: AnyWorkload, need: float, *, high: float | None = None, *
     )
 
 
-def machine(card: str | None = None, free: float = 0, *, ram: float = 16, clear: bool = True) -> Compute:
+def machine(
+    card: str | None = None, free: float = 0, *, ram: float = 16, clear: bool = True, login: bool = False,
+    others: float | None = None, disk: float | None = None, torch: str | None = None,
+) -> Compute:  # fmt: skip
+    """A machine with `free` GiB on its card, of which `others` more are held by other users' processes."""
     cards = [
-        Accelerator(index=0, kind="cuda", name=card, total_bytes=round(free * GIB), free_bytes=round(free * GIB))
+        Accelerator(
+            index=0, kind="cuda", name=card, compute_capability="8.9",
+            total_bytes=round((free + (others or 0)) * GIB), free_bytes=round(free * GIB),
+            free_without_others_bytes=None if others is None else round((free + others) * GIB),
+        )
     ] if card else []  # fmt: skip
-    kind = "local" if clear else "docker"
+    kind = "slurm_login_node" if login else "local" if clear else "docker"
     layer = EnvironmentLayer(id=kind, layer="fallback" if clear else "container", confidence="medium", evidence=[])
     return Compute(
-        host=Host(os="Linux", cpus=8, ram_total_bytes=round(ram * GIB), ram_available_bytes=round(ram * GIB)),
-        environment=Environment(primary=kind, layers=[layer], clear=clear),
+        host=Host(
+            os="Linux", cpus=8, ram_total_bytes=round(ram * GIB), ram_available_bytes=round(ram * GIB),
+            disk_path="/home/me/.cache/huggingface/hub", disk_free_bytes=None if disk is None else round(disk * GIB),
+        ),
+        environment=Environment(primary=kind, layers=[layer], clear=clear and not login),
         accelerators=cards,
-    )
+        driver_cuda_version=None if card is None else "12.2" if torch == "old driver" else "13.0",
+        python=None if torch is None else python(torch),
+    )  # fmt: skip
+
+
+def python(torch: str) -> Interpreter:
+    """The experiment's Python with a `cpu` or `cuda` build of torch; `missing` = without torch."""
+    build = {
+        "cpu": TorchBuild(version="2.13.0+cpu"),
+        "cuda": TorchBuild(version="2.13.0", cuda_build="13.0", cuda_available=True),
+        "old driver": TorchBuild(version="2.13.0", cuda_build="13.0"),
+        "missing": None,
+    }[torch]
+    return Interpreter(path="/home/me/project/.venv/bin/python", source=".venv", torch=build)
 
 
 def verdict(need: float, free: float | None, device: str) -> Verdict:
@@ -123,7 +175,7 @@ def usual_changes(need: float, free: float | None) -> list[Change]:
 
 @dataclass(frozen=True)
 class Case:
-    """One situation: what is to be run, what it needs (GiB), where, and how much is free there (GiB)."""
+    """One situation: what is to be run, what it needs (GiB), where, what is free there (GiB), what else is known."""
 
     id: str
     workload: AnyWorkload
@@ -136,37 +188,65 @@ class Case:
     extra: dict[str, Any] = field(default_factory=dict, hash=False)  # fields of the estimate
     changes: list[Change] | None = None
     gpus: tuple[GpuChoice, ...] = ()
+    why: str = ""  # the reason for the decision, in a phrase
+    usd: float | None = None
+    usd_allowed: float | None = None
+    hours_allowed: float | None = None
+    others: float | None = None  # GiB that other users' processes hold on the card in sight
+    download: float | None = None  # GiB
+    disk: float | None = None  # GiB
+    torch: str | None = None
+    ram: float = 16  # GiB, beside a card
+    path: bool = False
+
+
+A_PATH = ClusterPath(
+    cluster="uni", partition="gpu", gpu="a100", free_now=True, interactive="srun -p gpu --gres=gpu:a100:1 --pty bash",
+    batch="sbatch -p gpu --gres=gpu:a100:1 job.sh", why="2 of 8 are free",
+)  # fmt: skip
 
 
 def ask_about(case: Case) -> Question:
     """Runs the engine on a case as preflight would call it."""
     workload, where = case.workload, case.where
     need = estimate(workload, case.need, **case.extra)
-    on_cpu = where in ("unclear", "no_gpu", "none_named")
+    on_cpu = where in ("unclear", "no_gpu", "none_named", "login_node")
+    free = case.free or 16
+    seen = {"disk": case.disk, "torch": case.torch, "others": case.others}
+    card = "NVIDIA GeForce RTX 4090"
     compute: Compute | None = {
-        "elsewhere": None,
+        "elsewhere": machine(card, 24, **seen) if any(value is not None for value in seen.values()) else None,
         "no_report": None,
-        "unclear": machine(ram=case.free or 16, clear=False),
-        "no_gpu": machine(ram=case.free or 16),
-        "none_named": machine(ram=case.free or 16),
-        "card_seen": machine("NVIDIA GeForce RTX 4090", case.free or 24),
-        "card_named": machine(clear=False),
+        "unclear": machine(ram=free, clear=False, disk=case.disk, torch=case.torch),
+        "no_gpu": machine(ram=free, disk=case.disk, torch=case.torch),
+        "none_named": machine(ram=free, disk=case.disk, torch=case.torch),
+        "card_seen": machine(card, case.free or 24, ram=case.ram, **seen),
+        "card_named": machine(clear=False, disk=case.disk, torch=case.torch),
+        "login_node": machine(ram=free, login=True),
+        "login_card": machine(card, case.free or 24, login=True),
     }[where]
-    device = "CPU (RAM)" if on_cpu else "not known" if compute is None else "NVIDIA GeForce RTX 4090"
-    rate = 5e10 if on_cpu else 5e13
+    unknown = compute is None or where == "elsewhere"
+    device = "the CPU (RAM)" if on_cpu else "not known" if unknown else card
+    cpu_counts = on_cpu and where != "login_node"  # no job runs on a login node's CPU
+    rate = 5e10 if cpu_counts else 5e13
     hours = case.hours if case.hours is not None else need.flops / rate / 3600
     model = workload.model if isinstance(workload.model, str) else None
     return decide(
         workload,
         need,
         compute,
-        verdict(case.need, None if compute is None else case.free, device),
+        verdict(case.need, None if unknown else case.free, device),
         usual_changes(case.need, case.free) if case.changes is None else case.changes,
         gpu_named=where in ("none_named", "card_named"),
         where_unknown=where == "elsewhere",
         params=params_of(workload),
         n_layers=PARAMS[model][1] if model else None,
         hours_high=hours,
-        hours_on="this machine's CPU" if on_cpu else "an A100" if compute is None else "the RTX 4090",
+        hours_on="this machine's CPU" if cpu_counts else "an A100" if unknown or on_cpu else "the RTX 4090",
+        hours_allowed=case.hours_allowed,
+        cost=None if case.usd is None else Cost(case.usd, Price(1.5, "A100 40 GB", "RunPod", "2026-11-20")),
+        usd_allowed=case.usd_allowed,
+        to_download=None if case.download is None else round(case.download * GIB),
         gpus=case.gpus,
-    )
+        paths=[A_PATH] if case.path else [],
+    )  # fmt: skip

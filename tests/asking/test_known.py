@@ -109,3 +109,22 @@ def test_a_broken_file_is_said_and_decides_nothing(with_profile):
 
 def test_free_memory_in_gib_is_what_the_builders_say():
     assert machine("x", 3).accelerators[0].free_bytes == 3 * GIB
+
+
+def test_the_price_of_a_machine_counts_against_the_budget(with_profile):
+    workload = parse_workload(SAE | {"training_tokens": 10**10})
+    paid = Profile(machines={"pod": told("A100 80GB", usd_per_hour=1.5)})
+    with_profile(paid, machine(clear=False))
+    for gpu in (None, "unknown", "pod"):
+        asking = module.preflight(workload, gpu=gpu).asking
+        assert "costs_money" in asking.triggers and asking.decision == "ask", gpu
+        assert "A100 80GB at 1.50 USD per hour, pod, 2026-11-20" in asking.text
+    assert "costs_money" not in module.preflight(workload, gpu="A100 80GB").asking.triggers
+    rich = Budget(max_usd=100_000, saved=TODAY)
+    with_profile(paid.model_copy(update={"budget": rich}), machine(clear=False))
+    assert module.preflight(workload).asking.decision == "tell"
+    poor = Budget(max_usd=1, saved=TODAY)
+    with_profile(paid.model_copy(update={"budget": poor}), machine(clear=False))
+    asking = module.preflight(workload).asking
+    assert asking.decision == "ask"
+    assert "and you allow 1.00 USD" in asking.text

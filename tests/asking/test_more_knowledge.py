@@ -10,6 +10,8 @@ from asking_situations import Case, Where, ask_about, cache, forward, sae
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compute_awareness.asking.table import policy_table
+
 ASKS_WHICH_GPU = re.compile(r"(what|which)\b[^?]*\bGPU\b[^?]*\?|GPU do you have", re.IGNORECASE)
 
 WORKLOADS = st.one_of(
@@ -27,16 +29,27 @@ EXTRAS = st.fixed_dictionaries(
         "high": st.sampled_from([0.0, 3.9, 70.0]),
     },
 )
-CASES = st.builds(
-    Case,
-    id=st.just("drawn"),
-    workload=WORKLOADS,
-    need=st.floats(0.01, 200),
-    where=st.just("elsewhere"),
-    free=st.none(),
-    hours=st.one_of(st.none(), st.floats(0, 500)),
-    extra=EXTRAS,
-)
+MORE_KNOWN = {
+    "others": st.sampled_from([None, 0.5, 5, 100]),
+    "download": st.sampled_from([None, 0.5, 30]),
+    "disk": st.sampled_from([None, 0.1, 20, 500]),
+    "torch": st.sampled_from([None, "cpu", "cuda", "old driver"]),
+    "ram": st.sampled_from([8, 512]),
+    "usd": st.sampled_from([None, 0, 3, 60]),
+    "hours_allowed": st.sampled_from([None, 0.1, 5, 1000]),
+    "usd_allowed": st.sampled_from([None, 1, 50, 1000]),
+}
+OF_A_CASE = {
+    "id": st.just("drawn"),
+    "workload": WORKLOADS,
+    "need": st.floats(0.01, 200),
+    "where": st.just("elsewhere"),
+    "free": st.none(),
+    "hours": st.one_of(st.none(), st.floats(0, 500)),
+    "extra": EXTRAS,
+}
+PLAIN = st.builds(Case, **OF_A_CASE)
+CASES = st.builds(Case, **OF_A_CASE, **MORE_KNOWN)
 FREE = st.floats(0.05, 300)
 
 # Each pair: what is known, and what is known after one more thing has been learnt. A report that shows no GPU is
@@ -44,22 +57,59 @@ FREE = st.floats(0.05, 300)
 REFINEMENTS: list[tuple[Where, Where]] = [
     ("elsewhere", "unclear"), ("elsewhere", "no_gpu"), ("elsewhere", "none_named"), ("elsewhere", "card_seen"),
     ("elsewhere", "card_named"), ("no_report", "card_seen"), ("no_report", "unclear"), ("unclear", "no_gpu"),
-    ("unclear", "none_named"), ("no_gpu", "none_named"), ("card_seen", "card_named"),
+    ("unclear", "none_named"), ("no_gpu", "none_named"), ("card_seen", "card_named"), ("elsewhere", "login_node"),
 ]  # fmt: skip
+
+
+WHERE = st.sampled_from(["elsewhere", "unclear", "no_gpu", "none_named", "card_seen", "card_named", "login_node"])
 
 
 @pytest.mark.parametrize(("less", "more"), REFINEMENTS)
 @settings(max_examples=60, derandomize=True, deadline=None)
 @given(case=CASES, free=FREE)
 def test_more_knowledge_never_adds_a_question(less: Where, more: Where, case: Case, free: float) -> None:
+    if less == "elsewhere" and (case.others, case.disk, case.torch) != (None, None, None):
+        case = dataclasses.replace(case, others=None, disk=None, torch=None)  # said of a machine that does not count
     before = ask_about(dataclasses.replace(case, where=less, free=free))
-    after = ask_about(dataclasses.replace(case, where=more, free=free))
+    # Nobody rents a GPU for a run that is said to have none.
+    after = ask_about(dataclasses.replace(case, where=more, free=free, usd=None if more == "none_named" else case.usd))
     if before.decision != "ask":
         assert after.decision != "ask", (before, after)
 
 
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(case=CASES, where=WHERE, free=FREE, usd=st.floats(0, 500), more=st.floats(0, 500))
+def test_a_budget_only_silences(case: Case, where: Where, free: float, usd: float, more: float) -> None:
+    """A limit below the table's is the user's wish to be asked sooner; any other, and any higher one, is knowledge."""
+    case = dataclasses.replace(case, where=where, free=free, usd=usd)
+    limits = {trigger.id: trigger.when.limits for trigger in policy_table().triggers}
+    usd_limit, hours_limit = limits["costs_money"]["usd_above"], limits["long_running"]["hours_above"]
+    budgets = [
+        (None, None), (usd_limit, hours_limit), (usd_limit + more, hours_limit), (usd_limit + more, hours_limit + more),
+    ]  # fmt: skip
+    asked = [
+        ask_about(dataclasses.replace(case, usd_allowed=dollars, hours_allowed=hours)).decision == "ask"
+        for dollars, hours in budgets
+    ]
+    assert asked == sorted(asked, reverse=True) or not asked[0]
+    assert asked[1:] == sorted(asked[1:], reverse=True)
+
+
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(case=CASES, where=WHERE, free=FREE)
+def test_an_answered_question_is_not_asked_again(case: Case, where: Where, free: float) -> None:
+    """Whatever was open: a card that holds it, and leave to spend the time and the money, end the questions."""
+    case = dataclasses.replace(case, where=where, free=free)
+    hours, usd = 1000.0, 1000.0
+    need = 1.2 * max(case.need, case.extra.get("high", 0))
+    answered = dataclasses.replace(
+        case, where="card_named", free=need + free, hours_allowed=max(hours, case.hours or 0), usd_allowed=usd
+    )
+    assert ask_about(answered).decision != "ask", ask_about(case)
+
+
 @settings(max_examples=150, derandomize=True, deadline=None)
-@given(case=CASES, where=st.sampled_from(["none_named", "card_seen", "card_named"]), free=FREE)
+@given(case=PLAIN, where=st.sampled_from(["none_named", "card_seen", "card_named"]), free=FREE)
 def test_a_known_device_is_never_asked_for(case: Case, where: Where, free: float) -> None:
     question = ask_about(dataclasses.replace(case, where=where, free=free))
     assert not ASKS_WHICH_GPU.search(question.text)
@@ -70,8 +120,15 @@ def test_a_known_device_is_never_asked_for(case: Case, where: Where, free: float
 
 
 @settings(max_examples=150, derandomize=True, deadline=None)
-@given(case=CASES, where=st.sampled_from(["elsewhere", "unclear", "no_gpu", "none_named", "card_seen", "card_named"]),
-       free=FREE)  # fmt: skip
+@given(case=CASES, where=st.sampled_from(["none_named", "card_seen", "card_named"]), free=FREE)
+def test_whatever_else_is_wrong_a_known_device_is_not_asked_for(case: Case, where: Where, free: float) -> None:
+    question = ask_about(dataclasses.replace(case, where=where, free=free))
+    assert not any(ASKS_WHICH_GPU.search(line) for line in question.text.split("\n"))
+    assert {field.name for field in question.fields} <= {"choice", "spend", "download_to", "torch_build"}
+
+
+@settings(max_examples=400, derandomize=True, deadline=None)
+@given(case=CASES, where=WHERE, free=FREE)
 def test_every_text_is_whole(case: Case, where: Where, free: float) -> None:
     case = dataclasses.replace(case, where=where, free=free)
     question = ask_about(case)
@@ -92,7 +149,7 @@ def test_every_text_is_whole(case: Case, where: Where, free: float) -> None:
 
 
 @settings(max_examples=100, derandomize=True, deadline=None)
-@given(case=CASES, free=FREE)
+@given(case=PLAIN, free=FREE)
 def test_a_run_that_fits_the_known_card_is_never_asked_about(case: Case, free: float) -> None:
     need = max(case.need, case.extra.get("high", 0))
     case = dataclasses.replace(case, where="card_named", free=1.2 * need + free)

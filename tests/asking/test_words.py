@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
-from typing import get_args
 
 import pytest
 from asking_situations import GIB, Case, ask_about, cache, change, forward, sae, usual_changes
+from asking_table import CASES
 
 from compute_awareness.advice.answers import GpuChoice
-from compute_awareness.asking.policy import CONDITIONS
-from compute_awareness.asking.question import Trigger
+from compute_awareness.asking.table import policy_table
 from compute_awareness.asking.words import amount, question_files, useful_changes
 from compute_awareness.workload import AnyWorkload, parse_workload
 
@@ -35,6 +34,10 @@ def test_the_example_reads_like_the_good_phrasing_of_the_brief() -> None:
     assert lines[2] == "- Are you running locally or on a cloud platform (Colab, RunPod, Modal, ...)?"
     assert lines[3] == ""
     assert lines[4].startswith("If the card is small, for example a free Colab one, I can make the run smaller: 15.3")
+    assert lines[4].endswith(
+        " Where less is free, it ends in out-of-memory. "
+        "Without an answer I write it with batch size 1, its sizes easy to change."
+    )
     assert len(lines) == 5
     assert [field.name for field in question.fields] == ["gpu", "where"]
     assert "RTX 3090 or 4090 24 GB" in question.fields[0].options
@@ -45,6 +48,77 @@ def test_a_long_run_asks_for_time_too() -> None:
     question = ask_about(Case("long", sae("gpt2", 10**9), 6, "elsewhere", hours=12))
     assert [field.name for field in question.fields] == ["gpu", "where", "time_budget"]
     assert "It may take up to 12.0 h on an A100: how much time, or money, may it use?" in question.text
+
+
+def row(name: str) -> Case:
+    return next(case for case in CASES if case.id == name)
+
+
+def test_no_more_than_three_things_are_asked_and_what_is_left_out_is_said() -> None:
+    question = ask_about(row("disk too small, hours on this CPU"))
+    assert [field.name for field in question.fields] == ["gpu", "where", "download_to"]
+    assert all(f"- {field.label}\n" in question.text for field in question.fields)
+    assert question.text.count("?") == 3
+    assert "It may take up to 25.0 h on this machine's CPU." in question.text
+    assert "Its weights are 1.90 GiB to download and /home/me/.cache/huggingface/hub has 1.00 GiB free" in question.text
+
+
+def test_who_else_is_on_the_card_is_said_and_waiting_is_a_choice() -> None:
+    question = ask_about(row("others, fits only without them"))
+    assert "Other users hold 15.0 GiB of the card; without them 23.0 GiB would be free." in question.text
+    assert "waiting until others free the card: then 23.0 GiB" in question.fields[0].options
+    neither = ask_about(row("others, does not fit either way"))
+    assert not any("waiting" in option for option in neither.fields[0].options)
+
+
+def test_a_torch_that_ignores_the_card_is_named_with_its_cure() -> None:
+    question = ask_about(row("CPU-only torch, SAE"))
+    assert "torch 2.13.0+cpu is a CPU-only build, so NVIDIA GeForce RTX 4090 (card 0) will not be used" in question.text
+    assert question.fields[0].options == [
+        "Install a CUDA build of torch", "With another Python, which I name", "On the CPU: it may take up to 5.3 h",
+    ]  # fmt: skip
+    little = ask_about(row("CPU-only torch, full cache"))
+    assert "The 16.0 GiB of free RAM may be too little for the CPU" in little.text
+    assert not any(option.startswith("On the CPU") for option in little.fields[0].options)
+
+
+def test_money_is_told_within_the_budget_and_asked_for_over_it() -> None:
+    price = "60 USD (A100 40 GB at 1.50 USD per hour, RunPod, 2026-11-20)"
+    told = ask_about(row("rented card, 60 USD of 100"))
+    assert told.text.endswith(f"it fits. It may cost up to {price}; you allow 100 USD. It may take up to 40.0 h on the "
+                              "RTX 4090.")  # fmt: skip
+    over = ask_about(row("rented card, 60 USD of 20"))
+    assert f"It may cost up to {price}, and you allow 20 USD." in over.text
+    assert over.text.endswith("and do not start it.")
+    open_place = ask_about(row("60 USD, place unknown"))
+    assert f"It may take up to 40.0 h on an A100 and cost up to {price}: how much time, or money," in open_place.text
+
+
+def test_a_cluster_with_room_is_told_with_what_to_submit() -> None:
+    text = ask_about(row("login node, the cluster has room, 7B")).text
+    assert "partition gpu of uni has it, `sbatch -p gpu --gres=gpu:a100:1 job.sh`" in text
+    assert "login node" in text
+
+
+def test_every_question_says_what_happens_without_an_answer() -> None:
+    asked = [ask_about(case) for case in CASES if case.decision == "ask"]
+    assert all("Without an answer I " in question.text.split("\n")[-1] for question in asked)
+
+
+def test_what_happens_without_an_answer_leaves_nothing_out_that_may_be_read() -> None:
+    """A filter is no default, whatever its effect is called; one that takes no RAM goes before one that does."""
+    filtered = change("selective_caching", {"names_filter": ["*hook_z"]}, 61, 5, fits=True)
+    in_ram = change("offloading", {"cache_device": "cpu"}, 61, 14, fits=True, host_bytes=50 * GIB)
+    batch = change("smaller_batch", {"batch_size": 1}, 61, 15, fits=True)
+    rounded = change("mixed_precision", {"dtype": "bfloat16"}, 61, 8, fits=True, effect="numerically_different")
+    for changes, says in (
+        ([filtered, in_ram, batch], "I write it with batch size 1."),
+        ([filtered, in_ram], "I write it with the cache moved to RAM (50.0 GiB there)."),
+        ([filtered, rounded], "I write it as planned, and do not start it."),
+        ([], "I write it as planned, and do not start it."),
+    ):
+        question = ask_about(Case("default", cache(), 61, "card_named", 23, changes=changes))
+        assert question.text.endswith(f"\nWithout an answer {says}")
 
 
 def test_ram_for_loading_is_named_where_a_laptop_or_colab_lacks_it() -> None:
@@ -87,8 +161,9 @@ def test_a_card_that_is_too_small_gets_the_choice_with_figures() -> None:
         "(it changes what is recorded or computed)",
         "- a larger GPU: the smallest that holds it as it is: A100 80 GB "
         "(from 1.39 USD per hour on RunPod, 2026-11-20)",
+        "Without an answer I write it with batch size 1.",
     ]
-    assert question.fields[0].options == [line.removeprefix("- ") for line in question.text.split("\n")[1:]]
+    assert question.fields[0].options == [line.removeprefix("- ") for line in question.text.split("\n")[1:-1]]
 
 
 def test_no_change_is_promised_that_is_not_enough() -> None:
@@ -203,19 +278,17 @@ def test_every_template_is_used_and_says_what_it_is() -> None:
     files = question_files()
     assert all(file.front["id"] == name and file.front["about"] for name, file in files.items())
     told = {name for name, file in files.items() if file.front.get("decision") == "tell"}
-    assert told == {"fits", "tight", "on_cpu", "small_does_not_fit", "cannot_say"}
-    assert set(files) - told == {"which_gpu", "does_not_fit", "_pieces"}
+    table = policy_table()
+    assert told == {row.tell for row in table.otherwise} - {None}
+    asked = {ask.question for trigger in table.triggers for ask in trigger.ask}
+    assert set(files) - told == asked | {"_pieces"}
+    assert all(files[name].front["decision"] == "ask" for name in asked)
 
 
 def test_a_known_card_of_unknown_size_is_told() -> None:
     question = ask_about(Case("no free", cache(), 61, "card_named", None))
     assert (question.decision, question.triggers) == ("tell", ["full_activation_cache"])
     assert "Whether NVIDIA GeForce RTX 4090 has that free is not known" in question.text
-
-
-def test_the_policy_covers_every_trigger_once() -> None:
-    assert sorted(c.trigger for c in CONDITIONS) == sorted(get_args(Trigger))
-    assert all(c.when and c.why for c in CONDITIONS)
 
 
 def test_jinja2_is_imported_only_for_words() -> None:

@@ -23,7 +23,11 @@ pytestmark = pytest.mark.anyio
 
 SNAPSHOTS = Path(__file__).resolve().parents[1] / "snapshots"
 TOOLS = ["detect_compute", "estimate_memory", "recommend_compute", "preflight_experiment", "explain_oom"]
-PROMPTS = ["compute_preflight", "phrase_compute_question", "reduce_memory", "when_to_ask_about_compute"]
+PROMPTS = [
+    "after_out_of_memory", "before_full_cache", "before_large_model", "before_long_run", "before_sae_training",
+    "compute_preflight", "phrase_compute_question", "reduce_memory", "when_environment_unclear",
+    "when_to_ask_about_compute",
+]  # fmt: skip
 WORKLOAD_TOOLS = TOOLS[1:4]
 
 

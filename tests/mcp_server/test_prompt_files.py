@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 
 from compute_awareness import prompt_files as module
+from compute_awareness.asking.table import policy_table
 from compute_awareness.prompt_files import prompt_files, prompts_folder, render
 
 
-def test_the_four_prompts_are_there() -> None:
+def test_the_prompts_are_there() -> None:
     assert list(prompt_files()) == [
-        "compute_preflight", "phrase_compute_question", "reduce_memory", "when_to_ask_about_compute",
+        "after_out_of_memory", "before_full_cache", "before_large_model", "before_long_run", "before_sae_training",
+        "compute_preflight", "phrase_compute_question", "reduce_memory", "when_environment_unclear",
+        "when_to_ask_about_compute",
     ]  # fmt: skip
     for file in prompt_files().values():
         assert file.title and file.description and not file.body.startswith("+++")
@@ -29,6 +32,26 @@ def test_undefined_names_are_errors_not_blanks() -> None:
 
     with pytest.raises(UndefinedError):
         render("{{ nothing }}", {})
+
+
+def test_limits_are_those_of_the_trigger_table() -> None:
+    limits = {trigger.id: trigger.when.limits for trigger in policy_table().triggers}
+    policy = prompt_files()["when_to_ask_about_compute"].render()
+    for trigger in policy_table().triggers:
+        assert f"| `{trigger.id}` | {trigger.title} |" in policy
+    large = prompt_files()["before_large_model"].render({"model": "x"})
+    assert f"{limits['large_model']['billion_params_at_least']:g} billion parameters" in large
+    assert f"{policy_table().conditions['small'].limits['device_gib_below']} GiB" in policy
+
+
+def test_prompts_share_their_rule_about_asking() -> None:
+    shared = (prompts_folder() / "shared" / "follow_asking.md").read_text("utf-8")
+    using = [name for name, file in prompt_files().items() if "follow_asking" in file.body]
+    assert len(using) == 6
+    for name in using:
+        file = prompt_files()[name]
+        text = file.render({argument.name: "x" for argument in file.arguments})
+        assert f"\n\n{shared}\nDo not ask" in text or f"\n\n{shared}\nSay the hours" in text, name
 
 
 def test_nothing_is_escaped() -> None:

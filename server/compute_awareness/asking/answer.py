@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,11 +12,13 @@ from ..advice import gpus, platforms
 from ..errors import InputError
 from ..units import duration
 from .profile_file import set_budget, set_machine
-from .question import Question
+from .question import FormField, Question
 
 How = Literal["accept", "decline", "cancel"]
 
 _NO_GPU = frozenset(("none", "no", "no gpu", "none (cpu only)", "cpu", "cpu only"))
+_OWN = frozenset(("gpu", "where", "choice", "time_budget"))
+"""Fields that are more than one of a few options."""
 _NOT_KNOWN = frozenset(("", "unknown", "i do not know", "i don't know", "not known", "?"))
 _NO_ANSWER = {"decline": "The user declined to answer", "cancel": "The user closed the question without an answer"}
 
@@ -52,33 +54,38 @@ class Settled:
 def settle(question: Question, how: How, given: Mapping[str, Any]) -> Settled:
     """What the user's answer to `question` means. `given` are the form's values by field; those left empty are None.
 
-    Fields: `choice` (an option of the question), or `gpu`, `memory_gb`, `where`, `max_hours`, `max_usd`.
+    Fields: `choice` (an option of the question), `gpu`, `memory_gb`, `where`, `max_hours`, `max_usd`, and those of the
+    policy's table that only have options.
 
     Raises:
         InputError: an answer that cannot be used: a card that is not known and no memory given, a bad number.
     """
     choice = next((one for one in question.fields if one.sets), None)
+    # Nobody said that there is another card: without an answer the verdict stays that of the one in question.
+    unchosen = {k: v for k, v in _chosen(choice, choice.default).items() if k != "gpu"} if choice else {}
     if how != "accept":
-        default = _chosen(question, choice.default) if choice else {}
-        # Nobody said that there is another card: the verdict stays that of the one in question.
-        return _of_choice(f"{_NO_ANSWER[how]}.", {k: v for k, v in default.items() if k != "gpu"}, by_default=True)
-    if choice is not None:
-        picked = given.get("choice")
-        if not picked:
-            return settle(question, "cancel", {})
-        return _of_choice(f"The user answered: {picked}.", _chosen(question, str(picked)))
+        return _of_choice(f"{_NO_ANSWER[how]}.", unchosen, by_default=True)
     name = _text(given, "gpu")
     gpu = _card(name, _number(given, "memory_gb", 1, 2048))
     where = _text(given, "where") or None
+    picked = _text(given, "choice", 400) if choice else ""
+    asks_gpu = any(one.name == "gpu" for one in question.fields)
+    others = [_text(given, one.name, 400) for one in question.fields if one.name not in _OWN]
     hours, usd = _number(given, "max_hours", 0, 8760), _number(given, "max_usd", 0, 1_000_000)
     parts = [
-        _in_words(gpu, name),
+        picked,
+        _in_words(gpu, name) if asks_gpu else "",
         where or "",
+        *others,
         f"at most {hours:g} h" if hours is not None else "",
         f"at most {usd:g} USD" if usd is not None else "",
     ]
-    said = f"The user answered: {'; '.join(part for part in parts if part)}."
-    return Settled(said, gpu, {}, where, hours, usd, by_default=gpu is None)
+    answered = [part for part in parts if part]
+    said = f"The user answered: {'; '.join(answered)}." if answered else f"{_NO_ANSWER['cancel']}."
+    settles = picked if choice else gpu is not None if asks_gpu else answered
+    sets = (_chosen(choice, picked) if picked else unchosen) if choice else {}
+    chosen = _of_choice(said, sets, by_default=not settles)
+    return replace(chosen, gpu=chosen.gpu if gpu is None else gpu, where=where, max_hours=hours, max_usd=usd)
 
 
 def over_the_limit(settled: Settled, hours_high: float, on: str) -> str:
@@ -126,8 +133,9 @@ def _of_choice(said: str, sets: dict[str, Any], *, by_default: bool = False) -> 
     return Settled(said, None if gpu == "unknown" else gpu, patch, by_default=by_default)
 
 
-def _chosen(question: Question, picked: str) -> dict[str, Any]:
-    choice = next(one for one in question.fields if one.sets)
+def _chosen(choice: FormField, picked: str) -> dict[str, Any]:
+    if not picked:
+        return {}
     if picked not in choice.options:
         raise InputError(f"choice {picked[:80]!r} was not offered; one of: {' | '.join(choice.options)}")
     return choice.sets[choice.options.index(picked)]
@@ -162,13 +170,13 @@ def _in_words(gpu: str | None, name: str) -> str:
     return f"GPU {gpu}" if known else f"GPU {name}, which is not in the table: counted as {gpu}"
 
 
-def _text(given: Mapping[str, Any], name: str) -> str:
+def _text(given: Mapping[str, Any], name: str, most: int = 80) -> str:
     value = given.get(name)
     if value is None:
         return ""
     if not isinstance(value, str):
         raise InputError(f"{name}: a text, not {type(value).__name__}")
-    return " ".join(value.split())[:80]
+    return " ".join(value.split())[:most]
 
 
 def _number(given: Mapping[str, Any], name: str, least: float, most: float) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import NamedTuple
 
+from ..advice.cost import Price
 from ..errors import InputError
 from ..hardware.compute import Compute
 from .profile import Machine, Profile, age
@@ -56,6 +57,20 @@ def card_by_default(gpu: str | None, compute: Compute | None, profile: Profile, 
         return Known(gpu, [])
     said = f"the profile says {name} has {card} ({age(machine.saved, today)}), but {seen[0].name} is seen here"
     return Known(gpu, [f"{said}: what is seen is counted with; correct it with `compute-awareness profile`"])
+
+
+def price_told(asked_for: str | None, counted: str | None, profile: Profile) -> Price | None:
+    """What the profile says an hour costs on the machine that is counted with; None where it says nothing.
+
+    `asked_for` is the caller's `gpu`, `counted` the card that came of it and of the profile.
+    """
+    machine = None if asked_for is None else profile.machine(asked_for)
+    if machine is None and counted is not None and counted != asked_for:
+        machine = profile.default_machine()
+    if machine is None or machine[1].usd_per_hour is None:
+        return None
+    name, told = machine
+    return Price(told.usd_per_hour or 0.0, told.gpu or name, name, told.saved.isoformat())
 
 
 def _same_card(said: str, gpu_id: str | None, count: int) -> bool:

@@ -1,9 +1,10 @@
-"""The words for the user, from the templates in `prompts/questions/`.
+"""The words for the user, from the templates in `prompts/questions/` and the sentences of `prompts/triggers.toml`.
 
-Each file has TOML front matter between `+++` lines (`id`, `decision`, `about`, and for a question its form
-`fields` and the `without_answer` that is gone on with), then a Jinja2 body, which is rendered a second time with
-`form` set, as the message above a form. A field's `label` is a template too; its `options` are a list, or the name of
-the list among the values; `only_if` names a trigger without which the field is left out.
+Each file has TOML front matter between `+++` lines (`id`, `decision`, `about`, and for a question the
+`without_answer` that is gone on with), then a Jinja2 body, which is rendered a second time with `form` set, as the
+message above a form. What a body, a
+field's label or a trigger's sentence may use are the values of `_values`; a question also has `asked` (the form fields,
+its own first), `notes` (sentences of other triggers) and `asking` (the triggers that ask).
 """
 
 from __future__ import annotations
@@ -16,24 +17,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..advice.answers import Change, GpuChoice
 from ..prompt_files import prompts_folder
 from ..units import GIB, duration, gib
-from .policy import SMALL_HOST_BYTES
-from .question import FormField, Trigger
-from .triggers import Situation, cpu_device, cpu_hours, hours, hours_device, on_cpu
+from .facts import free_disk, gpu_shares, others_bytes, ram_times_need, torch_finding
+from .question import FormField
+from .situation import Situation, card_in_sight, cpu_device, cpu_hours, hours, hours_device, on_cpu, on_login_node
+from .table import policy_table
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 MAX_WAYS = 3
 _EFFECTS = ("equivalent", "numerically_different", "different_experiment")
-
-
-class Words(NamedTuple):
-    """What is said to the user: the text, and of a question its form, the message above it and the default."""
-
-    text: str
-    fields: list[FormField]
-    message: str = ""
-    default: str = ""
 
 
 class QuestionFile(NamedTuple):
@@ -71,41 +64,59 @@ def useful_changes(changes: Iterable[Change], to_fit: bool) -> list[Change]:
     ]
 
 
+class Words(NamedTuple):
+    """What is said: `text` whole; or, where the client shows a form, `message` above its `fields`."""
+
+    text: str
+    fields: list[FormField]
+    message: str = ""
+    default: str = ""
+
+
 def write(
     name: str,
     situation: Situation,
-    triggers: Sequence[Trigger],
+    triggers: Sequence[str],
     changes: Iterable[Change],
     gpus: Sequence[GpuChoice] = (),
+    fields: Sequence[str] = (),
+    beside: Sequence[str] = (),
+    asking: Sequence[str] = (),
 ) -> Words:
-    """The words of template `name` for this situation. A text for telling is one line."""
+    """The words of template `name` for this situation.
+
+    `fields` are names of the table's, those of the template first; `beside` the sentences of other triggers, as
+    templates. A text for telling is one line, with those sentences behind it.
+    """
     environment = _environment()
-    front = question_files()[name].front
     values = _values(environment, situation, triggers, list(changes), gpus)
-    fields = []
-    for row in front.get("fields", []):
-        if row.get("only_if", triggers[0] if triggers else None) in (*triggers, None):
-            options = row.get("options", [])
-            label = _line(environment.from_string(row["label"]).render(values))
-            field = FormField(name=row["name"], label=label)
-            if isinstance(options, str):
-                field.options, field.sets, field.default = values[options], values["sets"], values["safe_choice"]
-            else:
-                field.options = options
-            fields.append(field)
-    values["questions"] = [field.label for field in fields]
-    template = environment.get_template(name)
-    text = template.render(values).strip()
+    form = [_field(environment, field, values) for field in fields]
+    said = [_line(environment.from_string(template).render(values)) for template in beside]
+    notes = [note for note in said if note]
+    values |= {"asked": form, "notes": notes, "asking": asking, "form": False}
+    template, front = environment.get_template(name), question_files()[name].front
     if front["decision"] == "tell":
-        return Words(" ".join(text.split()), fields)
+        text = template.render(values)
+        return Words(" ".join(" ".join([text, *notes]).split()), form)
     default = _line(environment.from_string(front["without_answer"]).render(values))
-    return Words(text, fields, template.render({**values, "form": True}).strip(), default)
+    values["without_answer"] = default
+    message = template.render({**values, "form": True}).strip()
+    return Words(template.render(values).strip(), form, message, default)
+
+
+def _field(environment: Environment, name: str, values: dict[str, Any]) -> FormField:
+    row = policy_table().fields[name]
+    options = values[row.options] if isinstance(row.options, str) else row.options
+    field = FormField(name=name, label=_line(environment.from_string(row.label).render(values)), options=list(options))
+    if row.options == "choices":
+        field.sets, field.default = values["sets"], values["default_choice"]
+    return field
 
 
 def _values(
     environment: Environment,
     situation: Situation,
-    triggers: Sequence[Trigger],
+    triggers: Sequence[str],
     changes: list[Change],
     gpus: Sequence[GpuChoice],
 ) -> dict[str, Any]:
@@ -123,6 +134,9 @@ def _values(
     device = f"{elsewhere or 'the machine'}'s RAM" if on_cpu(situation) else verdict.device
     peak, high = estimate.peak, estimate.range.high
     ram = max(estimate.loading_host_bytes, estimate.host_bytes)
+    laptop_ram = policy_table().conditions["small"].limits["host_gib_at_most"] * GIB
+    waiting, default = _free_after_others(situation), _default(offered)
+    cpu_words = "" if on_a_cpu is None else duration(on_a_cpu * 3600)
     return {
         "place": situation.place,
         "status": verdict.status,
@@ -134,9 +148,10 @@ def _values(
         "gpu_needed": amount(peak.device),
         "gpu_high": amount(high) if high > 1.1 * peak.device else "",
         "largest": _largest(situation),
-        "ram": amount(ram) if ram > SMALL_HOST_BYTES else "",
+        "ram": amount(ram) if ram > laptop_ram else "",
         "ram_for_loading": estimate.loading_host_bytes > estimate.host_bytes,
         "ram_has_room": not on_cpu(situation) and _ram_has_room(situation),
+        "ram_free": amount(situation.compute.host.ram_available_bytes) if situation.compute else "",
         "free": None if verdict.free_bytes is None else amount(verdict.free_bytes),
         "short": amount(-headroom) if headroom < 0 else "",
         "why": _line(verdict.why),
@@ -144,26 +159,40 @@ def _values(
         "long": "long_running" in triggers,
         "duration": "" if long is None else duration(long * 3600),
         "hours_on": _line(hours_device(situation)),
-        "cpu_duration": "" if on_a_cpu is None else duration(on_a_cpu * 3600),
+        "cpu_duration": cpu_words,
         "cpu": _line(cpu_device(situation)),
         "ways": ways,
         "sizes_with": sizes_with,
         "ways_fit": any(change.fits for change in offered),
-        "choices": [*ways, larger],
-        "sets": [*(change.patch for change in offered), {"gpu": _named(gpus) if not on_cpu(situation) else "unknown"}],
-        "safe_choice": ways[0] if offered and _safe(offered[0]) else larger,
-        "safe": bool(offered) and _safe(offered[0]),
-        "form": False,
+        "default": _line(pieces.with_change(default)) if default else "",
+        "choices": [*ways, *([f"waiting until others free the card: then {waiting}"] if waiting else []), larger],
+        "sets": [
+            *(change.patch for change in offered),
+            *([{}] if waiting else []),
+            {"gpu": _named(gpus) if not on_cpu(situation) else "unknown"},
+        ],
+        "default_choice": ways[offered.index(default)] if default and any(change.fits for change in offered) else "",
+        "hours_allowed": "" if situation.hours_allowed is None else duration(situation.hours_allowed * 3600),
+        "shared": _shared(situation),
+        "on_login_node": on_login_node(situation),
+        **_money(situation),
+        **_disk(situation),
+        **_torch(situation, cpu_words),
+        **_path(situation),
     }
 
 
-def _safe(change: Change) -> bool:
-    """Whether it may be made without an answer: it makes the run fit, and every value stays what it was.
-
-    What is kept of a cache is the user's to say: a filter is safe only for who knows which hooks are read.
-    """
-    kept = {"names_filter", "layers", "stop_at_layer"} & set(change.patch)
-    return change.fits is True and change.effect == "equivalent" and bool(change.patch) and not kept
+def _default(offered: Sequence[Change]) -> Change | None:
+    """The change that nobody minds if they do not answer: the results stay, nothing that may be read is left out, and
+    the device holds it; of these rather one that takes no RAM."""
+    harmless = [
+        change
+        for change in offered
+        if change.effect == "equivalent"
+        and change.fits is not False
+        and not {"names_filter", "layers", "stop_at_layer"} & change.patch.keys()
+    ]
+    return min(harmless, key=lambda change: change.host_bytes > 0, default=None)
 
 
 def _named(gpus: Sequence[GpuChoice]) -> str:
@@ -171,6 +200,72 @@ def _named(gpus: Sequence[GpuChoice]) -> str:
     if not gpus:
         return "unknown"
     return gpus[0].gpu_id if gpus[0].count == 1 else f"{gpus[0].count}x {gpus[0].gpu_id}"
+
+
+def _money(situation: Situation) -> dict[str, str]:
+    cost, allowed = situation.cost, situation.usd_allowed
+    per = cost.price if cost else None
+    price = f"{per.what} at {per.usd_per_hour:.2f} USD per hour, {per.where}, {per.date}" if per else ""
+    return {
+        "cost": _usd(cost.usd) if cost else "",
+        "price": _line(price),
+        "usd_allowed": "" if allowed is None else _usd(allowed),
+    }
+
+
+def _usd(amount_of_it: float) -> str:
+    return f"{amount_of_it:.0f} USD" if amount_of_it >= 10 else f"{amount_of_it:.2f} USD"
+
+
+def _disk(situation: Situation) -> dict[str, str]:
+    free, compute = free_disk(situation), situation.compute
+    return {
+        "download": "" if situation.to_download is None else amount(situation.to_download),
+        "disk_free": "" if free is None else amount(free),
+        "disk_path": _line(compute.host.disk_path or "the model cache" if compute else ""),
+    }
+
+
+def _torch(situation: Situation, cpu_words: str) -> dict[str, Any]:
+    finding = torch_finding(situation)
+    cure = finding.cure.rstrip(".") if finding else ""
+    on_the_cpu = f"On the CPU: it may take up to {cpu_words}" if cpu_words else "On the CPU"
+    choices = [_line(cure)] if cure else []
+    choices += ["With another Python, which I name", *([on_the_cpu] if _ram_has_room(situation) else [])]
+    return {
+        "torch_problem": _line(finding.message) if finding else "",
+        "torch_cure": f"{_line(cure)}." if cure else "",
+        "torch_choices": choices,
+    }
+
+
+def _path(situation: Situation) -> dict[str, str]:
+    first = situation.paths[0] if situation.paths else None
+    return {
+        "cluster": _line(first.cluster) if first else "",
+        "partition": _line(first.partition) if first else "",
+        "batch": _line(first.batch) if first else "",
+    }
+
+
+def _shared(situation: Situation) -> str:
+    """What others have of the card in sight, in a sentence; empty if nothing is known of it."""
+    shares, held, card = gpu_shares(situation), others_bytes(situation), card_in_sight(situation)
+    if shares:
+        return f"The job has {shares} share{'s' * (shares > 1)} of a GPU: other jobs may take its memory at any time."
+    if not held or card is None:
+        return ""
+    users = dict.fromkeys(process.user for process in card.processes if process.own is False and process.user)
+    by = f" ({', '.join(list(users)[:3])})" if users else ""
+    whole = amount(card.free_without_others_bytes or 0)
+    return _line(f"Other users{by} hold {amount(held)} of the card; without them {whole} would be free.")
+
+
+def _free_after_others(situation: Situation) -> str:
+    """What would be free on the card in sight without other users, where that is enough; else empty."""
+    card = card_in_sight(situation) if others_bytes(situation) else None
+    free = card.free_without_others_bytes if card else None
+    return amount(free) if free is not None and free >= situation.verdict.needed_bytes else ""
 
 
 def _model_name(situation: Situation) -> str:
@@ -189,8 +284,7 @@ def _largest(situation: Situation) -> str:
 
 
 def _ram_has_room(situation: Situation) -> bool:
-    compute = situation.compute
-    return compute is not None and compute.host.ram_available_bytes > 2 * situation.verdict.needed_bytes
+    return policy_table().conditions["ram_has_room"].holds({"ram_times_need": ram_times_need(situation)})
 
 
 def _unread_card(situation: Situation) -> str:

@@ -146,8 +146,10 @@ def concise_recommendation(result: Recommendation) -> Recommendation:
 def concise_preflight(result: Preflight) -> Preflight:
     """The figures, the verdict and the words; advice only where it does not plainly fit."""
     advice = _shorter(result.advice, _GPUS_KEPT).model_copy(update={"platforms": []})
-    if result.verdict.status == "fits":
-        advice = advice.model_copy(update={"changes": [], "solutions": [], "gpus": []})
+    if result.verdict.status in ("fits", "tight"):
+        # Where it barely fits, a change that gives air is worth its words; another card is not asked about.
+        update = {"gpus": []} if result.verdict.status == "tight" else {"changes": [], "solutions": [], "gpus": []}
+        advice = advice.model_copy(update=update)
     update = {
         "workload": _said(result.workload),
         "compute": _where(result.compute) if result.compute else None,
@@ -213,8 +215,8 @@ def _where(compute: Compute) -> Compute:
 
 def _words(asking: Question) -> Question:
     """The text offers what the form fields offer, and says why itself; without a text the reason does."""
-    update = {"fields": [], "message": "", "default": "", "reason": "" if asking.text else asking.reason}
-    return asking.model_copy(update=update)
+    update = {"fields": [], "message": "", "default": "", "by_trigger": []}
+    return asking.model_copy(update=update | {"reason": "" if asking.text else asking.reason})
 
 
 def _shorter(advice: Advice, gpus_kept: int) -> Advice:
