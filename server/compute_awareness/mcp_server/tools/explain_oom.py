@@ -11,6 +11,7 @@ from pydantic import WithJsonSchema
 
 from ..answers import answer, concise_oom
 from ..arguments import Detail, as_workload
+from ..next_steps import after_oom
 from ..outlines import OomOutline
 
 Message = Annotated[
@@ -44,4 +45,5 @@ async def explain_oom(
 
     parsed = None if workload is None else as_workload(workload)
     result = await anyio.to_thread.run_sync(partial(explain, message, parsed), abandon_on_cancel=True)
+    result.next_steps = after_oom(result, workload)
     return answer(result if detail == "full" else concise_oom(result), detail)

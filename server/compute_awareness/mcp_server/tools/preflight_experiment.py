@@ -15,6 +15,7 @@ from ..arguments import ComputeReport, Detail, Gpu, Host, Python, as_compute_rep
 from ..asking_user import Unasked, ask_user, filled_in, look_and_check, seen_by_server, this_round
 from ..form import REMEMBER
 from ..looking import in_thread, look_elsewhere
+from ..next_steps import after_preflight, given
 from ..outlines import PreflightOutline
 
 if TYPE_CHECKING:
@@ -34,11 +35,13 @@ async def preflight_experiment(
     whether it fits, what would make it fit, and whether to ask the user, with the words (asking.decision: ask, tell
     or silent). Start here. Where the client shows forms it asks the user itself and counts with the answer. Runs
     nothing. Not for a run that died (explain_oom) or for comparing settings (estimate_memory)."""
-    given: Any = asked.data if isinstance(asked, AcceptedElicitation) else None
-    if isinstance(given, Unasked):
-        result = given.result
+    form: Any = asked.data if isinstance(asked, AcceptedElicitation) else None
+    if isinstance(form, Unasked):
+        result = form.result
     else:
-        result = await _with_answer(asked.action, given, gpu, compute, host, python, fields)
+        result = await _with_answer(asked.action, form, gpu, compute, host, python, fields)
+    arguments = given(fields, gpu=gpu, compute=compute, host=host, python=python)
+    result.next_steps = after_preflight(result, arguments)
     return answer(result if detail == "full" else concise_preflight(result), detail)
 
 

@@ -10,6 +10,7 @@ from mcp.types import CallToolResult
 from ..answers import answer, concise_recommendation
 from ..arguments import ComputeReport, Detail, Gpu, Host, as_compute_report, as_workload
 from ..looking import in_thread, look_elsewhere
+from ..next_steps import after_recommendation, given
 from ..outlines import RecommendationOutline
 
 
@@ -24,4 +25,5 @@ async def recommend_compute(
     workload = as_workload(fields)
     report = await look_elsewhere(host, as_compute_report(compute))
     result = await in_thread(partial(recommend, workload, gpu=gpu, compute=report))
+    result.next_steps = after_recommendation(result, given(fields, compute=compute, host=host))
     return answer(result if detail == "full" else concise_recommendation(result), detail)
