@@ -108,7 +108,7 @@ async def look_and_check(gpu: str | None, compute: Any, host: str | None, python
     workload = as_workload(fields)
     report = await look_elsewhere(host, as_compute_report(compute), python)
     local = None if host else python
-    result = await in_thread(partial(preflight, workload, gpu=gpu, compute=report, python=local))
+    result = await in_thread(partial(preflight, workload, gpu=gpu, compute=report, python=local), "checking")
     return seen_by_server(result, report)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Any
 
-import anyio.to_thread
 from mcp.types import CallToolResult
 
 from ..answers import answer, concise_estimate
 from ..arguments import Detail, Python, as_workload
+from ..looking import in_thread
 from ..outlines import EstimateOutline
 
 
@@ -23,5 +23,5 @@ async def estimate_memory(
     from ...estimator import estimate
 
     workload = as_workload(fields)
-    result = await anyio.to_thread.run_sync(partial(estimate, workload, python=python), abandon_on_cancel=True)
+    result = await in_thread(partial(estimate, workload, python=python), "estimating")
     return answer(result if detail == "full" else concise_estimate(result), detail)

@@ -65,7 +65,7 @@ async def _with_answer(
         preflight_answered, as_workload(fields), question, settled,
         gpu=gpu, compute=report, python=None if host else python,
     )  # fmt: skip
-    result = seen_by_server(await in_thread(check), report)
+    result = seen_by_server(await in_thread(check, "checking"), report)
     if remember:
-        result.known.append(await in_thread(partial(keep, settled)))
+        result.known.append(await in_thread(partial(keep, settled), "keeping the answer"))
     return result

@@ -24,6 +24,6 @@ async def recommend_compute(
 
     workload = as_workload(fields)
     report = await look_elsewhere(host, as_compute_report(compute))
-    result = await in_thread(partial(recommend, workload, gpu=gpu, compute=report))
+    result = await in_thread(partial(recommend, workload, gpu=gpu, compute=report), "estimating")
     result.next_steps = after_recommendation(result, given(fields, compute=compute, host=host))
     return answer(result if detail == "full" else concise_recommendation(result), detail)
