@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from .advice import gpus, platforms
-from .advice.answers import Advice, Verdict
+from .advice.answers import Advice, NextStep, Verdict
 from .advice.cluster_paths import cluster_paths
 from .advice.cost import run_cost
 from .advice.place import UNKNOWN, Place, named_place, needed, seen_place, verdict_at
@@ -51,6 +51,7 @@ class Preflight(BaseModel):
     known: list[str] = Field(
         default_factory=list, description="What came from the compute profile, how old it is, and contradictions"
     )
+    next_steps: list[NextStep] = Field(default_factory=list, description="Calls that may follow, from the MCP server")
     summary: str
 
 
@@ -61,6 +62,7 @@ class Recommendation(BaseModel):
     workload: dict[str, Any]
     estimate: Estimate
     advice: Advice
+    next_steps: list[NextStep] = Field(default_factory=list, description="Calls that may follow, from the MCP server")
     summary: str
 
 

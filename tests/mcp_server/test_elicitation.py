@@ -335,6 +335,20 @@ async def test_an_answer_is_kept_for_the_project_only_where_the_user_says_so(
     assert later["verdict"]["device"] == "H200 SXM" and "from the profile" in later["known"][0]
 
 
+async def test_nothing_is_kept_for_a_caller_over_http(
+    url: str, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server's folder is not the project of whoever calls from elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COMPUTE_AWARENESS_PROFILE", str(tmp_path / "user.toml"))
+    (tmp_path / "pyproject.toml").touch()
+    user = User(accept(gpu="H200", remember=True))
+    async with over("http", url, mode, user) as client:
+        answer = await check(client, ASKS)
+    assert "remember" not in user.shown[0].requested_schema["properties"]
+    assert answer["verdict"]["status"] == "fits" and sorted(p.name for p in tmp_path.iterdir()) == ["pyproject.toml"]
+
+
 @pytest.mark.parametrize("arguments", [ASKS, TOO_BIG, LONG], ids=["which_gpu", "choice", "long"])
 def test_every_form_is_flat_and_valid(arguments: dict[str, Any]) -> None:
     from compute_awareness.mcp_server.arguments import as_workload

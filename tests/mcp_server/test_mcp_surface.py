@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from mcp import Client
 
+import compute_awareness.mcp_server
 from compute_awareness.hardware.compute import Compute
 from compute_awareness.mcp_server.server import INSTRUCTIONS
 from compute_awareness.memory.estimate import Estimate
@@ -155,6 +156,31 @@ async def test_the_server_introduces_itself(server: Any, mode: str) -> None:
     assert len(INSTRUCTIONS) <= 2_000
     first = INSTRUCTIONS.split(". ")[0]
     assert first.startswith("Call preflight_experiment before") and "SAE" in first
+
+
+async def test_what_is_fixed_may_be_kept_for_an_hour(server: Any) -> None:
+    async with Client(server) as client:
+        kept = [
+            await client.list_tools(), await client.list_prompts(), await client.list_resources(),
+            await client.list_resource_templates(), await client.read_resource("compute://models/gpt2"),
+        ]  # fmt: skip
+    assert [(result.ttl_ms, result.cache_scope) for result in kept] == [(3_600_000, "public")] * 5
+
+
+async def test_no_deprecated_feature_is_used(server: Any, mode: str) -> None:
+    """Roots, sampling and logging are deprecated since 2026-07-28, subscriptions have nothing to tell here."""
+    async with Client(server, mode=mode) as client:
+        capabilities = dumped(client.server_capabilities)
+    assert capabilities == {
+        "tools": {"listChanged": False}, "prompts": {"listChanged": False}, "completions": {},
+        "resources": {"listChanged": False, "subscribe": False},
+    }  # fmt: skip
+    face = Path(compute_awareness.mcp_server.__file__).parent
+    deprecated = re.compile(r"\b(ListRoots|Sample|create_message|list_roots|ctx\.(log|info|debug|warning|error)|"
+                            r"send_log_message)\b")  # fmt: skip
+    sources = sorted(face.rglob("*.py"))
+    assert len(sources) > 15
+    assert [path.name for path in sources if deprecated.search(path.read_text("utf-8"))] == []
 
 
 @pytest.mark.parametrize("which", ["tools", "prompts", "resources"])

@@ -42,14 +42,12 @@ _EXAMPLES: dict[str, Any] = {
 }  # fmt: skip
 _MOST_NAMED = 8
 _OFTEN = (
-    "new_tokens", "cache_device", "optimizer", "gradient_checkpointing", "d_sae",
+    "new_tokens", "optimizer", "gradient_checkpointing", "d_sae",
 )  # fmt: skip
 
 Detail = Annotated[
     Literal["concise", "full"],
-    WithJsonSchema(
-        {"enum": ["concise", "full"], "type": "string", "description": "At most 400 tokens (default), or 2000"}
-    ),
+    WithJsonSchema({"enum": ["concise", "full"], "type": "string", "description": "400 tokens (default), or 2000"}),
 ]
 Gpu = Annotated[
     str | None,
@@ -79,7 +77,7 @@ ComputeReport = Annotated[
     WithJsonSchema(
         {
             "type": ["object", "string"],
-            "description": "Report of detect_compute, or the probe script's output, from where it will run",
+            "description": "detect_compute's report, or probe script's output, from where it will run",
         }
     ),
 ]

@@ -110,7 +110,7 @@ async def look_and_check(gpu: str | None, compute: Any, host: str | None, python
     report = await look_elsewhere(host, as_compute_report(compute), python)
     local = None if host else python
     place = place_of(gpu, report is not None)
-    result = await in_thread(partial(preflight, workload, gpu=place, compute=report, python=local))
+    result = await in_thread(partial(preflight, workload, gpu=place, compute=report, python=local), "checking")
     return seen_by_server(result, report)
 
 

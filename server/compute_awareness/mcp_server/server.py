@@ -51,7 +51,7 @@ hook that the experiment reads). Others change the result: name what they change
 memory in GiB as given. verdict unknown means unknown: do not call it a fit.
 """
 
-# The lists are fixed for the life of the process; an hour spares a client the repeated question.
+# The lists and what the resources hold are fixed for the life of the process; an hour spares the repeated question.
 _STATIC = CacheHint(ttl_ms=3_600_000, scope="public")
 _FORM_WAITS_S = 24 * 3600.0
 _ALWAYS_LOADED = {"anthropic/alwaysLoad": True}
@@ -86,6 +86,7 @@ def build_server(
             "prompts/list": _STATIC,
             "resources/list": _STATIC,
             "resources/templates/list": _STATIC,
+            "resources/read": _STATIC,
             "server/discover": _STATIC,
         },
         subscriptions=False,

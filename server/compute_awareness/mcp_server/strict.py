@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from ..errors import InputError, nearest
 from ..workload import TASKS, explain
+from .looking import in_call
 
 
 class StrictTool(Tool):
@@ -28,7 +29,8 @@ class StrictTool(Tool):
             if name not in accepted:
                 raise ToolError(_unknown_argument(name, accepted, arguments.get("task")))
         try:
-            return await super().run(arguments, context, convert_result=convert_result)
+            with in_call(context):
+                return await super().run(arguments, context, convert_result=convert_result)
         except ToolError as error:
             cause = error.__cause__
             if isinstance(cause, ValidationError) and cause.title == self.fn_metadata.arg_model.__name__:

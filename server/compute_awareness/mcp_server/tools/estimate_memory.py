@@ -25,5 +25,5 @@ async def estimate_memory(
 
     check_looking(None, python)
     workload = as_workload(fields)
-    result = await in_thread(partial(estimate, workload, python=python))
+    result = await in_thread(partial(estimate, workload, python=python), "estimating")
     return answer(result if detail == "full" else concise_estimate(result), detail)

@@ -16,6 +16,7 @@ from ..asking_user import Unasked, ask_user, filled_in, look_and_check, seen_by_
 from ..form import REMEMBER
 from ..hosting import place_of
 from ..looking import in_thread, look_elsewhere
+from ..next_steps import after_preflight, given
 from ..outlines import PreflightOutline
 
 if TYPE_CHECKING:
@@ -33,13 +34,15 @@ async def preflight_experiment(
 ) -> Annotated[CallToolResult, PreflightOutline]:
     """Check one experiment before its code is written or run: detects the compute, estimates the memory, says
     whether it fits, what would make it fit, and whether to ask the user, with the words (asking.decision: ask, tell
-    or silent). Start here. Where the client shows forms it asks the user itself and counts with the answer. Runs
-    nothing. Not for a run that died (explain_oom) or for comparing settings (estimate_memory)."""
-    given: Any = asked.data if isinstance(asked, AcceptedElicitation) else None
-    if isinstance(given, Unasked):
-        result = given.result
+    or silent). Start here. Where the client shows forms it asks the user itself, and keeps an answer only if they
+    tick so. Runs nothing. Not for a run that died (explain_oom) or for comparing settings (estimate_memory)."""
+    form: Any = asked.data if isinstance(asked, AcceptedElicitation) else None
+    if isinstance(form, Unasked):
+        result = form.result
     else:
-        result = await _with_answer(asked.action, given, gpu, compute, host, python, fields)
+        result = await _with_answer(asked.action, form, gpu, compute, host, python, fields)
+    arguments = given(fields, gpu=gpu, compute=compute, host=host, python=python)
+    result.next_steps = after_preflight(result, arguments)
     return answer(result if detail == "full" else concise_preflight(result), detail)
 
 
@@ -63,7 +66,7 @@ async def _with_answer(
         preflight_answered, as_workload(fields), question, settled,
         gpu=place_of(gpu, report is not None), compute=report, python=None if host else python,
     )  # fmt: skip
-    result = seen_by_server(await in_thread(check), report)
+    result = seen_by_server(await in_thread(check, "checking"), report)
     if remember:
-        result.known.append(await in_thread(partial(keep, settled)))
+        result.known.append(await in_thread(partial(keep, settled), "keeping the answer"))
     return result

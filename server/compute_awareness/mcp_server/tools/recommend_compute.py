@@ -11,6 +11,7 @@ from ..answers import answer, concise_recommendation
 from ..arguments import ComputeReport, Detail, Gpu, Host, as_compute_report, as_workload
 from ..hosting import place_of
 from ..looking import in_thread, look_elsewhere
+from ..next_steps import after_recommendation, given
 from ..outlines import RecommendationOutline
 
 
@@ -24,5 +25,7 @@ async def recommend_compute(
 
     workload = as_workload(fields)
     report = await look_elsewhere(host, as_compute_report(compute))
-    result = await in_thread(partial(recommend, workload, gpu=place_of(gpu, report is not None), compute=report))
+    place = place_of(gpu, report is not None)
+    result = await in_thread(partial(recommend, workload, gpu=place, compute=report), "estimating")
+    result.next_steps = after_recommendation(result, given(fields, compute=compute, host=host))
     return answer(result if detail == "full" else concise_recommendation(result), detail)
