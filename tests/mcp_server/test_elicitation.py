@@ -9,7 +9,7 @@ import threading
 import time
 import tomllib
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +75,14 @@ async def check(client: Client, arguments: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    """The server over streamable HTTP on a free port of this machine."""
-    app = build_server().streamable_http_app()
+    """The server over streamable HTTP on a free port of this machine, with sessions for those who need one."""
+    with served(stateless=False) as address:
+        yield address
+
+
+@contextmanager
+def served(*, stateless: bool) -> Iterator[str]:
+    app = build_server().streamable_http_app(stateless_http=stateless)
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
@@ -156,6 +162,16 @@ async def test_without_the_capability_the_assistant_gets_the_words(transport: st
     assert answer["asking"]["decision"] == "ask" and "known" not in answer
     assert "\n- What GPU do you have access to?" in answer["asking"]["text"]
     assert answer["summary"].endswith("Ask the user (asking.text).")
+
+
+async def test_without_a_way_back_to_the_client_the_assistant_gets_the_words(mode: str) -> None:
+    """A stateless HTTP server cannot put a request to a client of the handshake era; the newer era needs none."""
+    user = User(accept(gpu="H200"))
+    with served(stateless=True) as address:
+        async with over("http", address, mode, user) as client:
+            answer = await check(client, ASKS)
+    assert len(user.shown) == (1 if mode == "auto" else 0)
+    assert answer["asking"]["decision"] == ("tell" if mode == "auto" else "ask")
 
 
 async def test_a_card_that_is_too_small_gets_the_choice_and_the_choice_is_made(server: Any, mode: str) -> None:
