@@ -35,7 +35,7 @@ def preflight_answered(
         gpu=chosen,
         compute=compute,
         python=python,
-        hours_allowed=settled.hours_allowed(),
+        hours_allowed=settled.max_hours,
         usd_allowed=settled.max_usd,
     )
     asking, time = result.asking, result.estimate.time

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import compute_awareness
 from compute_awareness.advice.gpu_table import Gpu, all_gpus
 from compute_awareness.advice.gpus import find_gpu, gpus_that_fit, smallest_that_fits
-from compute_awareness.asking.words import question_files
+from compute_awareness.asking.table import policy_table
 from compute_awareness.errors import InputError
 from compute_awareness.hardware.probe.gpu_table import gpu_id
 from compute_awareness.memory.card.device import device_range
@@ -134,8 +134,8 @@ def test_a_card_of_which_only_the_memory_is_known_has_no_more_than_any_of_that_s
 
 
 def test_every_card_that_a_question_offers_is_understood() -> None:
-    front = question_files()["which_gpu"].front["fields"][0]
-    offered = [name for name in front["options"] if re.search(r"\d GB", name)]
+    options = policy_table().fields["gpu"].options
+    offered = [name for name in options if re.search(r"\d GB", name)]
     assert len(offered) >= 8
     for name in offered:
         size = float(re.findall(r"(\d+) GB", name)[0])

@@ -86,17 +86,17 @@ def test_no_answer_takes_the_default_and_never_another_card(how: How, said: str)
     assert settle(WHICH, how, {}).gpu is None
 
 
-def test_a_budget_is_hours_at_the_cheapest_price_known() -> None:
+def test_a_budget_is_held_against_the_cheapest_price_known() -> None:
     settled = settle(WHICH, "accept", {"gpu": "H100 SXM", "max_usd": 10, "max_hours": 100})
     price = settled.usd_per_hour()
     assert price is not None and 0.5 < price < 20
-    assert settled.hours_allowed() == pytest.approx(10 / price)
+    assert (settled.max_hours, settled.max_usd) == (100, 10)
     assert over_the_limit(settled, 9 / price, "an H100") == ""
     assert f"{11:.2f} USD at {price:.2f} USD per hour, more than the 10 USD allowed." in over_the_limit(
         settled, 11 / price, "an H100"
     )
     assert "more than the 100 h allowed" in over_the_limit(settled, 101, "an H100")
-    assert settle(WHICH, "accept", {"gpu": "none", "max_usd": 10}).hours_allowed() is None
+    assert settle(WHICH, "accept", {"gpu": "none", "max_usd": 10}).usd_per_hour() is None
     assert over_the_limit(settle(WHICH, "accept", {"gpu": "T4"}), 1e6, "a T4") == ""
 
 

@@ -36,12 +36,6 @@ class Settled:
     by_default: bool = False
     """Nothing was answered that settles it: what the question says of no answer is gone on with."""
 
-    def hours_allowed(self) -> float | None:
-        """The longest run that the answer allows: its hours, or what its budget pays at the cheapest price known."""
-        price = self.usd_per_hour()
-        limits = [self.max_hours, self.max_usd / price if self.max_usd is not None and price else None]
-        return min((limit for limit in limits if limit is not None), default=None)
-
     def usd_per_hour(self) -> float | None:
         """The cheapest dated price of the card answered; None if none is known."""
         if self.gpu is None or self.gpu in ("none", "unknown"):

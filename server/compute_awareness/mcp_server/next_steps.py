@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..advice.answers import NextStep
-
 if TYPE_CHECKING:
-    from ..advice.answers import Change
+    # The core is imported by the first call, not by the start of the server.
+    from ..advice.answers import Change, NextStep
     from ..oom.explain import OomReport
     from ..preflight import Preflight, Recommendation
 
@@ -24,6 +23,8 @@ def after_preflight(result: Preflight, arguments: dict[str, Any]) -> list[NextSt
     """Where it is not plain that it fits: the same with a change that makes it fit, and which card to get."""
     if result.verdict.status == "fits" or "compute" in arguments:
         return []  # a report is too long to be repeated
+    from ..advice.answers import NextStep
+
     steps = _with_changes(result.advice.solutions, arguments)
     elsewhere = {name: value for name, value in arguments.items() if name not in ("gpu", "python", "host")}
     return [*steps, NextStep(tool="recommend_compute", arguments=elsewhere, when="which GPU, where, what it costs")]
@@ -33,6 +34,8 @@ def after_recommendation(result: Recommendation, arguments: dict[str, Any]) -> l
     """The preflight on the smallest card that fits."""
     if "compute" in arguments or not result.advice.gpus:
         return []
+    from ..advice.answers import NextStep
+
     card = result.advice.gpus[0]
     gpu = card.gpu_id if card.count == 1 else f"{card.count}x {card.gpu_id}"
     return [
@@ -46,6 +49,8 @@ def after_oom(result: OomReport, workload: dict[str, Any] | None) -> list[NextSt
 
 
 def _with_changes(changes: Sequence[Change], arguments: dict[str, Any]) -> list[NextStep]:
+    from ..advice.answers import NextStep
+
     return [
         NextStep(tool="preflight_experiment", arguments=_patched(arguments, change.patch), when=change.title)
         for change in changes
