@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from .advice import gpus, platforms
-from .advice.answers import Advice, Verdict
+from .advice.answers import Advice, NextStep, Verdict
 from .advice.cluster_paths import cluster_paths
 from .advice.cost import run_cost
 from .advice.place import UNKNOWN, Place, named_place, needed, seen_place, verdict_at
@@ -32,6 +32,9 @@ from .units import gib
 from .versions import COVERED, check, parse
 from .workload import DTYPE_BYTES, AnyWorkload, parse_workload
 
+TO_DO = {"ask": " Ask the user (asking.text).", "tell": " Tell the user in one line (asking.text).", "silent": ""}
+"""How a summary ends, by the decision."""
+
 
 class Preflight(BaseModel):
     """The answer to: will it fit, and should I ask?"""
@@ -48,6 +51,7 @@ class Preflight(BaseModel):
     known: list[str] = Field(
         default_factory=list, description="What came from the compute profile, how old it is, and contradictions"
     )
+    next_steps: list[NextStep] = Field(default_factory=list, description="Calls that may follow, from the MCP server")
     summary: str
 
 
@@ -58,11 +62,18 @@ class Recommendation(BaseModel):
     workload: dict[str, Any]
     estimate: Estimate
     advice: Advice
+    next_steps: list[NextStep] = Field(default_factory=list, description="Calls that may follow, from the MCP server")
     summary: str
 
 
 def preflight(
-    workload: AnyWorkload, *, gpu: str | None = None, compute: Compute | None = None, python: str | None = None
+    workload: AnyWorkload,
+    *,
+    gpu: str | None = None,
+    compute: Compute | None = None,
+    python: str | None = None,
+    hours_allowed: float | None = None,
+    usd_allowed: float | None = None,
 ) -> Preflight:
     """Run the whole flow once.
 
@@ -72,6 +83,8 @@ def preflight(
             machine in sight), or None to take what is detected.
         compute: a report made elsewhere; None = look at this machine where that matters.
         python: the experiment's interpreter; None = found by the usual signs.
+        hours_allowed: the longest run that needs no word, hours; None = as the profile or the policy says.
+        usd_allowed: the same for money, USD.
     Raises:
         InputError: a bad workload, GPU name or interpreter.
     """
@@ -112,11 +125,11 @@ def preflight(
         gpus=advice.gpus,
         hours_high=time.high / 3600,
         hours_on=time.on,
-        hours_allowed=profile.budget.max_hours if profile.budget else None,
+        hours_allowed=hours_allowed if hours_allowed is not None or not profile.budget else profile.budget.max_hours,
         cost=run_cost(
             result, time.high / 3600, place, compute, price_told(asked_for, gpu, profile), advice.platforms, no_gpu
         ),
-        usd_allowed=profile.budget.max_usd if profile.budget else None,
+        usd_allowed=usd_allowed if usd_allowed is not None or not profile.budget else profile.budget.max_usd,
         to_download=_to_download(spec, result, compute),
         paths=advice.paths,
     )
@@ -258,8 +271,7 @@ def _summary(result: Estimate, verdict: Verdict, asking: Question, place: Place)
         "unknown": "Cannot say whether it fits",
     }
     free = f" ({gib(verdict.free_bytes)} free)" if verdict.free_bytes is not None else ""
-    ask = {"ask": " Ask the user (asking.text).", "tell": " Tell the user in one line (asking.text).", "silent": ""}
     need = result.summary
     if place.kind == "cpu":
         need = f"it takes about {gib(verdict.needed_bytes)} of RAM there. On a GPU, {need}"
-    return f"{words[verdict.status]}{free}: {need}{ask[asking.decision]}"
+    return f"{words[verdict.status]}{free}: {need}{TO_DO[asking.decision]}"

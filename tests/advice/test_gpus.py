@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 import compute_awareness
 from compute_awareness.advice.gpu_table import Gpu, all_gpus
 from compute_awareness.advice.gpus import find_gpu, gpus_that_fit, smallest_that_fits
+from compute_awareness.asking.table import policy_table
 from compute_awareness.errors import InputError
 from compute_awareness.hardware.probe.gpu_table import gpu_id
 from compute_awareness.memory.card.device import device_range
@@ -118,6 +120,29 @@ def test_a_choice_takes_the_smaller_and_says_so(written: str, taken: str, also: 
     found = find_gpu(written)
     assert found.gpu.id == taken
     assert also in found.note and "least memory" in found.note
+
+
+def test_a_card_of_which_only_the_memory_is_known_has_no_more_than_any_of_that_size() -> None:
+    for gpu in all_gpus():
+        if gpu.vendor in ("nvidia", "amd"):
+            found = find_gpu(f"a card with {gpu.sold_as_gb:g} GB")
+            assert found.gpu.name == f"a card with {gpu.sold_as_gb:g} GB" and found.gpu.compute_capability is None
+            assert 0.85 * gpu.usable_bytes < found.gpu.usable_bytes <= gpu.usable_bytes, gpu.id
+    assert find_gpu("2x a card with 24 GB").count == 2
+    with pytest.raises(InputError, match="say 'a card with 24 GB'"):
+        find_gpu("24GB")
+
+
+def test_every_card_that_a_question_offers_is_understood() -> None:
+    options = policy_table().fields["gpu"].options
+    offered = [name for name in options if re.search(r"\d GB", name)]
+    assert len(offered) >= 8
+    for name in offered:
+        size = float(re.findall(r"(\d+) GB", name)[0])
+        assert find_gpu(name).gpu.sold_as_gb == size, name
+    assert find_gpu("A100 or H100 80 GB").note.count("80GB") and "least memory" in find_gpu("L4 or A10G 24 GB").note
+    with pytest.raises(InputError, match="unknown GPU"):
+        find_gpu("A100 or Foo 80 GB")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import os
 import platform
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,11 @@ import anyio
 import pytest
 from mcp import Client
 
+from compute_awareness.hardware import detect as detect_module
+from compute_awareness.hardware.detect import detect
+from compute_awareness.hardware.probe.child import ended_by
 from compute_awareness.hardware.script import BEGIN, END
+from compute_awareness.mcp_server import looking
 
 pytestmark = pytest.mark.anyio
 
@@ -31,6 +36,14 @@ if host == "closed":
     print("ssh: connect to host closed port 22: Connection refused", file=sys.stderr)
     sys.exit(255)
 sys.exit(subprocess.run([sys.executable, "-"], stdin=sys.stdin).returncode)
+"""
+
+
+# In place of the experiment's Python: never answers.
+HANGING_PYTHON = """#!{python}
+import os, time
+open({pid!r}, "w").write(str(os.getpid()))
+time.sleep(600)
 """
 
 
@@ -115,12 +128,12 @@ def running(pid: int) -> bool:
     return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-async def test_a_cancelled_call_ends_its_ssh(server: Any, ssh: Path) -> None:
-    written = ssh / "pid"
-    async with Client(server) as client, anyio.create_task_group() as group:
+async def ends_with_its_call(server: Any, mode: str, written: Path, tool: str, arguments: dict[str, Any]) -> None:
+    """Calls, waits until the program that the call starts has written its pid, cancels; the program must end."""
+    async with Client(server, mode=mode) as client, anyio.create_task_group() as group:
 
         async def call() -> None:
-            await client.call_tool("detect_compute", {"host": "hangs"})
+            await client.call_tool(tool, arguments)
 
         group.start_soon(call)
         with anyio.fail_after(60):
@@ -136,3 +149,53 @@ async def test_a_cancelled_call_ends_its_ssh(server: Any, ssh: Path) -> None:
     if not ended:
         os.kill(pid, signal.SIGKILL)
     assert ended
+
+
+@pytest.mark.parametrize("tool", ["detect_compute", "preflight_experiment", "recommend_compute"])
+async def test_a_cancelled_call_ends_its_ssh(server: Any, mode: str, tool: str, ssh: Path) -> None:
+    workload = {} if tool == "detect_compute" else {"task": "inference", "model": "gpt2"}
+    await ends_with_its_call(server, mode, ssh / "pid", tool, {"host": "hangs", **workload})
+
+
+async def test_a_cancelled_call_ends_its_trace(server: Any, mode: str, ssh: Path) -> None:
+    """The experiment's Python is a program that never answers: without the cancel it would have two minutes."""
+    python = ssh / "python3"
+    python.write_text(HANGING_PYTHON.format(python=sys.executable, pid=str(ssh / "traced")))
+    python.chmod(0o755)
+    arguments = {"task": "inference", "model": "gpt2", "library": "transformers", "method": "trace",
+                 "python": str(python)}  # fmt: skip
+    await ends_with_its_call(server, mode, ssh / "traced", "estimate_memory", arguments)
+
+
+def test_what_a_look_starts_is_ended_with_it() -> None:
+    """The probes run in threads of their own, and know there who may end them."""
+    stop = threading.Event()
+    stop.set()
+    with ended_by(stop):
+        ended = detect(sys.executable).python
+    seen = detect(sys.executable).python
+    assert seen is not None and seen.version == platform.python_version()
+    assert ended is not None and ended.version is None
+
+
+async def test_progress_is_told_while_it_takes(server: Any, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look ends when progress was told three times, so that nothing here depends on the clock."""
+    told: list[tuple[float, float | None, str | None]] = []
+    enough = threading.Event()
+
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        told.append((progress, total, message))
+        if len(told) == 3:
+            enough.set()
+
+    def look(host: str | None, python: str | None = None) -> Any:
+        assert enough.wait(60)
+        return detect(with_python=False)
+
+    monkeypatch.setattr(detect_module, "detect_at", look)
+    monkeypatch.setattr(looking, "TELL_EVERY_S", 0.01)
+    async with Client(server, mode=mode) as client:
+        result = await client.call_tool("detect_compute", {"host": "gpu-box"}, progress_callback=on_progress)
+    assert not result.is_error
+    assert all(message and message.startswith("looking at gpu-box by ssh: ") for _, _, message in told)
+    assert [value for value, _, _ in told] == sorted({value for value, _, _ in told})

@@ -49,15 +49,6 @@ def test_start_says_nothing_on_stderr_and_ends_with_its_client() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_http_is_refused_by_name() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "compute_awareness", "serve", "--transport", "http"], input="", capture_output=True,
-        text=True, encoding="utf-8", env=ENVIRONMENT, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 2 and done.stdout == ""
-    assert "http" in done.stderr and "stdio" in done.stderr and "Traceback" not in done.stderr
-
-
 CORE = ["workload", "estimator", "preflight", "hardware.detect", "models.resolve", "advice.strategies", "prompt_files"]
 
 

@@ -32,7 +32,7 @@ SMALL = {"task": "inference", "model": "gpt2", "seq_len": 64}
 SAE = {
     "task": "sae_training", "model": "gpt2", "hook_name": "blocks.6.hook_resid_pre", "expansion_factor": 8,
 }  # fmt: skip
-CONCISE_TOKENS = 1_000
+CONCISE_TOKENS, FULL_TOKENS = 400, 2_000
 
 
 async def call(server: Any, mode: str, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -144,10 +144,27 @@ async def test_preflight_experiment(server: Any, mode: str, arguments: dict[str,
     truth = preflight(parse_workload(workload), gpu=arguments["gpu"])
     assert result.estimate.peak == truth.estimate.peak
     assert (result.asking.decision, result.asking.text) == (truth.asking.decision, truth.asking.text)
-    offered = {"fits": [], "does_not_fit": result.advice.solutions, "unknown": result.advice.changes}[status]
-    assert len(result.advice.changes) + len(result.advice.solutions) == len(offered)
-    if status != "fits":
-        assert [bool(change.code) for change in offered] == [True, False, False]
+    full = Preflight.model_validate(await call(server, mode, "preflight_experiment", arguments | {"detail": "full"}))
+    offered = {"fits": [], "does_not_fit": full.advice.solutions, "unknown": full.advice.changes}[status]
+    if status == "fits":
+        assert result.next_steps == [] and not result.advice.changes and not result.advice.solutions
+    else:
+        assert len(offered) == 3 and all(change.code for change in offered)
+        assert 1 <= len(result.next_steps) <= len(full.next_steps) <= 3
+
+
+async def test_next_steps_are_calls_as_they_are(server: Any, mode: str) -> None:
+    async with Client(server, mode=mode) as client:
+        nested = CACHE | {"gpu": "RTX 4090", "options": {"names_filter": ["*"]}}
+        for tool, arguments in (("preflight_experiment", nested), ("recommend_compute", CACHE | {"batch_size": 2})):
+            first = structured(await client.call_tool(tool, arguments | {"detail": "full"}))
+            assert 1 <= len(first["next_steps"]) <= 3
+            for step in first["next_steps"]:
+                assert step["when"]
+                after = structured(await client.call_tool(step["tool"], step["arguments"]))
+                if step["tool"] == "preflight_experiment":
+                    assert after["verdict"]["status"] in ("fits", "tight"), step
+        assert {step["tool"] for step in first["next_steps"]} == {"preflight_experiment"}
 
 
 async def test_preflight_here(server: Any, mode: str) -> None:

@@ -49,6 +49,14 @@ class Change(_Answer):
     code: str = Field(default="", description="The code for this library with this workload's values")
 
 
+class NextStep(_Answer):
+    """A call of one of the MCP server's tools that may come next."""
+
+    tool: str
+    arguments: dict[str, Any] = Field(description="All of them: the call as it is")
+    when: str = Field(description="What it is for")
+
+
 class GpuChoice(_Answer):
     """A GPU of the table that fits."""
 

@@ -71,3 +71,9 @@ def without_size(of: frozenset[str]) -> frozenset[str]:
 def names_a_card(of: frozenset[str]) -> bool:
     """Whether a word is left that is more than a qualifier or a size."""
     return bool(without_size(of) - _QUALIFIERS)
+
+
+def only_a_size(of: frozenset[str]) -> int | None:
+    """The GB of "a card with 24 GB", where no more is said than that; None else."""
+    size = size_in(of)
+    return size if size is not None and 1 <= size <= 2048 and without_size(of) == {"with"} else None

@@ -96,3 +96,17 @@ def all_gpus() -> tuple[Gpu, ...]:
                 one |= {"id": f"{row['id']}-{size}gb", "name": f"{row['name']} {size} GB"}
             cards.append(Gpu.model_validate(one))
     return tuple(cards)
+
+
+def card_of_size(gb: float) -> Gpu:
+    """A card of which only the memory is known: no NVIDIA or AMD card of the table sold with `gb` GB has less.
+
+    The seller's figure less 8 % and less the driver's reserve; no bfloat16, and the speed of a T4.
+    """
+    return Gpu(
+        id=f"any-{gb:g}gb", name=f"a card with {gb:g} GB", vendor="nvidia", kind="consumer", arch="not known",
+        compute_capability=None, aliases=(), nvml_names=(), pci_ids=(), sold_as_gb=gb,
+        nvml_total_mib=int(gb * 1024 * 0.92), nvml_total_source=None, nvml_total_mib_other_ecc=None,
+        reserved_mib_seen=None, torch_total_gib_seen=None, bandwidth_gb_s=320, tensor_tflops=None, tensor_source=None,
+        fp32_tflops=8.1, bf16_native=False, advised=False, sources=(), notes="only its memory is known",
+    )  # fmt: skip

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..errors import InputError, nearest
 from ..units import gib
 from .answers import GpuChoice
-from .gpu_names import names_a_card, size_in, split_count, without_size, words
-from .gpu_table import Gpu, all_gpus
+from .gpu_names import names_a_card, only_a_size, size_in, split_count, without_size, words
+from .gpu_table import Gpu, all_gpus, card_of_size
 from .platforms import Deal, cheapest
 
 Needed = Callable[[Gpu], int] | int
@@ -47,14 +47,17 @@ def _spellings() -> tuple[tuple[frozenset[str], Gpu], ...]:
 def find_gpu(name: str) -> GpuRequest:
     """The card and the number of cards that a user's words mean: "4090", "A100-80GB", "2xH100", "M2 Max 64GB".
 
-    Where the words leave a choice ("A100"), the one with the least memory is taken and the note says so.
+    Where the words leave a choice ("A100", "RTX 3090 or 4090 24 GB"), the one with the least memory is taken and the
+    note says so. "a card with 24 GB" is one of which no more is known.
 
     Raises:
         InputError: not a card of the table (the nearest names are listed), or a memory size it is not sold with.
     """
     count, rest = split_count(name)
     wanted = words(rest)
-    found = _candidates(wanted) or _candidates(words(rest.removesuffix("s")))
+    if (size := only_a_size(wanted)) is not None:
+        return GpuRequest(gpu=card_of_size(size), count=count, note=f"only the memory of {name[:40]!r} is known")
+    found = _candidates(wanted) or _candidates(words(rest.removesuffix("s"))) or _alternatives(rest, wanted)
     if not found:
         raise InputError(_unknown(name, wanted))
     gpu = min(found, key=lambda g: g.usable_bytes)
@@ -81,6 +84,16 @@ def _candidates(wanted: frozenset[str]) -> list[Gpu]:
     return [gpu for more, gpu in extra.values() if more == fewest]
 
 
+def _alternatives(text: str, wanted: frozenset[str]) -> list[Gpu]:
+    """Cards of "RTX 3090 or 4090 24 GB", as a question offers them, each of that size; empty if one is unknown."""
+    parts = [words(part) for part in text.split(" or ")]
+    if len(parts) == 1:
+        return []
+    size = size_in(wanted)
+    found = [_candidates(without_size(part) | ({f"{size}gb"} if size else set())) for part in parts]
+    return [gpu for cards in found for gpu in cards] if all(found) else []
+
+
 def _ambiguity(asked: str, gpu: Gpu, found: Sequence[Gpu]) -> str:
     if all(g.usable_bytes == gpu.usable_bytes for g in found):
         return ""
@@ -93,6 +106,8 @@ def _unknown(name: str, wanted: frozenset[str]) -> str:
     if sizes:
         return f"{name[:80]!r}: that card is in the table with {', '.join(f'{s:g}' for s in sizes)} GB only"
     labels = {label: g.name for g in all_gpus() for label in (" ".join(sorted(words(g.name))), g.name, g.id)}
+    if (size := size_in(wanted)) is not None and not without_size(wanted):
+        return f"unknown GPU {name[:80]!r}; give the card, or say 'a card with {size} GB'"
     close = list(dict.fromkeys(labels[hit] for hit in nearest(split_count(name)[1], labels)))
     hint = f"nearest: {', '.join(close)}" if close else "give a card, e.g. RTX 4090, A100-80GB, 2xH100, T4, M2 Max 64GB"
     return f"unknown GPU {name[:80]!r}; {hint}"

@@ -88,12 +88,10 @@ def decide(
     fields = list(dict.fromkeys(name for ask in (lead, *questions) for name in ask.fields))[:MAX_FIELDS]
     beside = [one.trigger.say for one in outcomes if _said_beside(one, lead, fields)]
     triggers = _reported(outcomes)
-    text, form = write(
-        lead.question, situation, triggers, changes, gpus, fields, beside, [o.trigger.id for o in asking]
-    )
+    words = write(lead.question, situation, triggers, changes, gpus, fields, beside, [o.trigger.id for o in asking])
     reason = "; ".join(f"{one.trigger.id}: {one.entry.reason}" for one in asking) + "."
     return Question(
-        decision="ask", triggers=triggers, text=text, fields=form, reason=reason,
+        decision="ask", triggers=triggers, reason=reason, **words._asdict(),
         by_trigger=[outcome.entry for outcome in outcomes],
     )  # fmt: skip
 
@@ -142,7 +140,7 @@ def _without_question(
         entries = [outcome.entry.model_copy(update={"decision": "silent"}) for outcome in outcomes]
         return Question(decision="silent", reason=row.because if row else "", by_trigger=entries)
     triggers = _reported(outcomes)
-    text, _ = write(row.tell, situation, triggers, changes, gpus, [], [one.trigger.say for one in told], [])
+    text = write(row.tell, situation, triggers, changes, gpus, [], [one.trigger.say for one in told], []).text
     why = "; ".join(f"{one.trigger.id}: {one.entry.reason}" for one in told)
     return Question(
         decision="tell", triggers=triggers, text=text, reason=f"{row.because} {why}." if why else row.because,

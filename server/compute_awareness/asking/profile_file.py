@@ -45,6 +45,13 @@ def project_file(cwd: Path) -> Path:
     return cwd / PROJECT_FILE
 
 
+def can_keep_for_project(environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> bool:
+    """Whether an answer kept for the project would be found again: there is a project, and the profile is on."""
+    file = project_file(_folder(cwd))
+    marked = file.is_file() or any((file.parent / mark).exists() for mark in (".git", "pyproject.toml"))
+    return marked and user_file(os.environ if environ is None else environ) is not None
+
+
 def read_profile(environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> Profile:
     """What the files hold, the project's answers before the user's. Never raises: what cannot be used is told under
     `problems` and left as it is."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,6 +16,10 @@ class FormField(BaseModel):
     name: str
     label: str
     options: list[str] = Field(default_factory=list, description="Suggested answers; empty = free text")
+    sets: list[dict[str, Any]] = Field(
+        default_factory=list, description="Of a choice: what each option sets in the call (gpu, or workload fields)"
+    )
+    default: str = Field(default="", description="The option that is taken without an answer; empty = none of them")
 
 
 class TriggerDecision(BaseModel):
@@ -38,7 +42,9 @@ class Question(BaseModel):
     text: str = Field(
         default="", description="The words for the user: a question (ask) or one line (tell); empty when silent"
     )
+    message: str = Field(default="", description="The text without its questions, to stand above a form of `fields`")
     fields: list[FormField] = Field(default_factory=list, description="What to ask for, at most three")
+    default: str = Field(default="", description="What to go on with where the user gives no answer")
     reason: str = Field(default="", description="Why this decision")
     by_trigger: list[TriggerDecision] = Field(
         default_factory=list, description="The same for each trigger whose condition holds"

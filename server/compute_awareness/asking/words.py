@@ -1,6 +1,8 @@
 """The words for the user, from the templates in `prompts/questions/` and the sentences of `prompts/triggers.toml`.
 
-Each file has TOML front matter between `+++` lines (`id`, `decision`, `about`), then a Jinja2 body. What a body, a
+Each file has TOML front matter between `+++` lines (`id`, `decision`, `about`, and for a question the
+`without_answer` that is gone on with), then a Jinja2 body, which is rendered a second time with `form` set, as the
+message above a form. What a body, a
 field's label or a trigger's sentence may use are the values of `_values`; a question also has `asked` (the form fields,
 its own first), `notes` (sentences of other triggers) and `asking` (the triggers that ask).
 """
@@ -62,6 +64,15 @@ def useful_changes(changes: Iterable[Change], to_fit: bool) -> list[Change]:
     ]
 
 
+class Words(NamedTuple):
+    """What is said: `text` whole; or, where the client shows a form, `message` above its `fields`."""
+
+    text: str
+    fields: list[FormField]
+    message: str = ""
+    default: str = ""
+
+
 def write(
     name: str,
     situation: Situation,
@@ -71,8 +82,8 @@ def write(
     fields: Sequence[str] = (),
     beside: Sequence[str] = (),
     asking: Sequence[str] = (),
-) -> tuple[str, list[FormField]]:
-    """The text and the form fields of template `name` for this situation.
+) -> Words:
+    """The words of template `name` for this situation.
 
     `fields` are names of the table's, those of the template first; `beside` the sentences of other triggers, as
     templates. A text for telling is one line, with those sentences behind it.
@@ -82,17 +93,24 @@ def write(
     form = [_field(environment, field, values) for field in fields]
     said = [_line(environment.from_string(template).render(values)) for template in beside]
     notes = [note for note in said if note]
-    values |= {"asked": form, "notes": notes, "asking": asking}
-    text = environment.get_template(name).render(values).strip()
-    if question_files()[name].front["decision"] == "tell":
-        return " ".join(" ".join([text, *notes]).split()), form
-    return text, form
+    values |= {"asked": form, "notes": notes, "asking": asking, "form": False}
+    template, front = environment.get_template(name), question_files()[name].front
+    if front["decision"] == "tell":
+        text = template.render(values)
+        return Words(" ".join(" ".join([text, *notes]).split()), form)
+    default = _line(environment.from_string(front["without_answer"]).render(values))
+    values["without_answer"] = default
+    message = template.render({**values, "form": True}).strip()
+    return Words(template.render(values).strip(), form, message, default)
 
 
 def _field(environment: Environment, name: str, values: dict[str, Any]) -> FormField:
     row = policy_table().fields[name]
     options = values[row.options] if isinstance(row.options, str) else row.options
-    return FormField(name=name, label=_line(environment.from_string(row.label).render(values)), options=list(options))
+    field = FormField(name=name, label=_line(environment.from_string(row.label).render(values)), options=list(options))
+    if row.options == "choices":
+        field.sets, field.default = values["sets"], values["default_choice"]
+    return field
 
 
 def _values(
@@ -148,6 +166,12 @@ def _values(
         "ways_fit": any(change.fits for change in offered),
         "default": _line(pieces.with_change(default)) if default else "",
         "choices": [*ways, *([f"waiting until others free the card: then {waiting}"] if waiting else []), larger],
+        "sets": [
+            *(change.patch for change in offered),
+            *([{}] if waiting else []),
+            {"gpu": _named(gpus) if not on_cpu(situation) else "unknown"},
+        ],
+        "default_choice": ways[offered.index(default)] if default and any(change.fits for change in offered) else "",
         "hours_allowed": "" if situation.hours_allowed is None else duration(situation.hours_allowed * 3600),
         "shared": _shared(situation),
         "on_login_node": on_login_node(situation),
@@ -169,6 +193,13 @@ def _default(offered: Sequence[Change]) -> Change | None:
         and not {"names_filter", "layers", "stop_at_layer"} & change.patch.keys()
     ]
     return min(harmless, key=lambda change: change.host_bytes > 0, default=None)
+
+
+def _named(gpus: Sequence[GpuChoice]) -> str:
+    """The smallest card that fits as `gpu` takes it."""
+    if not gpus:
+        return "unknown"
+    return gpus[0].gpu_id if gpus[0].count == 1 else f"{gpus[0].count}x {gpus[0].gpu_id}"
 
 
 def _money(situation: Situation) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import sys
 from importlib import import_module
@@ -14,6 +13,7 @@ import click
 from .attach_commands import install, uninstall
 from .given import WithWorkloadCommand, WorkloadCommand, compute_from, read_text, workload_from, write_new
 from .profile_commands import profile
+from .serve_commands import serve, token
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -337,13 +337,5 @@ program.add_command(install)
 program.add_command(uninstall)
 
 
-@program.command()
-@click.option("--transport", type=click.Choice(["stdio", "http"]), default="stdio", show_default=True)
-def serve(transport: str = "stdio") -> int:
-    """Serve MCP to an assistant. The same as `compute-awareness` without a command, on stdio."""
-    gc.freeze()
-    gc.enable()
-    from ..mcp_server.server import serve as serve_mcp
-
-    serve_mcp(transport)
-    return 0
+program.add_command(serve)
+program.add_command(token)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextvars import copy_context
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ def detect(
         except BaseException as error:
             failed.append(error)
 
-    looking = Thread(target=look, daemon=True)
+    looking = Thread(target=copy_context().run, args=(look,), daemon=True)
     looking.start()
     # pydantic's import takes as long as the look, which mostly waits for other programs.
     from .compute import Compute

@@ -9,6 +9,8 @@ import pydantic_core
 from mcp.types import CallToolResult, TextContent
 from pydantic import BaseModel
 
+from .budget import within
+
 if TYPE_CHECKING:
     # The core is imported by the first call, not by the start of the server.
     from ..advice.answers import Advice, Change
@@ -37,11 +39,11 @@ _MATCHES_KEPT = 2
 def answer(result: BaseModel, detail: str) -> CallToolResult:
     """A tool result whose structure is a valid instance of `result`'s own class, `summary` first.
 
-    `concise` leaves out whatever has its default value. The text block is the same JSON in compact form: hosts
-    show the model one of the two, never both.
+    `concise` leaves out whatever has its default value; `budget.py` keeps both forms within their limits. The text
+    block is the same JSON in compact form: hosts show the model one of the two, never both.
     """
     data = result.model_dump(mode="json", exclude_defaults=detail == "concise")
-    data = {"summary": getattr(result, "summary", ""), **data}
+    data = within({"summary": getattr(result, "summary", ""), **data}, type(result).__name__, detail)
     text = pydantic_core.to_json(data).decode()
     return CallToolResult(content=[TextContent(text=text)], structured_content=data)
 
@@ -215,7 +217,8 @@ def _where(compute: Compute) -> Compute:
 
 def _words(asking: Question) -> Question:
     """The text offers what the form fields offer, and says why itself; without a text the reason does."""
-    return asking.model_copy(update={"fields": [], "by_trigger": [], "reason": "" if asking.text else asking.reason})
+    update = {"fields": [], "message": "", "default": "", "by_trigger": []}
+    return asking.model_copy(update=update | {"reason": "" if asking.text else asking.reason})
 
 
 def _shorter(advice: Advice, gpus_kept: int) -> Advice:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,6 +11,7 @@ from pydantic import WithJsonSchema
 
 from ..errors import InputError
 from ..workload import TASKS, AnyWorkload, parse_workload
+from .hosting import as_hosted
 
 if TYPE_CHECKING:
     from ..hardware.compute import Compute
@@ -17,37 +19,57 @@ if TYPE_CHECKING:
 # The fields that most calls give; the others are accepted too, by their own name or in `options`. Listing all of them
 # in every tool would cost a session several thousand tokens.
 SHOWN = (
-    "task", "model", "library", "library_version", "batch_size", "seq_len", "dtype", "names_filter", "layers",
-    "new_tokens", "method", "architecture", "hook_name", "d_in", "expansion_factor",
-    "train_batch_size_tokens",
+    "task", "model", "library", "batch_size", "seq_len", "dtype", "names_filter", "layers", "method", "architecture",
+    "hook_name", "expansion_factor",
 )  # fmt: skip
 # How a field's description says which tasks have it.
 _SHORT = {"activation_cache": "cache", "sae_training": "SAE training", "sae_inference": "SAE inference"}
-_COSTLY = ("title", "default", "anyOf", "maximum", "minimum", "exclusiveMinimum", "additionalProperties")
+_COSTLY = ("title", "default", "anyOf", "maximum", "minimum", "exclusiveMinimum", "additionalProperties", "examples")
 _PARENTHESIS = re.compile(r" \([^()]*\)")
+# In fewer words than the command line's help and compute://tasks/{task} have.
+_BRIEF = {
+    "task": "activation_cache = run_with_cache; inference = one forward pass",
+    "model": "Name, Hugging Face id, path of a config.json, or architecture numbers",
+    "names_filter": "Globs on full hook names, any matches",
+    "layers": "Of what matches, only these blocks",
+    "method": "patching: which; else how to estimate: closed_form, trace, auto",
+    "architecture": "standard, topk, batchtopk, jumprelu, gated, transcoder...",
+    "expansion_factor": "d_sae / d_in",
+}
+_EXAMPLES: dict[str, Any] = {
+    "model": "pythia-2.8b", "batch_size": 4, "seq_len": 1024, "names_filter": ["*hook_resid_post"], "layers": [3, 4],
+    "hook_name": "blocks.6.hook_resid_pre", "expansion_factor": 16,
+}  # fmt: skip
+_MOST_NAMED = 8
+_OFTEN = (
+    "new_tokens", "optimizer", "gradient_checkpointing", "d_sae",
+)  # fmt: skip
 
 Detail = Annotated[
     Literal["concise", "full"],
-    WithJsonSchema({"enum": ["concise", "full"], "type": "string", "description": "Default concise"}),
+    WithJsonSchema({"enum": ["concise", "full"], "type": "string", "description": "400 tokens (default), or 2000"}),
 ]
 Gpu = Annotated[
     str | None,
     WithJsonSchema(
         {
             "type": "string",
-            "description": "Card the run will have: RTX 4090, 2xH100, none, unknown (another machine); "
-            "default: this machine's",
+            "description": "Card the run will have, e.g. RTX 4090, 2xH100, a card with 24 GB; none; unknown = another "
+            "machine; default: this machine's",
         }
     ),
 ]
 Host = Annotated[
     str | None,
-    WithJsonSchema({"type": "string", "description": "Look at another machine by ssh: alias or user@host"}),
+    WithJsonSchema({"type": "string", "description": "Machine to look at by ssh, e.g. gpu-box"}),
 ]
 Python = Annotated[
     str | None,
     WithJsonSchema(
-        {"type": "string", "description": "Path of the experiment's Python; default: active or project environment"}
+        {
+            "type": "string",
+            "description": "Experiment's Python, e.g. .venv/bin/python; default: active or project's",
+        }
     ),
 ]
 ComputeReport = Annotated[
@@ -55,7 +77,7 @@ ComputeReport = Annotated[
     WithJsonSchema(
         {
             "type": ["object", "string"],
-            "description": "Report (or probe script output) of the machine that will run it",
+            "description": "detect_compute's report, or probe script's output, from where it will run",
         }
     ),
 ]
@@ -64,14 +86,15 @@ ComputeReport = Annotated[
 def workload_parameters(*, all_options: bool) -> list[inspect.Parameter]:
     """One keyword parameter per field of the workload union, `task` first, with its JSON schema, and `options`.
 
-    `hidden_parameters` are accepted but not published; `all_options` names them in the description of `options`, which
-    one tool may do for all.
+    `hidden_parameters` are accepted but not published; `all_options` names those often given in the description of
+    `options`, which one tool may do for all. compute://tasks/{task} describes every field.
 
     Values are not checked here: `as_workload` gives them to the parser that the command line uses too, so that
     both give the same one-line errors.
     """
     schemas = _field_schemas()
-    described = _options_description() if all_options else "Further fields, as in preflight_experiment"
+    often = f"Further fields, e.g. {', '.join(_OFTEN)}; all: compute://tasks/{{task}}"
+    described = often if all_options else "Further fields, as in preflight_experiment"
     schemas["options"] = {"type": "object", "description": described}
     names = [*(name for name in SHOWN if name in schemas), *(name for name in schemas if name not in SHOWN)]
     return [
@@ -99,18 +122,7 @@ def as_workload(fields: dict[str, Any]) -> AnyWorkload:
     for name, value in options.items():
         if name in given and given[name] != value:
             raise InputError(f"{name}: {given[name]!r} given beside options, which has {value!r}")
-    return parse_workload(given | {name: value for name, value in options.items() if value is not None})
-
-
-def _options_description() -> str:
-    """Names the fields that are not listed, each once with the tasks that have it (compute://tasks/{task})."""
-    hidden, by_tasks = hidden_parameters(), dict[tuple[str, ...], list[str]]()
-    for name in dict.fromkeys(name for kind in TASKS.values() for name in kind.model_fields if name in hidden):
-        tasks = tuple(task for task, kind in TASKS.items() if name in kind.model_fields)
-        if len(tasks) < len(TASKS):
-            by_tasks.setdefault(tasks, []).append(name)
-    listed = [f"{_mark(list(tasks))}: {', '.join(names)}" for tasks, names in by_tasks.items()]
-    return f"Further fields of the task, described in compute://tasks/{{task}}. {'; '.join(listed)}"
+    return as_hosted(parse_workload(given | {name: value for name, value in options.items() if value is not None}))
 
 
 def as_compute_report(data: dict[str, Any] | str | None) -> Compute | None:
@@ -134,10 +146,13 @@ def _field_schemas() -> dict[str, dict[str, Any]]:
             owners.setdefault(name, []).append(task)
             seen[name] = _either(seen[name], _lean(schema)) if name in seen else _lean(schema)
     for name, schema in seen.items():
-        if name == "task":
-            schema["description"] = "activation_cache = run_with_cache; inference = one forward pass"
-        elif len(owners[name]) < len(TASKS):
-            schema["description"] = f"{_mark(owners[name])}: {schema.get('description', '')}".rstrip(": ")
+        said = _BRIEF.get(name, schema.get("description", ""))
+        if len(owners[name]) < len(TASKS):
+            said = f"{_mark(owners[name])}: {said}".rstrip(": ")
+        example = f"e.g. {_plain(_EXAMPLES[name])}" if name in _EXAMPLES else ""
+        if len(schema.get("enum", [])) > _MOST_NAMED:
+            del schema["enum"]  # the parser lists them where none of them was given
+        schema["description"] = ", ".join(part for part in (said, schema.pop("range", ""), example) if part)
     return seen
 
 
@@ -154,20 +169,29 @@ def _lean(schema: dict[str, Any]) -> dict[str, Any]:
     """A schema without what costs tokens in every tool and helps no caller.
 
     Generated titles; defaults, which the result's workload shows filled in (a host that fills them in itself would
-    send fields of other tasks); the null arm, because absence already says "the task's default"; limits, which the
-    parser checks and names; elaborations in parentheses, which the command line's help keeps.
+    send fields of other tasks); the null arm, because absence already says "the task's default"; elaborations in
+    parentheses, which the command line's help keeps. Limits become `range`, a few characters of the description.
     """
     lean = {key: value for key, value in schema.items() if key not in _COSTLY}
     arms = [_lean(arm) for arm in schema.get("anyOf", []) if arm.get("type") != "null"]
     if len(arms) == 1:
         lean = arms[0] | lean
+    elif all(set(arm) == {"type"} for arm in arms) and arms:
+        lean["type"] = [arm["type"] for arm in arms]
     elif arms:
         lean["anyOf"] = arms
+    least, most = schema.get("minimum", schema.get("exclusiveMinimum")), schema.get("maximum")
+    if least is not None and most is not None:
+        lean["range"] = f"{least:g} to {most:g}".replace("e+0", "e").replace("e+", "e")
     if "const" in lean:
         lean["enum"] = [lean.pop("const")]
     if "description" in lean:
         lean["description"] = _PARENTHESIS.sub("", lean["description"].split("; null = ")[0])
     return lean
+
+
+def _plain(example: Any) -> str:
+    return json.dumps(example) if isinstance(example, list) else str(example)
 
 
 def _either(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:

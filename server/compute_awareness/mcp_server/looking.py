@@ -3,39 +3,118 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import anyio
 import anyio.to_thread
+from mcp import MCPError
+from mcp.server.mcpserver import Context
 
 from ..errors import InputError
+from .hosting import check_looking, hosting
 
 if TYPE_CHECKING:
     from ..hardware.compute import Compute
 
 T = TypeVar("T")
+TELL_EVERY_S = 1.0
+"""From progress to progress; what takes less says nothing."""
 
 
-async def in_thread(call: Callable[[], T]) -> T:
-    """`call` beside the event loop; a cancelled call is left behind, so it must end by itself."""
-    return await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
+@dataclass
+class Call:
+    """The call that is being answered, and the seconds of work that its caller was told of: they only grow."""
+
+    context: Context[Any, Any]
+    told: float = 0.0
+
+
+_CALL: ContextVar[Call | None] = ContextVar("call", default=None)
+
+
+@contextmanager
+def in_call(context: Context[Any, Any]) -> Iterator[None]:
+    """Progress of what is done within is told to this call."""
+    token = _CALL.set(Call(context))
+    try:
+        yield
+    finally:
+        _CALL.reset(token)
+
+
+async def in_thread(call: Callable[[], T], doing: str) -> T:
+    """`call` beside the event loop, with progress each second: what is being done, and for how long.
+
+    A cancelled call is left behind with every program that it started ended.
+
+    Raises:
+        InputError: it takes longer than the operator of a shared server allows.
+    """
+    from ..hardware.probe.child import ended_by
+
+    stop = threading.Event()
+
+    def work() -> T:
+        with ended_by(stop):
+            return call()
+
+    outcome: list[T] = []
+    failed: list[Exception] = []
+    async with anyio.create_task_group() as group:
+        group.start_soon(_tell, doing)
+        try:
+            with _time_allowed():
+                outcome.append(await anyio.to_thread.run_sync(work, abandon_on_cancel=True))
+        except Exception as error:
+            failed.append(error)  # as it is, not in the group's exception
+        finally:
+            stop.set()
+            group.cancel_scope.cancel()
+    if failed:
+        raise failed[0]
+    return outcome[0]
+
+
+@contextmanager
+def _time_allowed() -> Iterator[None]:
+    here = hosting()
+    try:
+        with anyio.fail_after(here.call_limit_s if here else None):
+            yield
+    except TimeoutError:
+        if here is None:
+            raise
+        raise InputError(f"this took longer than the {here.call_limit_s:g} s that this server gives a call") from None
+
+
+async def _tell(doing: str) -> None:
+    call = _CALL.get()
+    while call is not None:
+        await anyio.sleep(TELL_EVERY_S)
+        call.told += TELL_EVERY_S
+        # No progress is worth failing a call over: a client that has gone ends it in its own way.
+        with suppress(anyio.ClosedResourceError, anyio.BrokenResourceError, MCPError):
+            await call.context.report_progress(call.told, message=f"{doing}: {call.told:g} s")
 
 
 async def look(host: str | None, python: str | None) -> Compute:
-    """The report of `host`, or of the machine this server runs on. A cancelled call ends its ssh at once."""
+    """The report of `host`, or of the machine this server runs on."""
     from ..hardware.detect import detect_at
 
-    stop = threading.Event()
-    try:
-        found = await in_thread(partial(detect_at, host, python, stop=stop))
-    finally:
-        stop.set()
+    check_looking(host, python)
+    doing = f"looking at {host} by ssh" if host else "looking at this machine"
+    found = await in_thread(partial(detect_at, host, python), doing)
     return found if host else seen_here(found)
 
 
 async def look_elsewhere(host: str | None, compute: Compute | None, python: str | None = None) -> Compute | None:
     """The given report, or that of `host`; None where neither is given. Raises InputError where both are."""
+    check_looking(host, python)
     if host is None:
         return compute
     if compute is not None:

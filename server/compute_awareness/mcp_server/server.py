@@ -7,11 +7,15 @@ from importlib.metadata import version
 from typing import Any
 
 from mcp.server import CacheHint, MCPServer
+from mcp.server.auth.provider import TokenVerifier
+from mcp.server.auth.settings import AuthSettings
+from mcp.server.mcpserver import RequestStateSecurity
 from mcp.server.mcpserver.tools import Tool
 
-from ..errors import InputError
 from .arguments import hidden_parameters, workload_parameters
+from .asking_user import AskingTool
 from .completions import complete
+from .hosting import Hosting, hosted
 from .prompts import prompts
 from .resources import add_resources
 from .strict import known_names, make_tool
@@ -35,6 +39,7 @@ Then follow asking.decision:
 with gpu set to the answer ("RTX 4090", "2xH100", "none").
 - tell: say asking.text in one line and go on.
 - silent: go on; do not mention compute.
+Where the client shows forms, the tool has asked by itself: known says what the user answered; do not ask that again.
 
 Do not ask what GPU the user has when one was detected, when the run is small enough for any laptop, or when the \
 user already said it: pass gpu instead. Where the detected card does not suffice, offer the choice (the change with \
@@ -46,14 +51,27 @@ hook that the experiment reads). Others change the result: name what they change
 memory in GiB as given. verdict unknown means unknown: do not call it a fit.
 """
 
-# The lists are fixed for the life of the process; an hour spares a client the repeated question.
+# The lists and what the resources hold are fixed for the life of the process; an hour spares the repeated question.
 _STATIC = CacheHint(ttl_ms=3_600_000, scope="public")
+_FORM_WAITS_S = 24 * 3600.0
 _ALWAYS_LOADED = {"anthropic/alwaysLoad": True}
 
 
-def build_server() -> MCPServer[Any]:
-    """The server with everything registered, not yet serving."""
-    listed_tools = tools()
+def build_server(
+    options: Hosting | None = None,
+    *,
+    state_keys: list[str] | None = None,
+    auth: AuthSettings | None = None,
+    token_verifier: TokenVerifier | None = None,
+) -> MCPServer[Any]:
+    """The server with everything registered, not yet serving.
+
+    Args:
+        options: how it is hosted for others; None = it is the user's own.
+        state_keys: what seals the question that a client carries; None = a key of this process.
+        auth, token_verifier: who may call over HTTP.
+    """
+    listed_tools = [tool for tool in tools() if tool.name not in _left_out(options)]
     listed_prompts = prompts()
     server: MCPServer[Any] = MCPServer(
         "compute-awareness",
@@ -68,10 +86,22 @@ def build_server() -> MCPServer[Any]:
             "prompts/list": _STATIC,
             "resources/list": _STATIC,
             "resources/templates/list": _STATIC,
+            "resources/read": _STATIC,
             "server/discover": _STATIC,
         },
         subscriptions=False,
-        middleware=[known_names([tool.name for tool in listed_tools], [prompt.name for prompt in listed_prompts])],
+        # A form waits for a person, who may be at lunch; the SDK's ten minutes are for machines.
+        request_state_security=(
+            RequestStateSecurity(keys=state_keys, ttl=_FORM_WAITS_S)
+            if state_keys
+            else RequestStateSecurity.ephemeral(ttl=_FORM_WAITS_S)
+        ),
+        auth=auth,
+        token_verifier=token_verifier,
+        middleware=[
+            hosted(options),
+            known_names([tool.name for tool in listed_tools], [prompt.name for prompt in listed_prompts]),
+        ],
     )
     for prompt in listed_prompts:
         server.add_prompt(prompt)
@@ -80,10 +110,13 @@ def build_server() -> MCPServer[Any]:
     return server
 
 
-def serve(transport: str = "stdio") -> None:
-    """Serves until the client goes away. Raises InputError for a transport that is not there."""
-    if transport != "stdio":
-        raise InputError(f"transport {transport!r} is not there in this version; accepted: stdio")
+def _left_out(options: Hosting | None) -> tuple[str, ...]:
+    """A shared server does not offer to look at its own hardware as if it were the user's."""
+    return () if options is None or options.detect_here else (detect_compute.__name__,)
+
+
+def serve() -> None:
+    """Serves on standard input and output until the client goes away."""
     # Before the SDK sets up its own: rich would print a crash as hundreds of lines of boxes, in any code page.
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     build_server().run("stdio")
@@ -99,7 +132,12 @@ def tools() -> list[Tool]:
         make_tool(estimate_memory, title="Estimate memory", opens_network=True, **brief),
         make_tool(recommend_compute, title="Recommend compute", opens_network=True, **brief),
         make_tool(
-            preflight_experiment, title="Preflight an experiment", opens_network=True, meta=_ALWAYS_LOADED, **whole
+            preflight_experiment,
+            title="Preflight an experiment",
+            opens_network=True,
+            meta=_ALWAYS_LOADED,
+            kind=AskingTool,
+            **whole,
         ),
         make_tool(explain_oom, title="Explain an out-of-memory error", opens_network=True),
     ]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 from mcp import MCPError
+from mcp.server.mcpserver import Resolve
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.prompts import Prompt
 from mcp.server.mcpserver.tools import Tool
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 
 from ..errors import InputError, nearest
 from ..workload import TASKS, explain
+from .looking import in_call
 
 
 class StrictTool(Tool):
@@ -27,7 +29,8 @@ class StrictTool(Tool):
             if name not in accepted:
                 raise ToolError(_unknown_argument(name, accepted, arguments.get("task")))
         try:
-            return await super().run(arguments, context, convert_result=convert_result)
+            with in_call(context):
+                return await super().run(arguments, context, convert_result=convert_result)
         except ToolError as error:
             cause = error.__cause__
             if isinstance(cause, ValidationError) and cause.title == self.fn_metadata.arg_model.__name__:
@@ -51,25 +54,16 @@ def make_tool(
     extra_parameters: Iterable[inspect.Parameter] = (),
     hidden: Container[str] = (),
     meta: dict[str, Any] | None = None,
+    kind: type[StrictTool] = StrictTool,
 ) -> Tool:
     """A read-only tool from an async function; its docstring is the description.
 
-    `extra_parameters` replace the function's own `**fields` in the published signature; those in `hidden` are
-    accepted, but not listed. Unknown arguments are refused.
+    `extra_parameters` replace the function's own `**fields` in the published signature, and those of its resolvers;
+    the parameters in `hidden` are accepted, but not listed. Unknown arguments are refused.
     """
-    signature = inspect.signature(fn, eval_str=True)
-    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    # Keyword-only throughout, so that a required one may follow an optional one.
-    own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
-
-    async def call(**arguments: Any) -> CallToolResult:
-        return await fn(**arguments)
-
-    published = signature.replace(parameters=[*extra_parameters, *own])
-    call.__signature__ = published  # pyright: ignore[reportFunctionMemberAccess]
     description = " ".join(inspect.cleandoc(fn.__doc__ or "").split())
-    tool = StrictTool.from_function(
-        call,
+    tool = kind.from_function(
+        _spelled_out(fn, list(extra_parameters)),
         name=fn.__name__,
         title=title,
         description=description,
@@ -92,6 +86,32 @@ def make_tool(
         "required": ["summary"],
     }
     return tool
+
+
+def _spelled_out(fn: Callable[..., Awaitable[Any]], fields: list[inspect.Parameter]) -> Callable[..., Awaitable[Any]]:
+    """`fn` with `fields` in place of its own `**fields`, in the signature and the hints that the SDK reads."""
+    signature = inspect.signature(fn, eval_str=True)
+    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    # Keyword-only throughout, so that a required one may follow an optional one.
+    own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=_resolved(p.annotation, fields)) for p in own]
+    taken = fields if len(own) < len(signature.parameters) else []
+
+    async def call(**arguments: Any) -> Any:
+        return await fn(**arguments)
+
+    call.__name__, call.__qualname__, call.__module__ = fn.__name__, fn.__qualname__, fn.__module__
+    call.__signature__ = signature.replace(parameters=[*taken, *own])  # pyright: ignore[reportFunctionMemberAccess]
+    call.__annotations__ = {p.name: p.annotation for p in [*taken, *own]} | {"return": signature.return_annotation}
+    return call
+
+
+def _resolved(annotation: Any, fields: list[inspect.Parameter]) -> Any:
+    """The annotation of a parameter that a resolver fills, with that resolver spelled out too; any other as it is."""
+    if get_origin(annotation) is not Annotated:
+        return annotation
+    kind, *marks = get_args(annotation)
+    marks = [Resolve(_spelled_out(m.fn, fields)) if isinstance(m, Resolve) else m for m in marks]
+    return Annotated[kind, *marks]
 
 
 class StrictPrompt(Prompt):

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..advice.answers import Change
+from ..advice.answers import Change, NextStep
 from ..advice.place import Place, needed
 from ..advice.strategies import best, changes
 from ..estimator import estimate
@@ -53,6 +53,7 @@ class OomReport(BaseModel):
     expected_bytes: int | None = Field(default=None, description="peak.tensors of the workload, by our estimate")
     available_bytes: int | None = Field(default=None, description="What the run could have had on that device")
     changes: list[Change] = Field(default_factory=list, description="Changes to the workload, re-estimated")
+    next_steps: list[NextStep] = Field(default_factory=list, description="Calls that may follow, from the MCP server")
     summary: str
 
 

@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,20 @@ _WINDOWS_NEEDS = ("SYSTEMROOT", "WINDIR", "PROGRAMFILES", "PATHEXT", "TEMP", "TM
 # What is to be ended or removed should this process have to go before the child does (a dropped connection).
 _running: set[subprocess.Popen[bytes]] = set()
 _folders: set[str] = set()
+
+
+# Set by who may want no more of all that is begun in a context, a cancelled call of the MCP server above all.
+_ended_by: ContextVar[threading.Event | None] = ContextVar("ended_by", default=None)
+
+
+@contextlib.contextmanager
+def ended_by(stop: threading.Event) -> Iterator[None]:
+    """Every child started in this context, and in the threads that copy it, is killed once `stop` is set."""
+    token = _ended_by.set(stop)
+    try:
+        yield
+    finally:
+        _ended_by.reset(token)
 
 
 @dataclass
@@ -48,8 +63,8 @@ def run_child(
 ) -> Finished:
     """Run `argv` for at most `limit_s` seconds, keeping at most `cap` bytes of each output stream.
 
-    `stdin` is what it can read, by default nothing. Once `stop` is set, by another thread, it is killed as if its
-    time were over.
+    `stdin` is what it can read, by default nothing. Once `stop` (by default that of `ended_by`) is set, by another
+    thread, it is killed as if its time were over, or not started.
 
     What was written before a kill is returned, so a program that hangs halfway still tells its first half.
     The child's own children are ended with it, except one that made a session of its own. A child stuck in the
@@ -58,6 +73,9 @@ def run_child(
     Raises:
         OSError: the program cannot be started.
     """
+    stop = stop or _ended_by.get() or threading.Event()
+    if stop.is_set():
+        return Finished("", "", None, timed_out=True)
     env = dict(environ)
     if sys.platform == "win32":
         for name in _WINDOWS_NEEDS:
@@ -99,7 +117,7 @@ def run_child(
     if stdin is not None:
         threading.Thread(target=feed, args=(process.stdin, stdin), daemon=True).start()
     try:
-        code = _wait(process, readers, full, stop or threading.Event(), time.monotonic() + limit_s)
+        code = _wait(process, readers, full, stop, time.monotonic() + limit_s)
     except BaseException:
         # Ctrl-C while waiting: nothing may go on behind the caller's back.
         _kill(process)

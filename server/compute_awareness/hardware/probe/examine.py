@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextvars import copy_context
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -215,7 +216,8 @@ def _side_by_side(probes: Mapping[str, tuple[Callable[[], Any], float]]) -> tupl
     started = time.monotonic()
     threads = {}
     for name, (probe, _) in probes.items():
-        threads[name] = threading.Thread(target=work, args=(name, probe), daemon=True, name=f"probe-{name}")
+        here = copy_context()  # with who may end it: `child.ended_by`
+        threads[name] = threading.Thread(target=here.run, args=(work, name, probe), daemon=True, name=f"probe-{name}")
         threads[name].start()
     found: dict[str, Any] = {}
     problems = []

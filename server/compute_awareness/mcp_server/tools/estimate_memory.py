@@ -5,11 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Any
 
-import anyio.to_thread
 from mcp.types import CallToolResult
 
 from ..answers import answer, concise_estimate
 from ..arguments import Detail, Python, as_workload
+from ..hosting import check_looking
+from ..looking import in_thread
 from ..outlines import EstimateOutline
 
 
@@ -22,6 +23,7 @@ async def estimate_memory(
     config where it has to."""
     from ...estimator import estimate
 
+    check_looking(None, python)
     workload = as_workload(fields)
-    result = await anyio.to_thread.run_sync(partial(estimate, workload, python=python), abandon_on_cancel=True)
+    result = await in_thread(partial(estimate, workload, python=python), "estimating")
     return answer(result if detail == "full" else concise_estimate(result), detail)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Any
 
-import anyio.to_thread
 from mcp.types import CallToolResult
 from pydantic import WithJsonSchema
 
 from ..answers import answer, concise_oom
 from ..arguments import Detail, as_workload
+from ..looking import in_thread
+from ..next_steps import after_oom
 from ..outlines import OomOutline
 
 Message = Annotated[
@@ -43,5 +44,6 @@ async def explain_oom(
     from ...oom.explain import explain_oom as explain
 
     parsed = None if workload is None else as_workload(workload)
-    result = await anyio.to_thread.run_sync(partial(explain, message, parsed), abandon_on_cancel=True)
+    result = await in_thread(partial(explain, message, parsed), "explaining")
+    result.next_steps = after_oom(result, workload)
     return answer(result if detail == "full" else concise_oom(result), detail)

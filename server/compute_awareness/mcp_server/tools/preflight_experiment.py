@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from mcp.server.mcpserver import AcceptedElicitation, ElicitationResult, Resolve
 from mcp.types import CallToolResult
+from pydantic import BaseModel
 
+from ...errors import InputError
 from ..answers import answer, concise_preflight
 from ..arguments import ComputeReport, Detail, Gpu, Host, Python, as_compute_report, as_workload
-from ..looking import in_thread, look_elsewhere, seen_here
+from ..asking_user import Unasked, ask_user, filled_in, look_and_check, seen_by_server, this_round
+from ..form import REMEMBER
+from ..hosting import place_of
+from ..looking import in_thread, look_elsewhere
+from ..next_steps import after_preflight, given
 from ..outlines import PreflightOutline
+
+if TYPE_CHECKING:
+    from ...preflight import Preflight
 
 
 async def preflight_experiment(
+    asked: Annotated[ElicitationResult[BaseModel], Resolve(ask_user)],
     gpu: Gpu = None,
     compute: ComputeReport = None,
     host: Host = None,
@@ -23,13 +34,39 @@ async def preflight_experiment(
 ) -> Annotated[CallToolResult, PreflightOutline]:
     """Check one experiment before its code is written or run: detects the compute, estimates the memory, says
     whether it fits, what would make it fit, and whether to ask the user, with the words (asking.decision: ask, tell
-    or silent). Start here. Runs nothing; estimate_memory compares settings without hardware."""
-    from ...preflight import preflight
-
-    workload = as_workload(fields)
-    report = await look_elsewhere(host, as_compute_report(compute), python)
-    local = None if host else python
-    result = await in_thread(partial(preflight, workload, gpu=gpu, compute=report, python=local))
-    if report is None and result.compute is not None:
-        result.compute = seen_here(result.compute)
+    or silent). Start here. Where the client shows forms it asks the user itself, and keeps an answer only if they
+    tick so. Runs nothing. Not for a run that died (explain_oom) or for comparing settings (estimate_memory)."""
+    form: Any = asked.data if isinstance(asked, AcceptedElicitation) else None
+    if isinstance(form, Unasked):
+        result = form.result
+    else:
+        result = await _with_answer(asked.action, form, gpu, compute, host, python, fields)
+    arguments = given(fields, gpu=gpu, compute=compute, host=host, python=python)
+    result.next_steps = after_preflight(result, arguments)
     return answer(result if detail == "full" else concise_preflight(result), detail)
+
+
+async def _with_answer(
+    how: Any, form: BaseModel | None, gpu: str | None, compute: Any, host: str | None, python: str | None, fields: Any
+) -> Preflight:
+    """The preflight again with what the user did with the form."""
+    from ...answered import not_usable, preflight_answered
+    from ...asking.answer import keep, settle
+
+    question = this_round().question
+    assert question is not None, "an answer came without a question"
+    values = {} if form is None else filled_in(form)
+    remember = values.pop(REMEMBER, False) is True
+    try:
+        settled = settle(question, how, values)
+    except InputError as error:
+        return not_usable(await look_and_check(gpu, compute, host, python, fields), error)
+    report = await look_elsewhere(host, as_compute_report(compute), python)
+    check = partial(
+        preflight_answered, as_workload(fields), question, settled,
+        gpu=place_of(gpu, report is not None), compute=report, python=None if host else python,
+    )  # fmt: skip
+    result = seen_by_server(await in_thread(check, "checking"), report)
+    if remember:
+        result.known.append(await in_thread(partial(keep, settled), "keeping the answer"))
+    return result

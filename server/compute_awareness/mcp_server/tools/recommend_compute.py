@@ -9,7 +9,9 @@ from mcp.types import CallToolResult
 
 from ..answers import answer, concise_recommendation
 from ..arguments import ComputeReport, Detail, Gpu, Host, as_compute_report, as_workload
+from ..hosting import place_of
 from ..looking import in_thread, look_elsewhere
+from ..next_steps import after_recommendation, given
 from ..outlines import RecommendationOutline
 
 
@@ -18,10 +20,12 @@ async def recommend_compute(
 ) -> Annotated[CallToolResult, RecommendationOutline]:
     """Recommend the smallest GPUs that run one experiment, places that rent them (with dated prices), and changes
     that need less memory, each re-estimated and with code. For "which GPU do I need?" and "how do I make it
-    smaller?"; whether it fits here is preflight_experiment. Rents and changes nothing."""
+    smaller?"; not for whether it fits here (preflight_experiment). Rents and changes nothing."""
     from ...preflight import recommend
 
     workload = as_workload(fields)
     report = await look_elsewhere(host, as_compute_report(compute))
-    result = await in_thread(partial(recommend, workload, gpu=gpu, compute=report))
+    place = place_of(gpu, report is not None)
+    result = await in_thread(partial(recommend, workload, gpu=place, compute=report), "estimating")
+    result.next_steps = after_recommendation(result, given(fields, compute=compute, host=host))
     return answer(result if detail == "full" else concise_recommendation(result), detail)
