@@ -20,15 +20,15 @@ Step = Callable[[Data], None]
 
 
 def within(data: Data, kind: str, detail: str) -> Data:
-    """`data` of a `kind` of result, brought within the limit of `detail` in place. Raises ValueError if no step helps,
-    which is a fault of the steps."""
+    """`data` of a `kind` of result, brought within the limit of `detail` in place, as far as the steps go: an answer that
+    is somewhat too long is better than none."""
     limit = LIMIT_BYTES[detail]
     for step in [None, *STEPS[kind, detail], *_LAST]:
         if step is not None:
             step(data)
         if size(data) <= limit:
-            return data
-    raise ValueError(f"a {detail} {kind} of {size(data)} bytes, {limit} allowed")
+            break
+    return data
 
 
 def size(data: Any) -> int:
@@ -241,6 +241,7 @@ _ADVICE_FULL: list[Step] = [
     put({}, "estimate.workload"),
     put("", "estimate.summary", "estimate.overheads.*.source"),
     drop("asking.message", "asking.fields"),
+    drop("asking.by_trigger"),
     first(6, "estimate.hooks"),
     _solved,
     clip(80, "advice.gpus.*.note", "advice.platforms.*.how"),
@@ -274,7 +275,13 @@ _OOM: list[Step] = [
     drop("changes", "matches", "message.user_frame", "message.shape"),
 ]
 # Names from outside may be of any length.
-_LAST: list[Step] = [clip(700, "summary"), clip(400, "summary"), drop("next_steps"), clip(900, "asking.text")]
+_LAST: list[Step] = [
+    clip(700, "summary"),
+    clip(400, "summary"),
+    drop("next_steps"),
+    clip(240, "summary"),
+    clip(900, "asking.text"),
+]
 
 STEPS: dict[tuple[str, str], list[Step]] = {
     ("Compute", "concise"): _COMPUTE_CONCISE,
