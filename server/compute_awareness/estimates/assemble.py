@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from ..memory import weights
 from ..memory.card import device
-from ..memory.card.allocator import simulate
+from ..memory.card.playback import reserved as reserved_by
 from ..memory.estimate import Component, ComponentName, Estimate, HookFamily, Peak, Precision, Range
 from ..memory.loading import Loading
 from ..memory.tape import Tape
@@ -67,11 +67,11 @@ def assemble(
         if largest[name] or at_peak[name]
     ]  # fmt: skip
     tensors = sum(at_peak.values())
-    reserved = None
+    simulated = None
     unlisted = tensors - sum(standing) - (events.peak if events is not None else 0)
     if events is not None and unlisted >= 0:
-        reserved = simulate(events.requests([*standing, unlisted], device.cublas_workspace(capability)))
-    terms = device.overheads(tensors, capability, reserved, late_bytes, n_gpus)
+        simulated = reserved_by(events, [*standing, unlisted], device.cublas_workspace(capability))
+    terms = device.overheads(tensors, capability, simulated, late_bytes, n_gpus)
     low, high = device.spread(tensors, terms, late_bytes)
     allocator = sum(term.bytes for term in terms if term.name in ("allocator_rounding", "cublas_workspace"))
     return Estimate(

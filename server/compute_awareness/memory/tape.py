@@ -45,14 +45,14 @@ class Tape:
         self.at_peak: Counter[str] = Counter()
         # In order: bytes (allocated), ~number (a tensor of this tape freed), a Tensor (one from elsewhere freed),
         # (section, times). Kept as it comes in; what it means is worked out only where it is asked for.
-        self._log: list[int | Tensor | tuple[Tape, int]] = []
+        self.log: list[int | Tensor | tuple[Tape, int]] = []
         self._made = 0
 
     def new(self, nbytes: int, component: str = "temporaries") -> Tensor:
         """Allocate a tensor; the caller holds the one reference to it."""
         tensor = Tensor(nbytes, component, self, self._made)
         self._made += 1
-        self._log.append(nbytes)
+        self.log.append(nbytes)
         self.live += nbytes
         self.by_component[component] += nbytes
         if self.live > self.peak:
@@ -83,7 +83,7 @@ class Tape:
         for tensor in tensors:
             tensor.refs -= 1
             if tensor.refs == 0:
-                self._log.append(~tensor.number if tensor.home is self else tensor)
+                self.log.append(~tensor.number if tensor.home is self else tensor)
                 self.live -= tensor.bytes
                 self.by_component[tensor.component] -= tensor.bytes
 
@@ -95,7 +95,7 @@ class Tape:
         """Play a section that was recorded on a tape of its own after what is live here, `times` times over."""
         if times < 1:
             return
-        self._log.append((section, times))
+        self.log.append((section, times))
         # Each time leaves `section.live` behind, so the first or the last time stands highest.
         before = times - 1 if section.live > 0 else 0
         if self.live + before * section.live + section.peak > self.peak:
@@ -139,7 +139,7 @@ class _Playback:
         for number, nbytes in enumerate(self.requests):
             if nbytes in self.foreign_sizes:
                 self.youngest[nbytes].append(number)
-        if not any(isinstance(entry, tuple) for entry in tape._log):
+        if not any(isinstance(entry, tuple) for entry in tape.log):
             self._take_workspace()
         self._play(tape)
 
@@ -153,7 +153,7 @@ class _Playback:
         numbers: list[int] = []
         self.latest[tape] = numbers
         out, adopted_sizes = self.requests, self.foreign_sizes
-        for entry in tape._log:
+        for entry in tape.log:
             if isinstance(entry, int):
                 if entry >= 0:
                     if entry in adopted_sizes:
@@ -219,7 +219,7 @@ def _foreign_sizes(tape: Tape, seen: set[Tape]) -> set[int]:
     """Sizes of the tensors that sections free without having made them."""
     seen.add(tape)
     sizes: set[int] = set()
-    for entry in tape._log:
+    for entry in tape.log:
         if isinstance(entry, Tensor):
             sizes.add(entry.bytes)
         elif isinstance(entry, tuple) and entry[0] not in seen:
