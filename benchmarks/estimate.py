@@ -146,7 +146,7 @@ def _profile(run: Callable[[], Any], rounds: int) -> None:
     for _ in range(rounds):
         run()
     profile.disable()
-    pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(25)
+    pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(60)
 
 
 if __name__ == "__main__":

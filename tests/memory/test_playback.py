@@ -72,7 +72,10 @@ def _play(draw: st.DrawFn, tape: Tape, size: st.SearchStrategy[int], steps: int)
 
 
 def _agree(tape: Tape, standing: list[int], workspace: int) -> None:
-    assert playback.reserved(tape, standing, workspace) == simulate(tape.requests(standing, workspace)).peak_reserved
+    plain = simulate(tape.requests(standing, workspace)).peak_reserved
+    assert playback.reserved(tape, standing, workspace) == plain
+    if standing:
+        assert playback.reserved(tape, standing[:-1], workspace, beside=standing[-1]) == plain
 
 
 @settings(PLAIN, max_examples=300)
@@ -126,7 +129,7 @@ def test_a_deep_model_takes_hardly_more_requests_than_a_shallow_one(monkeypatch:
         tape = hooked.forward(hooked.Run(_spec("llama-2-7b", n_layers=n_layers), 4, 512, 2)).tape
         playback.reserved(tape, [], 32 * MIB)
         requests.append(len(played))
-    assert requests[0] == requests[1]
+    assert requests[1] < requests[0] + 20, "but for what is left of a period"
 
 
 def _counting(play: object, played: list[object]) -> object:

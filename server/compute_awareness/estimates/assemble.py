@@ -70,7 +70,7 @@ def assemble(
     simulated = None
     unlisted = tensors - sum(standing) - (events.peak if events is not None else 0)
     if events is not None and unlisted >= 0:
-        simulated = reserved_by(events, [*standing, unlisted], device.cublas_workspace(capability))
+        simulated = reserved_by(events, standing, device.cublas_workspace(capability), unlisted)
     terms = device.overheads(tensors, capability, simulated, late_bytes, n_gpus)
     low, high = device.spread(tensors, terms, late_bytes)
     allocator = sum(term.bytes for term in terms if term.name in ("allocator_rounding", "cublas_workspace"))

@@ -16,8 +16,10 @@ Layers that leave something behind also leave free blocks behind, between walls.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 
 from ..tape import Tape, Tensor
 from .allocator import ADDRESS, SHIFT, SMALL, UNIT, simulate
@@ -28,25 +30,26 @@ _FREE, _IDLE = 0, 1  # who lets a block go; other numbers: a tensor
 _SMALL_BYTES = SMALL * UNIT
 
 
-def reserved(tape: Tape, standing: Sequence[int] = (), workspace: int = 0) -> int:
-    """`simulate(tape.requests(standing, workspace)).peak_reserved`, to the byte.
+def reserved(tape: Tape, standing: Sequence[int] = (), workspace: int = 0, beside: int = 0) -> int:
+    """`simulate(tape.requests([*standing, beside], workspace)).peak_reserved`, to the byte.
 
     Args:
         standing: bytes of each tensor that is there before and stays.
         workspace: bytes taken before the first section (see `Tape.requests`).
+        beside: bytes of one tensor more that stays.
     """
-    sections = {entry[0] for entry in tape.log if isinstance(entry, tuple)}
-    if not all(_is_plain(section) for section in sections) or not _is_plain(tape, outer=True):
-        return simulate(tape.requests(standing, workspace)).peak_reserved
-    return sum(_of_pool(tape, standing, workspace, small) for small in (False, True))
-
-
-def _of_pool(tape: Tape, standing: Sequence[int], workspace: int, small: bool) -> int:
-    player = _Player(tape, standing, workspace, small)
-    nbytes = player.play()
-    if player.is_sure():
-        return nbytes
-    return _Player(tape, standing, workspace, small, skips=False).play()
+    tapes = {entry[0] for entry in tape.log if isinstance(entry, tuple)}
+    if not all(_is_plain(section) for section in tapes) or not _is_plain(tape, outer=True):
+        return simulate(tape.requests([*standing, beside], workspace)).peak_reserved
+    total = 0
+    for small in (False, True):
+        sections = {section: _Section(section, small) for section in tapes}
+        player = _Player(tape, sections, standing, workspace, beside, small)
+        nbytes = player.play()
+        if not player.is_sure():
+            nbytes = _Player(tape, sections, standing, workspace, beside, small, skips=False).play()
+        total += nbytes
+    return total
 
 
 def _is_plain(tape: Tape, outer: bool = False) -> bool:
@@ -73,26 +76,31 @@ class _Section:
     """What a section asks one pool for, as `Pool.play` takes it; what it frees of others, and what it leaves."""
 
     def __init__(self, tape: Tape, small: bool) -> None:
-        self.requests: list[int] = []
-        self.adopted: list[int] = []
-        """Bytes of each tensor that it frees and did not make."""
+        requests: list[int] = []
+        adopted: list[int] = []
         numbers: list[int] = []  # of each tensor of the tape, among those of this pool
         sizes: list[int] = []
         freed: set[int] = set()
+        low, high = (0, _SMALL_BYTES) if small else (_SMALL_BYTES, sys.maxsize)
         for entry in tape.log:
             if isinstance(entry, int):
-                if entry >= 0:
-                    mine = _is_of(small, entry)
-                    numbers.append(len(sizes) if mine else -1)
-                    if mine:
-                        sizes.append(entry)
-                        self.requests.append(_units(entry))
-                elif (number := numbers[~entry]) >= 0:
-                    self.requests.append(~number)
-                    freed.add(number)
-            elif isinstance(entry, Tensor) and _is_of(small, entry.bytes):
-                self.requests.append(0)
-                self.adopted.append(entry.bytes)
+                if entry < 0:
+                    number = numbers[~entry]
+                    if number >= 0:
+                        requests.append(~number)
+                        freed.add(number)
+                elif low < entry <= high:
+                    numbers.append(len(sizes))
+                    sizes.append(entry)
+                    requests.append(-(-entry // UNIT))
+                else:
+                    numbers.append(-1)
+            elif isinstance(entry, Tensor) and low < entry.bytes <= high:
+                requests.append(0)
+                adopted.append(entry.bytes)
+        self.requests = requests
+        self.adopted = adopted
+        """Bytes of each tensor that it frees and did not make."""
         self.left = [(number, nbytes) for number, nbytes in enumerate(sizes) if number not in freed]
         """Number and bytes of what it makes and does not free."""
         shrinks = Counter(self.adopted)
@@ -101,14 +109,35 @@ class _Section:
         """It frees more of a size than it leaves."""
 
 
+@lru_cache(maxsize=64)
+def _standing(standing: tuple[int, ...], small: bool) -> tuple[dict[int, list[int]], Pool]:
+    """Blocks by bytes, and the pool, once the tensors that stay are there: a model's weights are the same each time."""
+    pool = Pool(small)
+    mine = [nbytes for nbytes in standing if _is_of(small, nbytes)]
+    blocks: dict[int, list[int]] = {}
+    for nbytes, block in zip(mine, pool.play(map(_units, mine)), strict=True):
+        blocks.setdefault(nbytes, []).append(block)
+    pool.chosen.clear()
+    return blocks, pool
+
+
 class _Player:
     """One pool, and the tape's tensors in it."""
 
-    def __init__(self, tape: Tape, standing: Sequence[int], workspace: int, small: bool, skips: bool = True) -> None:
-        self.log, self.small, self.skips = tape.log, small, skips
+    def __init__(
+        self,
+        tape: Tape,
+        sections: dict[Tape, _Section],
+        standing: Sequence[int],
+        workspace: int,
+        beside: int,
+        small: bool,
+        skips: bool = True,
+    ) -> None:
+        self.log, self.sections, self.small, self.skips = tape.log, sections, small, skips
         self.workspace = _units(workspace) if _is_of(small, workspace) else 0
-        self.pool = Pool(small)
-        self.sections = {entry[0]: _Section(entry[0], small) for entry in tape.log if isinstance(entry, tuple)}
+        there, pool = _standing(tuple(standing), small)
+        self.pool = pool.copy()
         adopted = {entry.bytes for entry in tape.log if isinstance(entry, Tensor)}
         adopted.update(*(section.adopted for section in self.sections.values()))
         self.youngest: dict[int, list[tuple[int, int]]] = {size: [] for size in adopted if _is_of(small, size)}
@@ -118,10 +147,12 @@ class _Player:
         """Bytes of what the outer tape makes, also of the other pool."""
         self.own: dict[int, int] = {}
         """Its live blocks by number."""
-        mine = [nbytes for nbytes in standing if _is_of(small, nbytes)]
-        for nbytes, block in zip(mine, self.pool.play(map(_units, mine)), strict=True):
-            if nbytes in self.youngest:
-                self.youngest[nbytes].append((block, -1))
+        for nbytes, candidates in self.youngest.items():
+            candidates += [(block, -1) for block in there.get(nbytes, ())]
+        if _is_of(small, beside):
+            (block,) = self.pool.play((_units(beside),))
+            if beside in self.youngest:
+                self.youngest[beside].append((block, -1))
         requests = [_units(nbytes) for nbytes in self.sizes if _is_of(small, nbytes)]
         for section in self.sections.values():
             requests += [request for request in section.requests if request > 0]
@@ -203,7 +234,9 @@ class _Player:
     def is_sure(self) -> bool:
         """Whether nothing that was played after sections were skipped depended on what they would have left."""
         fewer = self.fewer
-        return self.sure and all(fewer.get(block >> SHIFT, block + 1) > block for block in self.pool.chosen)
+        if self.sure and fewer:
+            self.sure = all(fewer.get(block >> SHIFT, block + 1) > block for block in self.pool.chosen)
+        return self.sure
 
     def _play_row(self, row: list[_Section]) -> None:
         """Sections one after the other."""
@@ -214,6 +247,7 @@ class _Player:
             frees |= Counter(section.adopted)
         wanted: set[int] = set()  # sizes of free blocks that are chosen anew in every section
         seen: dict[State, tuple[int, int, dict[int, int], Counter[int]]] = {}
+        known: set[frozenset[int]] = set()
         highest: dict[int, int] = {}
         index = 0
         while index < len(row):
@@ -228,6 +262,11 @@ class _Player:
                     highest[block >> SHIFT] = block
             if section.shrinks:
                 seen.clear()
+            # Cheaper to have than the state, and different in most sections where the state is.
+            sizes = frozenset([block >> SHIFT for block in pool.free])
+            if sizes not in known:
+                known.add(sizes)
+                continue
             state, first, counts = self._state(frees, highest, wanted)
             past = seen.get(state)
             seen[state] = index, pool.reserved, first, counts
@@ -245,13 +284,13 @@ class _Player:
             pool.reserved += times * (pool.reserved - reserved)
             del row[index : index + times * (index - start)]
             seen.clear()
-            self.sure = self.is_sure()
+            self.is_sure()
             pool.chosen.clear()
             for size, count in counts.items():
                 if count != count_then[size]:
                     self.fewer[size] = min(first[size], self.fewer.get(size, first[size]))
             for size, candidates in self.youngest.items():
-                self.depth[size] = max(0, len(candidates) - frees[size])
+                self.depth[size] = max(self.depth.get(size, 0), len(candidates) - frees[size])
 
     def _play_section(self, section: _Section) -> None:
         blocks = self.pool.play(section.requests, map(self._youngest, section.adopted))

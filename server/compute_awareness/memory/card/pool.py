@@ -28,6 +28,7 @@ class Pool:
         self.chosen: list[int] = []
         """Free blocks that requests were served from, in order."""
         self.reserved = 0
+        self._small = small
         self._next_address = 0
         self._least_rest = 1 if small else SMALL + 1
 
@@ -82,6 +83,10 @@ class Pool:
                 insort(free, (end - address) << SHIFT | address)
         return blocks
 
-    def release(self, block: int) -> None:
-        """Frees a live block."""
-        self.play((0,), iter((block,)))
+    def copy(self) -> Pool:
+        """A pool in the same state that goes its own way."""
+        other = Pool(self._small)
+        other.free, other.chosen = self.free.copy(), self.chosen.copy()
+        other.size_at, other.start_of = self.size_at.copy(), self.start_of.copy()
+        other.reserved, other._next_address = self.reserved, self._next_address
+        return other
