@@ -40,15 +40,9 @@ class Tape:
 
     def __init__(self) -> None:
         self.live = 0
+        self.by_component: Counter[str] = Counter()
         self.peak = 0
-        # Bytes that came to a component or left it, in order; they are added up where somebody asks.
-        self._moves: list[tuple[str, int]] = []
-        self._peak_move = 0
-        """How many of them had been made at the peak."""
-        self._peak_section: Counter[str] | None = None
-        """What was alive then besides: where the peak is within a section, that section's own."""
-        self._sums: Counter[str] = Counter()
-        self._summed = 0
+        self.at_peak: Counter[str] = Counter()
         # In order: bytes (allocated), ~number (a tensor of this tape freed), a Tensor (one from elsewhere freed),
         # (section, times). Kept as it comes in; what it means is worked out only where it is asked for.
         self.log: list[int | Tensor | tuple[Tape, int]] = []
@@ -59,35 +53,12 @@ class Tape:
         tensor = Tensor(nbytes, component, self, self._made)
         self._made += 1
         self.log.append(nbytes)
-        self._moves.append((component, nbytes))
         self.live += nbytes
+        self.by_component[component] += nbytes
         if self.live > self.peak:
             self.peak = self.live
-            self._peak_move = len(self._moves)
-            self._peak_section = None
+            self.at_peak = self.by_component.copy()
         return tensor
-
-    def peak_is_now(self) -> None:
-        """What is alive is the peak, by the components that it is booked under now."""
-        self.peak, self._peak_move, self._peak_section = self.live, len(self._moves), None
-
-    def peak_is_of(self, other: Tape) -> None:
-        """In place of its own peak the tape has that of another one."""
-        self.peak, self._peak_move, self._peak_section = other.peak, 0, other.at_peak
-
-    @property
-    def by_component(self) -> Counter[str]:
-        """Live bytes of each component."""
-        _add(self._sums, self._moves, self._summed, len(self._moves))
-        self._summed = len(self._moves)
-        return self._sums
-
-    @property
-    def at_peak(self) -> Counter[str]:
-        """Live bytes of each component at the peak."""
-        sums = Counter(self._peak_section)
-        _add(sums, self._moves, 0, self._peak_move)
-        return sums
 
     def adopt(self, nbytes: int, component: str, origin: Tensor | None = None) -> Tensor:
         """Take over a tensor that is already counted elsewhere (before this section): nothing is allocated, but
@@ -103,8 +74,8 @@ class Tape:
 
     def book(self, tensor: Tensor, component: str) -> None:
         """From now on the tensor's bytes belong to `component`."""
-        self._moves.append((tensor.component, -tensor.bytes))
-        self._moves.append((component, tensor.bytes))
+        self.by_component[tensor.component] -= tensor.bytes
+        self.by_component[component] += tensor.bytes
         tensor.component = component
 
     def drop(self, *tensors: Tensor) -> None:
@@ -114,7 +85,7 @@ class Tape:
             if tensor.refs == 0:
                 self.log.append(~tensor.number if tensor.home is self else tensor)
                 self.live -= tensor.bytes
-                self._moves.append((tensor.component, -tensor.bytes))
+                self.by_component[tensor.component] -= tensor.bytes
 
     def touch(self, nbytes: int, component: str = "temporaries") -> None:
         """Allocate and free at once: scratch that nothing else is allocated beside."""
@@ -127,15 +98,17 @@ class Tape:
         self.log.append((section, times))
         # Each time leaves `section.live` behind, so the first or the last time stands highest.
         before = times - 1 if section.live > 0 else 0
-        above = before * section.live + section.peak
-        left = section.by_component
-        if self.live + above > self.peak:
-            within = section.at_peak
+        if self.live + before * section.live + section.peak > self.peak:
+            self.peak = self.live + before * section.live + section.peak
+            self.at_peak = self.by_component.copy()
+            self.at_peak.update(section.at_peak)
             if before:
-                within.update({name: before * nbytes for name, nbytes in left.items()})
-            self.peak, self._peak_move, self._peak_section = self.live + above, len(self._moves), within
+                self.at_peak.update({name: before * nbytes for name, nbytes in section.by_component.items()})
         self.live += times * section.live
-        self._moves += [(name, times * nbytes) for name, nbytes in left.items()]
+        if times == 1:
+            self.by_component.update(section.by_component)
+        else:
+            self.by_component.update({name: times * nbytes for name, nbytes in section.by_component.items()})
 
     def requests(self, standing: Sequence[int] = (), workspace: int = 0) -> list[int]:
         """What an allocator is asked for, in order: n >= 0 allocates n bytes, ~i frees what the i-th of these made.
@@ -235,11 +208,6 @@ class _Playback:
                 return number
             at -= 1
         return None
-
-
-def _add(sums: Counter[str], moves: list[tuple[str, int]], start: int, stop: int) -> None:
-    for component, nbytes in islice(moves, start, stop):
-        sums[component] += nbytes
 
 
 def _holds(numbers: list[int], number: int) -> bool:

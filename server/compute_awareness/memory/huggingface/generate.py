@@ -175,7 +175,7 @@ def _prefill_layer(p: Step) -> Tape:
         attend(replace(p, tape=tape))
         section = whole_layer(p)
         if tape.peak > section.peak:
-            section.peak_is_of(tape)
+            section.peak, section.at_peak = tape.peak, tape.at_peak
         return section
     return whole_layer(p)
 
