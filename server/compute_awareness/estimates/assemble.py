@@ -105,11 +105,11 @@ def largest_and_peak(tape: Tape, standing: dict[str, int]) -> tuple[Counter[str]
     A component's largest is where it stood at the end or at the peak, whichever is more; temporaries count at the
     peak only.
     """
-    at_peak = Counter(standing)
-    at_peak.update(tape.at_peak)
-    largest = Counter(standing)
-    largest.update({name: max(tape.by_component[name], tape.at_peak[name]) for name in tape.by_component})
-    largest["temporaries"] = tape.at_peak["temporaries"]
+    at_peak, largest = Counter(standing), Counter(standing)
+    highest, left = tape.at_peak, tape.by_component
+    at_peak.update(highest)
+    largest.update({name: max(nbytes, highest[name]) for name, nbytes in left.items()})
+    largest["temporaries"] = highest["temporaries"]
     return at_peak, largest
 
 
