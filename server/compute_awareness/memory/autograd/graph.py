@@ -20,6 +20,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 
 from ..tape import Tape, Tensor
 
@@ -28,8 +29,11 @@ Grads = list["Var | None"]
 Backward = Callable[["Node", Grads], Grads]
 FLOAT32, HALF, BOOL, INT64 = 4, 2, 1, 8
 _RNG_STATE = 5056
+_KEPT = 4096
+"""Shapes that the arithmetic of shapes is kept for: the layers of a model, and their passes, have the same."""
 
 
+@lru_cache(maxsize=_KEPT)
 def size_of(shape: Shape) -> int:
     """Elements of a tensor of `shape`."""
     n = 1
@@ -38,6 +42,7 @@ def size_of(shape: Shape) -> int:
     return n
 
 
+@lru_cache(maxsize=_KEPT)
 def contiguous_stride(shape: Shape) -> Shape:
     stride, n = [], 1
     for length in reversed(shape):
@@ -46,11 +51,13 @@ def contiguous_stride(shape: Shape) -> Shape:
     return tuple(reversed(stride))
 
 
+@lru_cache(maxsize=_KEPT)
 def same_layout(shape: Shape, one: Shape, other: Shape) -> bool:
     """Whether two strides place `shape` alike; dimensions of length 1 have no say."""
     return all(a == b for length, a, b in zip(shape, one, other, strict=True) if length != 1)
 
 
+@lru_cache(maxsize=_KEPT)
 def like_stride(shape: Shape, stride: Shape) -> Shape:
     """The dense stride with the dimensions in the order of `stride`, as TensorIterator and empty_like choose it."""
     order = sorted(range(len(shape)), key=lambda i: (-stride[i], i))
@@ -148,9 +155,6 @@ class Node:
         self.saved: list[Var] = []
         self.frame: Frame | None = None
         self.waiting = 0
-
-    def __lt__(self, other: Node) -> bool:
-        return self.seq > other.seq
 
 
 class Autocast:
@@ -359,9 +363,9 @@ class Graph:
             buffers: dict[int, Grads] = {id(start): [None] * start.outputs}
             buffers[id(start)][root.index] = first
             del first, grad
-            ready: list[Node] = [start]
+            ready = [(-start.seq, start)]
             while ready:
-                node = heapq.heappop(ready)
+                node = heapq.heappop(ready)[1]
                 edges, outputs = _evaluate(node, buffers.pop(id(node)))
                 leaves: list[Var] = []
                 for i, edge in enumerate(edges):
@@ -379,7 +383,7 @@ class Graph:
                     waiting[key] -= 1
                     if waiting[key] == 0:
                         if isinstance(target, Node):
-                            heapq.heappush(ready, target)
+                            heapq.heappush(ready, (-target.seq, target))
                         else:
                             leaves.append(target)
                 for leaf in leaves:

@@ -7,10 +7,13 @@ place of a tensor save nothing.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from .graph import FLOAT32, HALF, Grads, Node, Shape, Var, like_stride
 from .views import contiguous, copied, expand, reshape, transpose, unsqueeze, view
 
 
+@lru_cache(maxsize=4096)
 def _broadcast(a: Shape, b: Shape) -> Shape:
     n = max(len(a), len(b))
     a, b = (1,) * (n - len(a)) + a, (1,) * (n - len(b)) + b

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from .graph import Grads, Node, Shape, Var, contiguous_stride, like_stride, size_of
 
 
@@ -9,6 +11,7 @@ def _view(x: Var, shape: Shape, stride: Shape) -> Var:
     return Var(x.graph, x.storage, shape, stride, x.width, is_view=True)
 
 
+@lru_cache(maxsize=4096)
 def view_stride(shape: Shape, stride: Shape, new: Shape) -> Shape | None:
     """The stride of `new` on the same storage, None where a copy is needed (ATen/TensorUtils.cpp, computeStride)."""
     if size_of(shape) == 0:
