@@ -7,17 +7,9 @@ place of a tensor save nothing.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
-from .graph import FLOAT32, HALF, Grads, Node, Shape, Var, like_stride
+from .graph import FLOAT32, HALF, Grads, Node, Var
+from .shapes import Shape, broadcast, like_stride
 from .views import contiguous, copied, expand, reshape, transpose, unsqueeze, view
-
-
-@lru_cache(maxsize=4096)
-def _broadcast(a: Shape, b: Shape) -> Shape:
-    n = max(len(a), len(b))
-    a, b = (1,) * (n - len(a)) + a, (1,) * (n - len(b)) + b
-    return tuple(max(x, y) if 0 not in (x, y) else 0 for x, y in zip(a, b, strict=True))
 
 
 def _elementwise(operands: list[Var], width: int, component: str = "temporaries") -> Var:
@@ -25,7 +17,7 @@ def _elementwise(operands: list[Var], width: int, component: str = "temporaries"
     graph = operands[0].graph
     shape = operands[0].shape
     for other in operands[1:]:
-        shape = _broadcast(shape, other.shape)
+        shape = broadcast(shape, other.shape)
     casts = []
     if graph.cpu:  # CUDA casts inside the kernel
         common = max(v.width for v in operands)
@@ -281,7 +273,7 @@ def where(mask: Var, x: Var, other: Var | float = 0.0) -> Var:
     graph = x.graph
     shape = x.shape
     for v in tensors:
-        shape = _broadcast(shape, v.shape)
+        shape = broadcast(shape, v.shape)
     ref = next((v for v in tensors[1:] if v.shape == shape), None)
     out = graph.new(shape, x.width, like_stride(shape, ref.stride) if ref is not None else None)
 
@@ -459,7 +451,7 @@ def matmul(a: Var, b: Var) -> Var:
     The copies, if any, are what is saved.
     """
     a, b = all_lowered(a, b)
-    lead = _broadcast(a.shape[:-2], b.shape[:-2])
+    lead = broadcast(a.shape[:-2], b.shape[:-2])
     left = reshape(expand(a, *lead, *a.shape[-2:]), -1, *a.shape[-2:])
     right = reshape(expand(b, *lead, *b.shape[-2:]), -1, *b.shape[-2:])
     return view(bmm(left, right), *lead, a.shape[-2], b.shape[-1])

@@ -6,8 +6,9 @@ compared with the profiler's events of real backward passes.
 
 from __future__ import annotations
 
-from ..autograd.graph import BOOL, FLOAT32, INT64, Grads, Node, Shape, Var, like_stride
+from ..autograd.graph import BOOL, FLOAT32, INT64, Grads, Node, Var
 from ..autograd.ops import add, mul, neg
+from ..autograd.shapes import Shape, like_stride
 from ..autograd.views import cat, clone, expand, narrow, unsqueeze, view
 
 

@@ -88,8 +88,9 @@ class Played:
         """Elements and bytes per element of each trained tensor, those of the layers that were not played too."""
         tensors = list(self.ends.trained)
         last = max(self.layers)
+        like_the_last = self.layers[last].trained
         for index in range(last + 1):
-            tensors += self.layers.get(index, self.layers[last]).trained
+            tensors += self.layers[index].trained if index in self.layers else like_the_last
         return tensors
 
     @property
