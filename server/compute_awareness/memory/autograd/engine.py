@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import heapq
 
+from .casting import cast
 from .graph import Edge, Grads, Node, Var
-from .ops import cast, sum_to
+from .reductions import sum_to
 from .shapes import like_stride, same_layout
 
 
