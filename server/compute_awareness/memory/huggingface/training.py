@@ -15,7 +15,8 @@ from ..autograd.graph import BOOL, FLOAT32, INT64, Graph, Var
 from ..optimizer import Optimizer, step_bytes
 from ..tape import Tape
 from .embedding import slides
-from .training_layers import Context, layer
+from .training_context import Context
+from .training_layers import layer
 from .training_parts import GEMMA, Lora, Model, Weights
 
 ARCHITECTURES = frozenset(
