@@ -103,13 +103,12 @@ class _Section:
         """Bytes of each tensor that it frees and did not make."""
         self.left = [(number, nbytes) for number, nbytes in enumerate(sizes) if number not in freed]
         """Number and bytes of what it makes and does not free."""
-        shrinks = Counter(self.adopted)
-        shrinks.subtract(nbytes for _, nbytes in self.left)
-        self.shrinks = any(count > 0 for count in shrinks.values())
+        left = [nbytes for _, nbytes in self.left]
+        self.shrinks = any(adopted.count(nbytes) > left.count(nbytes) for nbytes in adopted)
         """It frees more of a size than it leaves."""
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _standing(standing: tuple[int, ...], small: bool) -> tuple[dict[int, list[int]], Pool]:
     """Blocks by bytes, and the pool, once the tensors that stay are there: a model's weights are the same each time."""
     pool = Pool(small)

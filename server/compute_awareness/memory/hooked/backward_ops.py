@@ -1,4 +1,4 @@
-"""Operators that HookedTransformer uses beyond those of `autograd_ops`, with what torch 2.13's backward of each makes.
+"""Operators that HookedTransformer uses beyond those of `autograd.ops`, with what torch 2.13's backward of each makes.
 
 Sources: tools/autograd/derivatives.yaml, torch/csrc/autograd/FunctionsManual.cpp and functions/tensor.cpp (CopySlices);
 compared with the profiler's events of real backward passes.
