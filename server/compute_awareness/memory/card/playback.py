@@ -16,18 +16,17 @@ Layers that leave something behind also leave free blocks behind, between walls.
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 
 from ..tape import Tape, Tensor
-from .allocator import ADDRESS, SHIFT, SMALL, UNIT, simulate
+from .allocator import ADDRESS, SHIFT, UNIT, simulate
 from .pool import Pool
+from .section import Section, is_of, is_plain, units
 
 State = tuple[tuple[int, int, bool], ...]
 _FREE, _IDLE = 0, 1  # who lets a block go; other numbers: a tensor
-_SMALL_BYTES = SMALL * UNIT
 
 
 def reserved(tape: Tape, standing: Sequence[int] = (), workspace: int = 0, beside: int = 0) -> int:
@@ -39,11 +38,11 @@ def reserved(tape: Tape, standing: Sequence[int] = (), workspace: int = 0, besid
         beside: bytes of one tensor more that stays.
     """
     tapes = {entry[0] for entry in tape.log if isinstance(entry, tuple)}
-    if not all(_is_plain(section) for section in tapes) or not _is_plain(tape, outer=True):
+    if not all(is_plain(section) for section in tapes) or not is_plain(tape, outer=True):
         return simulate(tape.requests([*standing, beside], workspace)).peak_reserved
     total = 0
     for small in (False, True):
-        sections = {section: _Section(section, small) for section in tapes}
+        sections = {section: Section(section, small) for section in tapes}
         player = _Player(tape, sections, standing, workspace, beside, small)
         nbytes = player.play()
         if not player.is_sure():
@@ -52,69 +51,13 @@ def reserved(tape: Tape, standing: Sequence[int] = (), workspace: int = 0, besid
     return total
 
 
-def _is_plain(tape: Tape, outer: bool = False) -> bool:
-    """No sections within sections, and what is freed from elsewhere is found by its size."""
-    for entry in tape.log:
-        if isinstance(entry, Tensor):
-            if entry.home is not None or entry.origin is not None:
-                return False
-        elif isinstance(entry, tuple) and not outer:
-            return False
-    return True
-
-
-def _is_of(small: bool, nbytes: int) -> bool:
-    """Whether a tensor is in the small pool, or in the large one; one of no bytes is in none."""
-    return 0 < nbytes <= _SMALL_BYTES if small else nbytes > _SMALL_BYTES
-
-
-def _units(nbytes: int) -> int:
-    return -(-nbytes // UNIT)
-
-
-class _Section:
-    """What a section asks one pool for, as `Pool.play` takes it; what it frees of others, and what it leaves."""
-
-    def __init__(self, tape: Tape, small: bool) -> None:
-        requests: list[int] = []
-        adopted: list[int] = []
-        numbers: list[int] = []  # of each tensor of the tape, among those of this pool
-        sizes: list[int] = []
-        freed: set[int] = set()
-        low, high = (0, _SMALL_BYTES) if small else (_SMALL_BYTES, sys.maxsize)
-        for entry in tape.log:
-            if isinstance(entry, int):
-                if entry < 0:
-                    number = numbers[~entry]
-                    if number >= 0:
-                        requests.append(~number)
-                        freed.add(number)
-                elif low < entry <= high:
-                    numbers.append(len(sizes))
-                    sizes.append(entry)
-                    requests.append(-(-entry // UNIT))
-                else:
-                    numbers.append(-1)
-            elif isinstance(entry, Tensor) and low < entry.bytes <= high:
-                requests.append(0)
-                adopted.append(entry.bytes)
-        self.requests = requests
-        self.adopted = adopted
-        """Bytes of each tensor that it frees and did not make."""
-        self.left = [(number, nbytes) for number, nbytes in enumerate(sizes) if number not in freed]
-        """Number and bytes of what it makes and does not free."""
-        left = [nbytes for _, nbytes in self.left]
-        self.shrinks = any(adopted.count(nbytes) > left.count(nbytes) for nbytes in adopted)
-        """It frees more of a size than it leaves."""
-
-
 @lru_cache(maxsize=16)
 def _standing(standing: tuple[int, ...], small: bool) -> tuple[dict[int, list[int]], Pool]:
     """Blocks by bytes, and the pool, once the tensors that stay are there: a model's weights are the same each time."""
     pool = Pool(small)
-    mine = [nbytes for nbytes in standing if _is_of(small, nbytes)]
+    mine = [nbytes for nbytes in standing if is_of(small, nbytes)]
     blocks: dict[int, list[int]] = {}
-    for nbytes, block in zip(mine, pool.play(map(_units, mine)), strict=True):
+    for nbytes, block in zip(mine, pool.play(map(units, mine)), strict=True):
         blocks.setdefault(nbytes, []).append(block)
     pool.chosen.clear()
     return blocks, pool
@@ -126,7 +69,7 @@ class _Player:
     def __init__(
         self,
         tape: Tape,
-        sections: dict[Tape, _Section],
+        sections: dict[Tape, Section],
         standing: Sequence[int],
         workspace: int,
         beside: int,
@@ -134,12 +77,12 @@ class _Player:
         skips: bool = True,
     ) -> None:
         self.log, self.sections, self.small, self.skips = tape.log, sections, small, skips
-        self.workspace = _units(workspace) if _is_of(small, workspace) else 0
+        self.workspace = units(workspace) if is_of(small, workspace) else 0
         there, pool = _standing(tuple(standing), small)
         self.pool = pool.copy()
         adopted = {entry.bytes for entry in tape.log if isinstance(entry, Tensor)}
         adopted.update(*(section.adopted for section in self.sections.values()))
-        self.youngest: dict[int, list[tuple[int, int]]] = {size: [] for size in adopted if _is_of(small, size)}
+        self.youngest: dict[int, list[tuple[int, int]]] = {size: [] for size in adopted if is_of(small, size)}
         """Live tensors of the sizes that are freed by others, youngest last: block, and number if the outer tape made
         it, else -1."""
         self.sizes = [entry for entry in tape.log if isinstance(entry, int) and entry >= 0]
@@ -148,11 +91,11 @@ class _Player:
         """Its live blocks by number."""
         for nbytes, candidates in self.youngest.items():
             candidates += [(block, -1) for block in there.get(nbytes, ())]
-        if _is_of(small, beside):
-            (block,) = self.pool.play((_units(beside),))
+        if is_of(small, beside):
+            (block,) = self.pool.play((units(beside),))
             if beside in self.youngest:
                 self.youngest[beside].append((block, -1))
-        requests = [_units(nbytes) for nbytes in self.sizes if _is_of(small, nbytes)]
+        requests = [units(nbytes) for nbytes in self.sizes if is_of(small, nbytes)]
         for section in self.sections.values():
             requests += [request for request in section.requests if request > 0]
         self.least = min([*requests, self.workspace or requests[0]]) if requests else 0
@@ -182,10 +125,10 @@ class _Player:
                 if entry.bytes in self.youngest:
                     self._release(self._youngest(entry.bytes, foreign=True))
             elif entry >= 0:
-                if _is_of(self.small, entry):
+                if is_of(self.small, entry):
                     self._make(made, entry)
                 made += 1
-            elif _is_of(self.small, self.sizes[~entry]):
+            elif is_of(self.small, self.sizes[~entry]):
                 self._free(~entry)
         return self.pool.reserved * UNIT
 
@@ -197,7 +140,7 @@ class _Player:
     # -- tensors of the outer tape
 
     def _make(self, number: int, nbytes: int) -> None:
-        (block,) = self.pool.play((_units(nbytes),))
+        (block,) = self.pool.play((units(nbytes),))
         self.own[number] = block
         if nbytes in self.youngest:
             self.youngest[nbytes].append((block, number))
@@ -237,7 +180,7 @@ class _Player:
             self.sure = all(fewer.get(block >> SHIFT, block + 1) > block for block in self.pool.chosen)
         return self.sure
 
-    def _play_row(self, row: list[_Section]) -> None:
+    def _play_row(self, row: list[Section]) -> None:
         """Sections one after the other."""
         pool = self.pool
         # How many of the youngest tensors of a size a section frees. Where it leaves as many, the next one frees those.
@@ -291,7 +234,7 @@ class _Player:
             for size, candidates in self.youngest.items():
                 self.depth[size] = max(self.depth.get(size, 0), len(candidates) - frees[size])
 
-    def _play_section(self, section: _Section) -> None:
+    def _play_section(self, section: Section) -> None:
         blocks = self.pool.play(section.requests, map(self._youngest, section.adopted))
         for number, nbytes in section.left:
             if nbytes in self.youngest:
@@ -345,7 +288,7 @@ class _Player:
         return tuple(state), first, counts
 
 
-def _repeats(row: Sequence[_Section], start: int, end: int) -> int:
+def _repeats(row: Sequence[Section], start: int, end: int) -> int:
     """How often row[start:end] comes again after it."""
     period, times = row[start:end], 0
     while row[end : end + len(period)] == period:
