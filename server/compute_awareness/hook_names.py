@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from fnmatch import translate
+from functools import lru_cache
 
 from .errors import InputError, nearest
 from .memory.hooked.transformer import Run, family, forward
@@ -14,18 +15,24 @@ from .workload import ActivationCache
 
 def selector(workload: ActivationCache, spec: ModelSpec) -> Callable[[str], bool]:
     """names_filter and layers as one predicate on full hook names. Raises InputError for layers outside the model."""
-    matches: Callable[[str], object] = lambda name: True  # noqa: E731
-    if workload.names_filter is not None:
-        if not workload.names_filter:
-            raise InputError("names_filter: an empty list keeps nothing; leave it out to keep every hook")
-        matches = re.compile("|".join(translate(pattern) for pattern in workload.names_filter)).match
-    if workload.layers is None:
-        return lambda name: bool(matches(name))
-    blocks = set()
-    for layer in workload.layers:
+    if workload.names_filter is not None and not workload.names_filter:
+        raise InputError("names_filter: an empty list keeps nothing; leave it out to keep every hook")
+    for layer in workload.layers or ():
         if not -spec.n_layers <= layer < spec.n_layers:
             raise InputError(f"layers: {layer} is outside the {spec.n_layers} blocks of {spec.name}")
-        blocks.add(layer % spec.n_layers)
+    wanted = None if workload.names_filter is None else tuple(workload.names_filter)
+    blocks = None if workload.layers is None else frozenset(layer % spec.n_layers for layer in workload.layers)
+    return _selects(wanted, blocks)
+
+
+@lru_cache(maxsize=64)
+def _selects(wanted: tuple[str, ...] | None, blocks: frozenset[int] | None) -> Callable[[str], bool]:
+    """The same predicate for the same hooks, so that what it says can be remembered (`transformer.select`)."""
+    matches: Callable[[str], object] = lambda name: True  # noqa: E731
+    if wanted is not None:
+        matches = re.compile("|".join(translate(pattern) for pattern in wanted)).match
+    if blocks is None:
+        return lambda name: bool(matches(name))
     prefixes = tuple(f"blocks.{layer}." for layer in sorted(blocks))
     return lambda name: name.startswith(prefixes) and bool(matches(name))
 

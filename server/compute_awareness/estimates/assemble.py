@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from ..memory import weights
 from ..memory.card import device
-from ..memory.card.allocator import simulate
+from ..memory.card.playback import reserved as reserved_by
 from ..memory.estimate import Component, ComponentName, Estimate, HookFamily, Peak, Precision, Range
 from ..memory.loading import Loading
 from ..memory.tape import Tape
@@ -67,11 +67,11 @@ def assemble(
         if largest[name] or at_peak[name]
     ]  # fmt: skip
     tensors = sum(at_peak.values())
-    reserved = None
+    simulated = None
     unlisted = tensors - sum(standing) - (events.peak if events is not None else 0)
     if events is not None and unlisted >= 0:
-        reserved = simulate(events.requests([*standing, unlisted], device.cublas_workspace(capability)))
-    terms = device.overheads(tensors, capability, reserved, late_bytes, n_gpus)
+        simulated = reserved_by(events, standing, device.cublas_workspace(capability), unlisted)
+    terms = device.overheads(tensors, capability, simulated, late_bytes, n_gpus)
     low, high = device.spread(tensors, terms, late_bytes)
     allocator = sum(term.bytes for term in terms if term.name in ("allocator_rounding", "cublas_workspace"))
     return Estimate(
@@ -105,11 +105,11 @@ def largest_and_peak(tape: Tape, standing: dict[str, int]) -> tuple[Counter[str]
     A component's largest is where it stood at the end or at the peak, whichever is more; temporaries count at the
     peak only.
     """
-    at_peak = Counter(standing)
-    at_peak.update(tape.at_peak)
-    largest = Counter(standing)
-    largest.update({name: max(tape.by_component[name], tape.at_peak[name]) for name in tape.by_component})
-    largest["temporaries"] = tape.at_peak["temporaries"]
+    at_peak, largest = Counter(standing), Counter(standing)
+    highest, left = tape.at_peak, tape.by_component
+    at_peak.update(highest)
+    largest.update({name: max(nbytes, highest[name]) for name, nbytes in left.items()})
+    largest["temporaries"] = highest["temporaries"]
     return at_peak, largest
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 
@@ -42,23 +42,36 @@ class Tape:
         self.live = 0
         self.by_component: Counter[str] = Counter()
         self.peak = 0
-        self.at_peak: Counter[str] = Counter()
+        self._at_peak: dict[str, int] = {}  # a plain copy, as it is made with every new peak
         # In order: bytes (allocated), ~number (a tensor of this tape freed), a Tensor (one from elsewhere freed),
         # (section, times). Kept as it comes in; what it means is worked out only where it is asked for.
-        self._log: list[int | Tensor | tuple[Tape, int]] = []
+        self.log: list[int | Tensor | tuple[Tape, int]] = []
         self._made = 0
 
     def new(self, nbytes: int, component: str = "temporaries") -> Tensor:
         """Allocate a tensor; the caller holds the one reference to it."""
         tensor = Tensor(nbytes, component, self, self._made)
         self._made += 1
-        self._log.append(nbytes)
+        self.log.append(nbytes)
         self.live += nbytes
         self.by_component[component] += nbytes
         if self.live > self.peak:
             self.peak = self.live
-            self.at_peak = self.by_component.copy()
+            self._at_peak = dict(self.by_component)
         return tensor
+
+    @property
+    def at_peak(self) -> Counter[str]:
+        """Live bytes of each component at the peak."""
+        return Counter(self._at_peak)
+
+    def peak_is_now(self) -> None:
+        """What is alive is the peak, by the components that it is booked under now."""
+        self.peak, self._at_peak = self.live, dict(self.by_component)
+
+    def peak_is_of(self, other: Tape) -> None:
+        """In place of its own peak the tape has that of another one."""
+        self.peak, self._at_peak = other.peak, other._at_peak
 
     def adopt(self, nbytes: int, component: str, origin: Tensor | None = None) -> Tensor:
         """Take over a tensor that is already counted elsewhere (before this section): nothing is allocated, but
@@ -83,7 +96,7 @@ class Tape:
         for tensor in tensors:
             tensor.refs -= 1
             if tensor.refs == 0:
-                self._log.append(~tensor.number if tensor.home is self else tensor)
+                self.log.append(~tensor.number if tensor.home is self else tensor)
                 self.live -= tensor.bytes
                 self.by_component[tensor.component] -= tensor.bytes
 
@@ -95,20 +108,19 @@ class Tape:
         """Play a section that was recorded on a tape of its own after what is live here, `times` times over."""
         if times < 1:
             return
-        self._log.append((section, times))
+        self.log.append((section, times))
         # Each time leaves `section.live` behind, so the first or the last time stands highest.
         before = times - 1 if section.live > 0 else 0
+        left = section.by_component
         if self.live + before * section.live + section.peak > self.peak:
             self.peak = self.live + before * section.live + section.peak
-            self.at_peak = self.by_component.copy()
-            self.at_peak.update(section.at_peak)
+            highest = self.by_component.copy()
+            _add(highest, section._at_peak)
             if before:
-                self.at_peak.update({name: before * nbytes for name, nbytes in section.by_component.items()})
+                _add(highest, left, before)
+            self._at_peak = highest
         self.live += times * section.live
-        if times == 1:
-            self.by_component.update(section.by_component)
-        else:
-            self.by_component.update({name: times * nbytes for name, nbytes in section.by_component.items()})
+        _add(self.by_component, left, times)
 
     def requests(self, standing: Sequence[int] = (), workspace: int = 0) -> list[int]:
         """What an allocator is asked for, in order: n >= 0 allocates n bytes, ~i frees what the i-th of these made.
@@ -139,7 +151,7 @@ class _Playback:
         for number, nbytes in enumerate(self.requests):
             if nbytes in self.foreign_sizes:
                 self.youngest[nbytes].append(number)
-        if not any(isinstance(entry, tuple) for entry in tape._log):
+        if not any(isinstance(entry, tuple) for entry in tape.log):
             self._take_workspace()
         self._play(tape)
 
@@ -153,7 +165,7 @@ class _Playback:
         numbers: list[int] = []
         self.latest[tape] = numbers
         out, adopted_sizes = self.requests, self.foreign_sizes
-        for entry in tape._log:
+        for entry in tape.log:
             if isinstance(entry, int):
                 if entry >= 0:
                     if entry in adopted_sizes:
@@ -210,6 +222,11 @@ class _Playback:
         return None
 
 
+def _add(sums: Counter[str], more: Mapping[str, int], times: int = 1) -> None:
+    for name, nbytes in more.items():
+        sums[name] += times * nbytes
+
+
 def _holds(numbers: list[int], number: int) -> bool:
     at = bisect_left(numbers, number)
     return at < len(numbers) and numbers[at] == number
@@ -219,7 +236,7 @@ def _foreign_sizes(tape: Tape, seen: set[Tape]) -> set[int]:
     """Sizes of the tensors that sections free without having made them."""
     seen.add(tape)
     sizes: set[int] = set()
-    for entry in tape._log:
+    for entry in tape.log:
         if isinstance(entry, Tensor):
             sizes.add(entry.bytes)
         elif isinstance(entry, tuple) and entry[0] not in seen:

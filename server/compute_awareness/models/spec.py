@@ -29,14 +29,14 @@ _ALWAYS_GROUPED_TL = frozenset(
 )
 
 
-class ModelSpec(BaseModel):
+class ModelSpec(BaseModel, frozen=True):
     """The architecture of one language model.
 
     Names follow TransformerLens (`n_layers`, `d_model`, `d_mlp`, ...). A spec holds shapes and structure only:
     parameter counts and bytes are computed from it (`memory.weights`), so that no figure is stored twice.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     name: str = Field(description="Short lower-case name, the key of the catalogue", examples=["pythia-2.8b"])
     hf_id: str | None = Field(default=None, description="Hugging Face repository id")

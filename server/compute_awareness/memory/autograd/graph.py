@@ -1,64 +1,29 @@
 """A small symbolic autograd: tensors without contents whose allocations are written on a tape.
 
-A model's forward is transcribed almost word for word with the operators of `autograd_ops` and `autograd_views`; each
-allocates its output on the tape, and records a `Node` with what torch's autograd saves. `Graph.backward` then walks
-the nodes as torch's engine does. So what is alive when follows from the library's code and from torch's rules, and
-no formula is needed.
+A model's forward is transcribed almost word for word with the operators of `ops` and `views`; each allocates its
+output on the tape, and records a `Node` with what torch's autograd saves. `Graph.backward` then walks the nodes as
+torch's engine does (`engine`). So what is alive when follows from the library's code and from torch's rules, and no
+formula is needed.
 
 A storage is let go when the last `Var` on it goes, that is by Python's own reference counts, exactly as in torch:
 write `x = f(x)` where the library does, hold a name as long as the library holds it. (An operator never rebinds its
 arguments, as `Module.__call__` holds them.) Do not keep a `Var` in a reference cycle.
-
-Rules transcribed from torch 2.13: torch/csrc/autograd/engine.cpp (order of nodes, `validate_outputs`, when inputs and
-saved tensors go), input_buffer.cpp (sums of gradients, in place where nothing else sees the tensor), functions/
-accumulate_grad.h (a first gradient is stolen where its layout is the parameter's, else copied; later ones are added
-in place).
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from ..tape import Tape, Tensor
+from .shapes import Shape, contiguous_stride, like_stride, same_layout, size_of
 
-Shape = tuple[int, ...]
 Grads = list["Var | None"]
 Backward = Callable[["Node", Grads], Grads]
+Edge = tuple["Node | Var", int, Shape, int]
+"""Where a gradient goes: a node or a leaf, which of its outputs, and the shape and width of that."""
 FLOAT32, HALF, BOOL, INT64 = 4, 2, 1, 8
 _RNG_STATE = 5056
-
-
-def size_of(shape: Shape) -> int:
-    """Elements of a tensor of `shape`."""
-    n = 1
-    for length in shape:
-        n *= length
-    return n
-
-
-def contiguous_stride(shape: Shape) -> Shape:
-    stride, n = [], 1
-    for length in reversed(shape):
-        stride.append(n)
-        n *= max(length, 1)
-    return tuple(reversed(stride))
-
-
-def same_layout(shape: Shape, one: Shape, other: Shape) -> bool:
-    """Whether two strides place `shape` alike; dimensions of length 1 have no say."""
-    return all(a == b for length, a, b in zip(shape, one, other, strict=True) if length != 1)
-
-
-def like_stride(shape: Shape, stride: Shape) -> Shape:
-    """The dense stride with the dimensions in the order of `stride`, as TensorIterator and empty_like choose it."""
-    order = sorted(range(len(shape)), key=lambda i: (-stride[i], i))
-    out, n = [0] * len(shape), 1
-    for i in reversed(order):
-        out[i] = n
-        n *= max(shape[i], 1)
-    return tuple(out)
 
 
 class Storage:
@@ -139,18 +104,15 @@ class Node:
 
     def __init__(self, seq: int, apply: Backward, inputs: Sequence[Var | None], outputs: int) -> None:
         self.seq, self.apply, self.outputs = seq, apply, outputs
-        self.edges = [
-            (v.node if v.node is not None else v, v.index, v.shape, v.width)
-            if v is not None and v.needs_grad else None
-            for v in inputs
-        ]  # fmt: skip
-        self.needs = [edge is not None for edge in self.edges]
+        self.edges: list[Edge | None] = []
+        self.needs: list[bool] = []
+        for v in inputs:
+            needed = v is not None and v.needs_grad
+            self.needs.append(needed)
+            self.edges.append((v.node or v, v.index, v.shape, v.width) if v is not None and needed else None)
         self.saved: list[Var] = []
         self.frame: Frame | None = None
         self.waiting = 0
-
-    def __lt__(self, other: Node) -> bool:
-        return self.seq > other.seq
 
 
 class Autocast:
@@ -253,8 +215,14 @@ class Graph:
 
         `saved` stay alive until the node's backward has run (component "activations").
         """
-        if not self.enabled or not any(v is not None and v.needs_grad for v in inputs):
+        if not self.enabled:
             return
+        for v in inputs:
+            if v is not None and v.needs_grad:
+                break
+        else:
+            return
+        v = None  # nobody else holds it
         self._seq += 1
         node = Node(self._seq, apply, inputs, len(outputs))
         if self._filling is not None:
@@ -306,7 +274,7 @@ class Graph:
             if not slots:
                 raise _Recomputed
 
-    def _recompute(self, frame: Frame) -> None:
+    def recompute(self, frame: Frame) -> None:
         """Runs the frame's forward again, up to the last tensor that it saved."""
         self._filling = [node for node in frame.nodes for _ in range(node.waiting)][::-1]
         for node in frame.nodes:
@@ -350,120 +318,9 @@ class Graph:
 
     def backward(self, root: Var, grad: Var | None = None) -> None:
         """`root.backward(grad)`: leaves get `.grad`, saved tensors go. The caller may still hold `root`."""
-        start = root.node
-        assert start is not None, "nothing here needs a gradient"
+        from .engine import run  # which needs the operators, and they need this module
+
         with self.grad_mode(False):
-            first = grad if grad is not None else self.new(root.shape, root.width)
-            first.held += 1
-            waiting = _count_edges(start)
-            buffers: dict[int, Grads] = {id(start): [None] * start.outputs}
-            buffers[id(start)][root.index] = first
-            del first, grad
-            ready: list[Node] = [start]
-            while ready:
-                node = heapq.heappop(ready)
-                edges, outputs = _evaluate(node, buffers.pop(id(node)))
-                leaves: list[Var] = []
-                for i, edge in enumerate(edges):
-                    if edge is None:
-                        continue
-                    target, index, out = edge[0], edge[1], outputs[i]
-                    outputs[i] = None
-                    key = id(target)
-                    slots = buffers.get(key)
-                    if slots is None:
-                        slots = buffers[key] = [None] * (target.outputs if isinstance(target, Node) else 1)
-                    if out is not None:
-                        _add(slots, index, out)
-                    del out
-                    waiting[key] -= 1
-                    if waiting[key] == 0:
-                        if isinstance(target, Node):
-                            heapq.heappush(ready, target)
-                        else:
-                            leaves.append(target)
-                for leaf in leaves:
-                    _accumulate(leaf, buffers.pop(id(leaf)))
-
-
-def _count_edges(start: Node) -> dict[int, int]:
-    waiting: dict[int, int] = {}
-    stack, seen = [start], {id(start)}
-    while stack:
-        for edge in stack.pop().edges:
-            if edge is None:
-                continue
-            target = edge[0]
-            waiting[id(target)] = waiting.get(id(target), 0) + 1
-            if isinstance(target, Node) and id(target) not in seen:
-                seen.add(id(target))
-                stack.append(target)
-    return waiting
-
-
-def _evaluate(node: Node, grads: Grads) -> tuple[list, Grads]:
-    """evaluate_function: run, fit to the inputs' shapes and dtypes; then the gradients go, then what was saved."""
-    from .ops import cast, sum_to
-
-    edges = node.edges
-    node.edges = []
-    if all(g is None for g in grads):
-        outputs: Grads = [None] * len(edges)
-    else:
-        if node.frame is not None and node.waiting:
-            node.frame.x.graph._recompute(node.frame)
-        outputs = node.apply(node, grads)
-        if node.frame is not None:
-            node.saved = []  # unpacked, and so gone as soon as apply returns
-    for i, edge in enumerate(edges):
-        out = outputs[i]
-        if edge is None or out is None:
-            outputs[i] = None
-            continue
-        if out.shape != edge[2]:
-            out = outputs[i] = sum_to(out, edge[2])
-        if out.width != edge[3]:
-            outputs[i] = cast(out, edge[3])
-        del out
-    for out in outputs:
-        if out is not None:
-            out.held += 1
-    out = None
-    for i, grad in enumerate(grads):
-        if grad is not None:
-            grad.held -= 1
-            grads[i] = None
-    grad = None
-    node.saved = []
-    node.frame = None
-    return edges, outputs
-
-
-def _add(slots: Grads, index: int, new: Var) -> None:
-    """InputBuffer::accumulate."""
-    old = slots[index]
-    if old is None:
-        slots[index] = new
-        return
-    new.held -= 1
-    if old.held == 1 and old.storage.vars == 1 and old.is_dense and not old.is_view:
-        return  # added in place
-    old.held -= 1
-    total = new.graph.new(old.shape, max(old.width, new.width), like_stride(old.shape, old.stride))
-    total.held = 1
-    slots[index] = total
-
-
-def _accumulate(leaf: Var, slots: Grads) -> None:
-    """AccumulateGrad."""
-    new = slots[0]
-    if new is None:
-        return
-    new.held -= 1
-    if leaf.grad is not None:
-        return  # added in place
-    if new.held == 0 and same_layout(leaf.shape, new.stride, leaf.stride):
-        leaf.grad = new.alias()
-    else:
-        leaf.grad = leaf.graph.new(leaf.shape, leaf.width, leaf.stride)
-    leaf.grad.book("gradients")
+            first = [grad if grad is not None else self.new(root.shape, root.width)]
+            del grad
+            run(root, first)

@@ -2,34 +2,12 @@
 
 from __future__ import annotations
 
-from .graph import Grads, Node, Shape, Var, contiguous_stride, like_stride, size_of
+from .graph import Grads, Node, Var
+from .shapes import Shape, contiguous_stride, like_stride, size_of, view_stride
 
 
 def _view(x: Var, shape: Shape, stride: Shape) -> Var:
     return Var(x.graph, x.storage, shape, stride, x.width, is_view=True)
-
-
-def view_stride(shape: Shape, stride: Shape, new: Shape) -> Shape | None:
-    """The stride of `new` on the same storage, None where a copy is needed (ATen/TensorUtils.cpp, computeStride)."""
-    if size_of(shape) == 0:
-        return contiguous_stride(new)
-    out = [0] * len(new)
-    d = len(new) - 1
-    base = stride[-1] if stride else 1
-    old_numel = new_numel = 1
-    for i in range(len(shape) - 1, -1, -1):
-        old_numel *= shape[i]
-        if i == 0 or (shape[i - 1] != 1 and stride[i - 1] != old_numel * base):
-            while d >= 0 and (new_numel < old_numel or new[d] == 1):
-                out[d] = new_numel * base
-                new_numel *= new[d]
-                d -= 1
-            if new_numel != old_numel:
-                return None
-            if i > 0:
-                base = stride[i - 1]
-                old_numel = new_numel = 1
-    return None if d != -1 else tuple(out)
 
 
 def _infer(x: Var, shape: Shape) -> Shape:

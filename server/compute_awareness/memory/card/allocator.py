@@ -18,13 +18,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 UNIT = 512
-_SMALL = 1024 * 1024 // UNIT  # kSmallSize: the largest request of the small pool, and the least that a split leaves
-_SMALL_SEGMENT = 2 * _SMALL  # kSmallBuffer
-_LARGE_SEGMENT = 20 * _SMALL  # large_segment_size
-_MIN_LARGE = 10 * _SMALL  # kMinLargeAlloc
-_ROUND_LARGE = 2 * _SMALL  # kRoundLarge
-_SHIFT = 40
-_ADDRESS = (1 << _SHIFT) - 1
+SMALL = 1024 * 1024 // UNIT  # kSmallSize: the largest request of the small pool, and the least that a split leaves
+_SMALL_SEGMENT = 2 * SMALL  # kSmallBuffer
+_LARGE_SEGMENT = 20 * SMALL  # large_segment_size
+_MIN_LARGE = 10 * SMALL  # kMinLargeAlloc
+_ROUND_LARGE = 2 * SMALL  # kRoundLarge
+SHIFT = 40
+ADDRESS = (1 << SHIFT) - 1
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class _Pools:
     """Free blocks by size and by address; live blocks by address. A gap keeps segments from being neighbours."""
 
     def __init__(self) -> None:
-        self.free_blocks: tuple[list[int], list[int]] = ([], [])  # large, small: size << _SHIFT | address, sorted
+        self.free_blocks: tuple[list[int], list[int]] = ([], [])  # large, small: size << SHIFT | address, sorted
         self.size_at: dict[int, int] = {}  # free blocks by where they start
         self.start_of: dict[int, int] = {}  # and by where they end
         self.live: dict[int, int] = {}
@@ -99,7 +99,7 @@ class _Pools:
         rest = have - size
         if rest >= keep:
             start = address + size
-            insort(pool, rest << _SHIFT | start)
+            insort(pool, rest << SHIFT | start)
             self.size_at[start] = rest
             self.start_of[start + rest] = start
         else:
@@ -117,15 +117,15 @@ class _Pools:
         end = address + size
         before = self.start_of.pop(address, None)
         if before is not None:
-            del pool[bisect_left(pool, self.size_at.pop(before) << _SHIFT | before)]
+            del pool[bisect_left(pool, self.size_at.pop(before) << SHIFT | before)]
             address = before
         after = self.size_at.pop(end, None)
         if after is not None:
-            del pool[bisect_left(pool, after << _SHIFT | end)]
+            del pool[bisect_left(pool, after << SHIFT | end)]
             end += after
         self.size_at[address] = end - address
         self.start_of[end] = address
-        insort(pool, (end - address) << _SHIFT | address)
+        insort(pool, (end - address) << SHIFT | address)
 
 
 class _Segments(_Pools):
@@ -134,21 +134,21 @@ class _Segments(_Pools):
     def __init__(self, capacity: int | None) -> None:
         super().__init__()
         self.capacity = capacity
-        self.small_from = 1 << (_SHIFT - 1)
+        self.small_from = 1 << (SHIFT - 1)
         self.next_small = self.small_from
 
     def malloc(self, size: int) -> int:
         """Address of a block of `size` units; -1 where the capacity does not allow it."""
-        small = size <= _SMALL
+        small = size <= SMALL
         pool = self.free_blocks[small]
-        at = bisect_left(pool, size << _SHIFT)
+        at = bisect_left(pool, size << SHIFT)
         if at < len(pool):
             found = pool.pop(at)
-            address, have = found & _ADDRESS, found >> _SHIFT
+            address, have = found & ADDRESS, found >> SHIFT
             del self.size_at[address]
             del self.start_of[address + have]
         else:
-            have = _segment_size(size)
+            have = segment_size(size)
             if self.capacity is not None and self.reserved + have > self.capacity:
                 self._release_cached()
                 if self.reserved + have > self.capacity:
@@ -161,7 +161,7 @@ class _Segments(_Pools):
                 address = self.next_address
                 self.next_address += have + 1
             self.segments[address] = have
-        return self._take(pool, address, have, size, 1 if small else _SMALL + 1)
+        return self._take(pool, address, have, size, 1 if small else SMALL + 1)
 
     def free(self, address: int) -> None:
         self._release_to(self.free_blocks[address >= self.small_from], address)
@@ -171,7 +171,7 @@ class _Segments(_Pools):
         for pool in self.free_blocks:
             kept = []
             for block in pool:
-                address, size = block & _ADDRESS, block >> _SHIFT
+                address, size = block & ADDRESS, block >> SHIFT
                 if self.segments.get(address) == size:
                     del self.segments[address], self.size_at[address], self.start_of[address + size]
                     self.reserved -= size
@@ -185,25 +185,25 @@ class _Expandable(_Pools):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bases = (0, 1 << (_SHIFT - 1))
+        self.bases = (0, 1 << (SHIFT - 1))
         self.ends: list[int] = list(self.bases)
 
     def malloc(self, size: int) -> int:
-        small = size <= _SMALL
+        small = size <= SMALL
         pool, end = self.free_blocks[small], self.ends[small]
-        at = bisect_left(pool, size << _SHIFT)
+        at = bisect_left(pool, size << SHIFT)
         if at < len(pool):
             # The block before the unmapped rest counts as endless: any other that is large enough is preferred.
-            if (pool[at] & _ADDRESS) + (pool[at] >> _SHIFT) == end and at + 1 < len(pool):
+            if (pool[at] & ADDRESS) + (pool[at] >> SHIFT) == end and at + 1 < len(pool):
                 at += 1
             found = pool.pop(at)
-            address, have = found & _ADDRESS, found >> _SHIFT
+            address, have = found & ADDRESS, found >> SHIFT
             del self.size_at[address]
             del self.start_of[address + have]
         else:
             address = self.start_of.pop(end, end)
             if address < end:
-                del pool[bisect_left(pool, self.size_at.pop(address) << _SHIFT | address)]
+                del pool[bisect_left(pool, self.size_at.pop(address) << SHIFT | address)]
             page = _SMALL_SEGMENT if small else _LARGE_SEGMENT
             mapped = -(-(address + size - end) // page) * page
             self._reserve(mapped)
@@ -215,9 +215,9 @@ class _Expandable(_Pools):
         self._release_to(self.free_blocks[address >= self.bases[1]], address)
 
 
-def _segment_size(size: int) -> int:
+def segment_size(size: int) -> int:
     """Units of the segment that is opened for a request of `size` units (get_allocation_size)."""
-    if size <= _SMALL:
+    if size <= SMALL:
         return _SMALL_SEGMENT
     if size < _MIN_LARGE:
         return _LARGE_SEGMENT

@@ -20,7 +20,6 @@ from typing import Any
 
 from ...units import MIB
 from ..estimate import Overhead
-from .allocator import Reserved
 
 
 @cache
@@ -74,7 +73,7 @@ def _workspace_segment(compute_capability: str | None) -> int:
 def overheads(
     tensors: int,
     capability: str | None,
-    reserved: Reserved | None = None,
+    reserved: int | None = None,
     late_bytes: int = 0,
     n_gpus: int = 1,
 ) -> list[Overhead]:
@@ -85,7 +84,7 @@ def overheads(
 
     Args:
         capability: compute capability such as "8.6"; None = a typical card.
-        reserved: the simulation of the allocations, the cuBLAS workspace among them; None = a rule of thumb.
+        reserved: bytes that the simulated allocator took, the cuBLAS workspace among them; None = a rule of thumb.
         n_gpus: cards that torch.distributed spans; from 2 on NCCL's buffers are counted.
     """
     workspace = cublas_workspace(capability)
@@ -107,15 +106,13 @@ def overheads(
     return terms
 
 
-def _rounding(
-    tensors: int, capability: str | None, reserved: Reserved | None, late_bytes: int
-) -> tuple[int, int, int, str]:
+def _rounding(tensors: int, capability: str | None, reserved: int | None, late_bytes: int) -> tuple[int, int, int, str]:
     """(expected, low, high, source) of what the allocator reserves beside the tensors and the cuBLAS workspace."""
     facts = _facts()
     allocator, fragmentation = facts["caching_allocator"], facts["fragmentation"]
     workspace, most = cublas_workspace(capability), tensors + late_bytes
     if reserved is not None:
-        expected = max(reserved.peak_reserved - tensors - workspace, 0)
+        expected = max(reserved - tensors - workspace, 0)
         high = expected + int(most * fragmentation["simulated_margin"]) + allocator["large_segment"]
         return expected, 0, high, fragmentation["simulated_source"]
     expected = _segments(tensors + int(tensors * fragmentation["typical"])) + _workspace_segment(capability)

@@ -7,7 +7,8 @@ of their own: a tensor that autograd saved is allocated on the one and let go on
 
 from __future__ import annotations
 
-from ..autograd.graph import Autocast, Grads, Graph, Node, Shape, Storage, Var
+from ..autograd.graph import Autocast, Grads, Graph, Node, Storage, Var
+from ..autograd.shapes import Shape
 from ..tape import Tape, Tensor
 from .run import Run
 

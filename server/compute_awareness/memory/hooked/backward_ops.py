@@ -1,4 +1,4 @@
-"""Operators that HookedTransformer uses beyond those of `autograd_ops`, with what torch 2.13's backward of each makes.
+"""Operators that HookedTransformer uses beyond those of `autograd.ops`, with what torch 2.13's backward of each makes.
 
 Sources: tools/autograd/derivatives.yaml, torch/csrc/autograd/FunctionsManual.cpp and functions/tensor.cpp (CopySlices);
 compared with the profiler's events of real backward passes.
@@ -6,8 +6,9 @@ compared with the profiler's events of real backward passes.
 
 from __future__ import annotations
 
-from ..autograd.graph import BOOL, FLOAT32, INT64, Grads, Node, Shape, Var, like_stride
+from ..autograd.graph import BOOL, FLOAT32, INT64, Grads, Node, Var
 from ..autograd.ops import add, mul, neg
+from ..autograd.shapes import Shape, like_stride
 from ..autograd.views import cat, clone, expand, narrow, unsqueeze, view
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from ..autograd.graph import Grads, Node, Var
 from ..autograd.ops import add, div, mul, sub, total
-from ..autograd.views import view_stride
+from ..autograd.shapes import view_stride
 from ..tape import Tape
 from .backward import Section
 from .backward_model import block, embed, embed_positions, embed_tokens, unembed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from .. import optimizer
@@ -11,7 +11,7 @@ from ..tape import Tape
 from .backward import Section
 from .backward_model import block, embed, next_token_loss
 from .run import Run
-from .transformer import END_HOOKS, TOP_HOOKS, block_hook_names
+from .transformer import END_HOOKS, TOP_HOOKS, block_hook_names, select
 
 End = Callable[[Section, list[Var]], Var]
 Sections = list[tuple[Section, Var]]
@@ -67,10 +67,10 @@ def through_the_model(
         make: a section that caches the hooks of these names.
         selects: which hooks the cache keeps, by full name; None = no cache.
     """
-    names = block_hook_names(run) if selects is not None else []
+    names = block_hook_names(run) if selects is not None else ()
 
-    def chosen(prefix: str, names: Iterable[str]) -> frozenset[str]:
-        return frozenset(name for name in names if selects is not None and selects(prefix + name))
+    def chosen(prefix: str, names: tuple[str, ...]) -> frozenset[str]:
+        return frozenset() if selects is None else select(selects, prefix, names)
 
     first = make(chosen("", TOP_HOOKS))
     resid = embed(first)

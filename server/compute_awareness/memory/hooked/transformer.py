@@ -12,7 +12,11 @@ w bytes of the model's dtype. Norms compute in float32 whatever the model's dtyp
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 
 from ..tape import Tape, Tensor
 from .attention import attention
@@ -21,8 +25,8 @@ from .run import Pass, Run
 
 __all__ = ["Forward", "Run", "family", "forward"]
 
-TOP_HOOKS = ["embed.ln.hook_scale", "embed.ln.hook_normalized", "hook_embed", "hook_pos_embed"]
-END_HOOKS = ["ln_final.hook_scale", "ln_final.hook_normalized", "unembed.hook_in", "unembed.hook_out"]
+TOP_HOOKS = ("embed.ln.hook_scale", "embed.ln.hook_normalized", "hook_embed", "hook_pos_embed")
+END_HOOKS = ("ln_final.hook_scale", "ln_final.hook_normalized", "unembed.hook_in", "unembed.hook_out")
 
 
 @dataclass
@@ -46,14 +50,16 @@ class Forward:
         """Every hook that fires, in order."""
         return [prefix + name for prefix, names in self.sections for name in names]
 
-    def add(self, prefix: str, section: Pass, kept: Counter[str]) -> None:
-        """A section comes to its end: its tape and what it left in the cache."""
-        self.tape.append(section.tape)
-        self.sections.append((prefix, section.names))
-        self.hook_counts.update(section.cache.keys())
-        self.hook_counts.update(section.host.keys())
-        self.hook_bytes.update(kept)
-        self.host_bytes += sum(section.host.values())
+    def add(self, prefixes: Sequence[str], section: Pass, kept: Counter[str]) -> None:
+        """A section comes to its end, once for each prefix: its tape and what it left in the cache."""
+        times = len(prefixes)
+        self.tape.append(section.tape, times)
+        self.sections += [(prefix, section.names) for prefix in prefixes]
+        for name in (*section.cache, *section.host):
+            self.hook_counts[name] += times
+        for name, nbytes in kept.items():
+            self.hook_bytes[name] += times * nbytes
+        self.host_bytes += times * sum(section.host.values())
 
 
 def _kept(section: Pass, shared: Tensor | None) -> Counter[str]:
@@ -208,36 +214,37 @@ def forward(run: Run) -> Forward:
     tape = result.tape
     tape.new(8 * run.batch_size * run.seq_len)  # the tokens, int64
 
-    def chosen(prefix: str, names: list[str]) -> frozenset[str] | None:
-        if run.selects is None:
-            return None
-        return frozenset(name for name in names if run.selects(prefix + name))
+    def chosen(prefix: str, names: tuple[str, ...]) -> frozenset[str] | None:
+        return None if run.selects is None else select(run.selects, prefix, names)
 
     top = Pass(run, chosen("", TOP_HOOKS))
     residual, positions = _embed(top)
-    result.add("", top, _kept(top, None))
+    result.add([""], top, _kept(top, None))
 
     blocks = spec.n_layers if run.stop_at_layer is None else run.stop_at_layer
-    block_names = block_hook_names(run)
+    block_names = block_hook_names(run) if run.selects is not None else ()
     played: dict[tuple[bool, frozenset[str] | None, str, bool], tuple[Pass, Counter[str], Tensor]] = {}
+    order: list[tuple[bool, frozenset[str] | None, str, bool]] = []
     for layer in range(blocks):
-        prefix = f"blocks.{layer}."
-        key = (spec.is_local(layer), chosen(prefix, block_names), residual.component, residual.refs > 1)
+        key = (spec.is_local(layer), chosen(f"blocks.{layer}.", block_names), residual.component, residual.refs > 1)
         if key not in played:
             section = Pass(run, key[1])
             incoming = section.receive(residual)
             outgoing = _block(section, incoming, key[0], positions)
             section.tape.drop(incoming)
             played[key] = section, _kept(section, incoming if key[2] == "activation_cache" else None), outgoing
-        section, kept, residual = played[key]
-        result.add(prefix, section, kept)
+        residual = played[key][2]
+        order.append(key)
+    for key, alike in groupby(enumerate(order), key=itemgetter(1)):
+        section, kept, _ = played[key]
+        result.add([f"blocks.{layer}." for layer, _ in alike], section, kept)
 
     if run.stop_at_layer is None:
         end = Pass(run, chosen("", END_HOOKS))
         incoming = end.receive(residual)
         before = incoming.component
         result.returned = _unembed(end, incoming)
-        result.add("", end, _kept(end, incoming if before == "activation_cache" else None))
+        result.add([""], end, _kept(end, incoming if before == "activation_cache" else None))
     else:
         result.returned = residual
     if positions is not None and positions.refs == 1:
@@ -245,9 +252,20 @@ def forward(run: Run) -> Forward:
     return result
 
 
-def block_hook_names(run: Run) -> list[str]:
-    """Names of the hooks that fire in a block, without the blocks.i. prefix, in order."""
+@lru_cache(maxsize=1024)
+def select(selects: Callable[[str], bool], prefix: str, names: tuple[str, ...]) -> frozenset[str]:
+    """The hooks of a section whose full name `selects` wants, without the prefix."""
+    return frozenset(name for name in names if selects(prefix + name))
+
+
+def block_hook_names(run: Run) -> tuple[str, ...]:
+    """Names of the hooks that fire in a block, without the blocks.i. prefix, in order. No shape has a say in them."""
+    return _block_hook_names(replace(run, batch_size=1, seq_len=1, width=1, selects=None))
+
+
+@lru_cache(maxsize=64)
+def _block_hook_names(run: Run) -> tuple[str, ...]:
     section = Pass(run, None)
     resid = section.tape.adopt(0, "temporaries")
     _block(section, resid, False, None)
-    return section.names
+    return tuple(section.names)

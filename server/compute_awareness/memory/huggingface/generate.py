@@ -175,7 +175,7 @@ def _prefill_layer(p: Step) -> Tape:
         attend(replace(p, tape=tape))
         section = whole_layer(p)
         if tape.peak > section.peak:
-            section.peak, section.at_peak = tape.peak, tape.at_peak
+            section.peak_is_of(tape)
         return section
     return whole_layer(p)
 

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ...errors import InputError, nearest
 from ...models.spec import ModelSpec
@@ -174,6 +175,14 @@ def select(
     Raises:
         InputError: nothing matches, a match returns no plain tensor, layers outside the model.
     """
+    wanted = None if names_filter is None else tuple(names_filter)
+    return _select(spec, wanted, None if layers is None else tuple(layers), on_host)
+
+
+@lru_cache(maxsize=64)
+def _select(
+    spec: ModelSpec, names_filter: tuple[str, ...] | None, layers: tuple[int, ...] | None, on_host: bool
+) -> Selection:
     known = layout(spec)
     n = spec.n_layers
     for i in layers or ():

@@ -15,7 +15,8 @@ from ..autograd.graph import BOOL, FLOAT32, INT64, Graph, Var
 from ..optimizer import Optimizer, step_bytes
 from ..tape import Tape
 from .embedding import slides
-from .training_layers import Context, layer
+from .training_context import Context
+from .training_layers import layer
 from .training_parts import GEMMA, Lora, Model, Weights
 
 ARCHITECTURES = frozenset(
@@ -88,8 +89,9 @@ class Played:
         """Elements and bytes per element of each trained tensor, those of the layers that were not played too."""
         tensors = list(self.ends.trained)
         last = max(self.layers)
+        like_the_last = self.layers[last].trained
         for index in range(last + 1):
-            tensors += self.layers.get(index, self.layers[last]).trained
+            tensors += self.layers[index].trained if index in self.layers else like_the_last
         return tensors
 
     @property

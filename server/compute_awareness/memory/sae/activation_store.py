@@ -77,27 +77,41 @@ def refills(
         train_batch: train_batch_size_tokens.
         per_batch: tokens of one language-model batch.
     """
+    for size, left, batches in _sizes(buffer, train_batch, per_batch, mixing_fraction):
+        yield Refill(size, left, batches, per_batch)
+
+
+def _sizes(buffer: int, train_batch: int, per_batch: int, mixing_fraction: float) -> Iterator[tuple[int, int, int]]:
+    """(size before, left of it, batches that join) of each refill; there may be thousands."""
     keep = int(buffer * mixing_fraction)
     size = -(-buffer // per_batch) * per_batch
-    seen = set()
+    seen: set[int] = set()
     while size not in seen and len(seen) < _REFILLS:
         seen.add(size)
-        served = max(1, (size - keep) // train_batch) * train_batch
-        left = max(0, size - served)
-        refill = Refill(size, left, max(1, -(-(buffer - left) // per_batch)), per_batch)
-        yield refill
-        size = refill.after
+        served = (size - keep) // train_batch * train_batch
+        if served <= 0:
+            served = train_batch
+        left = size - served if size > served else 0
+        batches = -(-(buffer - left) // per_batch) if left < buffer else 1
+        yield size, left, batches
+        size = left + batches * per_batch
 
 
 def worst_refills(buffer: int, train_batch: int, per_batch: int) -> list[Refill]:
     """The refills that can be the highest: by the moment of joining, of shuffling, and by what stays afterwards."""
-    every = list(refills(buffer, train_batch, per_batch))
-    heights = (
-        lambda r: r.before + 2 * r.after - (r.per_batch if r.batches > 1 else r.after),
-        lambda r: r.before + 2 * r.after,
-        lambda r: r.before + r.after,
-    )
-    return list(dict.fromkeys(max(every, key=height) for height in heights))
+    joining = shuffling = staying = -1
+    worst = [Refill(0, 0, 0, per_batch)] * 3
+    for size, left, batches in _sizes(buffer, train_batch, per_batch, MIXING_FRACTION):
+        after = left + batches * per_batch
+        height = size + 2 * after
+        joined = height - (per_batch if batches > 1 else after)
+        if joined > joining:
+            joining, worst[0] = joined, Refill(size, left, batches, per_batch)
+        if height > shuffling:
+            shuffling, worst[1] = height, Refill(size, left, batches, per_batch)
+        if size + after > staying:
+            staying, worst[2] = size + after, Refill(size, left, batches, per_batch)
+    return list(dict.fromkeys(worst))
 
 
 def play_refill(
