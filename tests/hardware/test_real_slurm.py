@@ -27,6 +27,7 @@ from compute_awareness.hardware.script import probe_script
 from compute_awareness.launch.launch_file import launch_file
 from compute_awareness.mcp_server.answers import answer, concise_compute, full_compute
 from compute_awareness.preflight import preflight
+from compute_awareness.sweep.sweep import sweep
 from compute_awareness.units import GIB
 from compute_awareness.workload import parse_workload
 
@@ -256,3 +257,23 @@ def test_sbatch_takes_the_launch_file(lab, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "to start at" in done.stderr
+
+
+def test_sbatch_takes_the_array_of_a_sweep(lab, tmp_path):
+    sae = {"task": "sae_training", "model": "gpt2", "hook_name": "blocks.8.hook_resid_pre", "training_tokens": 10**6}
+    grid = {"hook_layer": list(range(12)), "expansion_factor": [8, 16, 32]}
+    run = "python train.py --layer {hook_layer} --factor {expansion_factor}"
+    file = sweep(sae, grid, gpu="4xA100-80GB", launch="slurm", run=run).launch
+    assert file is not None
+    job = tmp_path / "sweep.sbatch"
+    job.write_text(file.text, encoding="utf-8")
+    argv = ["sbatch", "-p", "gpu", f"--chdir={tmp_path}", "-o", "/dev/null"]
+    tried = subprocess.run([*argv, "--test-only", str(job)], env=lab.slurm.environ, capture_output=True, text=True)
+    assert tried.returncode == 0, tried.stderr
+    # Held, so that nothing runs: what SLURM itself made of --array.
+    held = lab.slurm.ask(*argv, "--hold", "--parsable", str(job)).strip()
+    try:
+        said = lab.slurm.ask("squeue", "-h", "-j", held, "-o", "%i %j")
+        assert said.split() == [f"{held}_[0-35%4]", "sae-training-gpt2"]
+    finally:
+        lab.slurm.ask("scancel", held)

@@ -113,14 +113,18 @@ def _deals(gpu_ids: Sequence[str], count: int, seconds: float) -> list[Deal]:
     return sorted(deals, key=lambda d: d.usd_per_hour)
 
 
-def cheapest(gpu_ids: Sequence[str], count: int = 1, among: Sequence[str] | None = None) -> Deal | None:
+def cheapest(
+    gpu_ids: Sequence[str], count: int = 1, among: Sequence[str] | None = None, *, paid: bool = False
+) -> Deal | None:
     """The cheapest known way to have `count` of any of these GPUs in one machine, or None.
 
     Demo quotas, whose sessions are shorter than an hour, are left out; session limits are not looked at otherwise.
-    `among`: ids of the platforms that are considered; None = all.
+    `among`: ids of the platforms that are considered; None = all. `paid` leaves out what is free.
     """
-    deals = _deals(gpu_ids, count, 3600)
-    return next((deal for deal in deals if among is None or deal.platform.id in among), None)
+    for deal in _deals(gpu_ids, count, 3600):
+        if (among is None or deal.platform.id in among) and not (paid and deal.usd_per_hour == 0):
+            return deal
+    return None
 
 
 def where_to_rent(gpu_ids: Sequence[str], seconds_high: float, limit: int = 3, count: int = 1) -> list[PlatformChoice]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..errors import InputError
 from ..units import duration
 from ..workload import AnyWorkload
 from .engines import start_command, task_file
-from .plan import Engine, deal_for, engine_named, plan_for
+from .plan import Engine, Plan, deal_for, engine_named, plan_for
+from .sweep_files import MOST_RUNS, skypilot_jobs, slurm_array
 
 
 class LaunchFile(BaseModel):
@@ -60,5 +64,53 @@ def launch_file(
         summary=(
             f"{file_name} runs it on {card} with a limit of {duration(plan.limit_s)}{cost}. "
             f"Nothing was started: {start_command(known, file_name)}."
+        ),
+    )
+
+
+def sweep_launch_file(
+    plan: Plan, engine: Engine, commands: Sequence[str], shares: Sequence[Sequence[int]],
+    usd: tuple[float, float] | None, price: str,
+) -> LaunchFile:  # fmt: skip
+    """The task file that runs each of `commands` once.
+
+    Args:
+        plan: of a machine on which each of the runs can take place.
+        shares: indices of the commands for each machine that is used at once; SLURM is told their number only.
+        usd, price: of all runs, as `LaunchFile` has them.
+    Raises:
+        InputError: an engine without arrays or job groups, more commands than one file may have.
+    """
+    if engine not in ("slurm", "skypilot"):
+        raise InputError(f"a sweep's task file is written for slurm or skypilot, not for {engine}")
+    if len(commands) > MOST_RUNS:
+        raise InputError(f"the sweep has {len(commands):,} runs; a task file is written for at most {MOST_RUNS:,}")
+    machines = len(shares)
+    if engine == "slurm":
+        file_name = f"{plan.name}-sweep.sbatch"
+        text, start = slurm_array(plan, commands, machines), start_command("slurm", file_name)
+    else:
+        file_name = f"{plan.name}-sweep.sky.yaml"
+        text = skypilot_jobs(plan, commands, shares)
+        # A job group is a managed job; one task alone is a cluster of its own, which needs no controller.
+        start = f"sky jobs launch {file_name}" if machines > 1 else start_command("skypilot", file_name)
+    at_once = f", at most {machines} at a time" if machines > 1 else ", one at a time"
+    cost = "" if usd is None else f", about {usd[0]:g} to {usd[1]:g} USD at {price}"
+    return LaunchFile(
+        engine=engine,
+        file_name=file_name,
+        text=text,
+        start=start,
+        gpu=plan.gpu.name,
+        count=machines,
+        limit_seconds=plan.limit_s,
+        disk_gib=plan.disk_gib,
+        ram_gib=plan.ram_gib,
+        usd=usd,
+        price=price,
+        notes=list(plan.notes),
+        summary=(
+            f"{file_name} has {len(commands)} runs on {plan.gpu.name}{at_once}, each with a limit of "
+            f"{duration(plan.limit_s)}{cost}. Nothing was started: {start}."
         ),
     )
