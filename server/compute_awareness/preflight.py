@@ -20,12 +20,14 @@ from .asking.question import Question
 from .errors import InputError
 from .estimator import estimate
 from .hardware.compute import Compute
+from .launch.answers import LaunchFile
 from .memory.estimate import Estimate
 from .memory.weights import hf_params, tl_params
 from .models.hf_config import Uncovered
 from .models.resolve import resolve
 from .models.spec import ModelSpec
 from .runtime.duration import estimate_time
+from .sweep.answers import Sweep
 from .units import gib
 from .versions import COVERED, check, parse
 from .workload import DTYPE_BYTES, AnyWorkload, parse_workload
@@ -56,6 +58,12 @@ class Recommendation(BaseModel):
     workload: dict[str, Any]
     estimate: Estimate
     advice: Advice
+    sweep: Sweep | None = Field(
+        default=None, description="All runs of a grid, where one was given; the rest is then of the largest"
+    )
+    launch: LaunchFile | None = Field(
+        default=None, description="The task file of one run, where one was asked for; a sweep's is in `sweep`"
+    )
     summary: str
 
 

@@ -25,6 +25,7 @@ SNAPSHOTS = Path(__file__).resolve().parents[1] / "snapshots"
 TOOLS = ["detect_compute", "estimate_memory", "recommend_compute", "preflight_experiment", "explain_oom"]
 PROMPTS = ["compute_preflight", "phrase_compute_question", "reduce_memory", "when_to_ask_about_compute"]
 WORKLOAD_TOOLS = TOOLS[1:4]
+LAUNCHING = ("sweep", "launch_for", "run")
 
 
 def dumped(item: Any) -> dict[str, Any]:
@@ -94,7 +95,7 @@ async def test_arguments_are_the_fields_of_the_workload(server: Any, mode: str) 
             assert hidden <= set(re.findall(r"\w+", properties["options"]["description"]))
         else:
             assert "preflight_experiment" in properties["options"]["description"]
-        extra = {"estimate_memory": {"python"}, "recommend_compute": {"gpu", "compute", "host"}}
+        extra = {"estimate_memory": {"python"}, "recommend_compute": {"gpu", "compute", "host", *LAUNCHING}}
         expected = extra.get(tool["name"], {"gpu", "compute", "host", "python"}) | {"detail", "options"}
         assert set(properties) - set(field_names()) == expected
         # A field of several tasks accepts what any of them accepts; one of some tasks says whose it is.

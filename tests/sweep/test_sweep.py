@@ -126,6 +126,14 @@ def test_a_card_that_is_there_costs_nothing_here() -> None:
     assert answer.free_bytes == 20 * GIB
 
 
+def test_warnings_come_once_with_the_number_of_their_runs() -> None:
+    answer = sweep(
+        SAE | {"expansion_factor": 8}, {"train_batch_size_tokens": [1024, 2048, 4096], "k": [1, 2]}, gpu="T4"
+    )
+    (stops,) = [warning for warning in answer.warnings if "Buffer size must be" in warning]
+    assert stops.startswith("2 of 6 runs: ")
+
+
 def test_a_point_that_cannot_be_says_which() -> None:
     with pytest.raises(InputError, match="at hook_layer=12: hook_name: block 12 is outside"):
         sweep(SAE | {"expansion_factor": 8}, {"hook_layer": [11, 12]})

@@ -18,8 +18,8 @@ def show_sweep(answer: Sweep, out: str | None) -> None:
     if answer.launch is not None and out is None:
         # The file alone on standard output, so that it can be piped; what was counted on the other.
         click.echo(answer.launch.text, nl=False)
-        click.echo(answer.summary, err=True)
-        click.echo(answer.launch.summary, err=True)
+        for line in (answer.summary, answer.launch.summary, *answer.warnings):
+            click.echo(line, err=True)
         return
     say(to, answer.summary, "bold")
     heading(to, "Runs")
@@ -31,8 +31,8 @@ def show_sweep(answer: Sweep, out: str | None) -> None:
         say(to, f"  and {answer.count - len(shown)} smaller ones (--json has all)")
     heading(to, "Together")
     pairs(to, _together(answer))
-    if answer.notes:
-        bullets(to, answer.notes)
+    bullets(to, answer.notes)
+    bullets(to, answer.warnings, "!", "bold yellow")
     if answer.launch is not None:
         say(to, f"{out}: {answer.launch.summary}")
 

@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 from ..advice.platforms import platform
 from ..units import duration, gib
-from .plan import Engine, Plan, names_of
+from .answers import Engine
+from .plan import Plan, names_of
 
 HF = "huggingface"
 

@@ -4,35 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from ..errors import InputError
 from ..units import duration
 from ..workload import AnyWorkload
+from .answers import Engine, LaunchFile
 from .engines import start_command, task_file
-from .plan import Engine, Plan, deal_for, engine_named, plan_for
+from .plan import Plan, deal_for, engine_named, plan_for
 from .sweep_files import MOST_RUNS, skypilot_jobs, slurm_array
-
-
-class LaunchFile(BaseModel):
-    """A task file for an engine that starts runs; nothing was started and nothing was spent."""
-
-    model_config = ConfigDict(extra="forbid")
-    engine: Engine
-    file_name: str
-    text: str = Field(description="The whole file")
-    start: str = Field(description="What the user does to start it")
-    gpu: str
-    count: int
-    limit_seconds: int = Field(description="The run is ended after this")
-    disk_gib: int
-    ram_gib: int
-    usd: tuple[float, float] | None = Field(
-        description="Cost of the shortest and of the longest expected run at a dated price, USD; null if none is known"
-    )
-    price: str = Field(default="", description="Where the price is from, with its date")
-    notes: list[str] = Field(default_factory=list)
-    summary: str
 
 
 def launch_file(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from ..advice.gpu_table import Gpu, all_gpus
 from ..advice.gpus import find_gpu, gpus_that_fit
@@ -21,9 +21,7 @@ from ..runtime.duration import estimate_time
 from ..units import GIB, duration, gib
 from ..versions import COVERED, check
 from ..workload import AnyWorkload
-
-Engine = Literal["skypilot", "slurm", "modal", "colab", "dstack"]
-ENGINES: tuple[Engine, ...] = get_args(Engine)
+from .answers import ENGINES, Engine
 
 _SETUP_S = 1800  # installing torch and downloading a model, taken generously
 _SLACK = 1.5  # the upper end of the time range is not calibrated

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..advice.answers import Status
-from ..launch.launch_file import LaunchFile
+from ..launch.answers import LaunchFile
 
 
 class _Answer(BaseModel):
@@ -63,5 +63,6 @@ class Sweep(_Answer):
     )
     price: str = Field(default="", description="Where the price is from, with its date")
     launch: LaunchFile | None = Field(default=None, description="The task file, where one was asked for")
+    warnings: list[str] = Field(default_factory=list, description="Of the runs, each once")
     notes: list[str] = Field(default_factory=list)
     summary: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import fsum
 from typing import Any
@@ -13,8 +14,9 @@ from ..advice.platforms import Deal, cheapest
 from ..errors import InputError
 from ..estimator import estimate
 from ..hardware.compute import Compute
-from ..launch.launch_file import LaunchFile, sweep_launch_file
-from ..launch.plan import Engine, can_name, deal_for, engine_named, machine_for, run_cost
+from ..launch.answers import Engine, LaunchFile
+from ..launch.launch_file import sweep_launch_file
+from ..launch.plan import can_name, deal_for, engine_named, machine_for, run_cost
 from ..memory.estimate import Estimate
 from ..runtime.duration import estimate_time
 from ..units import duration, gib
@@ -24,6 +26,7 @@ from .grid import MOST_POINTS, Point, points_of, spelled_point
 from .packing import any_of, first_fit_decreasing, groups_at_least, longest_first, most_of
 
 MOST_TRACED = 50  # a trace takes seconds
+_WARNINGS_KEPT = 5
 
 
 def sweep(
@@ -89,6 +92,7 @@ def sweep(
         hours=spread,
         usd=usd,
         price=price,
+        warnings=_warnings(results),
         notes=notes,
         summary="",
     )
@@ -97,6 +101,18 @@ def sweep(
         left_out = [spelled_point(point.values) for point in told if point.status == "does_not_fit"]
         answer.launch = _file(points, results, runnable, shares, commands, engine, place, left_out, usd, price)
     return answer
+
+
+def _warnings(results: Sequence[Estimate]) -> list[str]:
+    """Each warning once, with the number of runs that have it; those of the most runs first."""
+    counted = Counter(warning for result in results for warning in result.warnings)
+    told = [
+        warning if count == len(results) else f"{count} of {len(results)} runs: {warning}"
+        for warning, count in counted.most_common(_WARNINGS_KEPT)
+    ]
+    if len(counted) > _WARNINGS_KEPT:
+        told.append(f"{len(counted) - _WARNINGS_KEPT} more warnings; estimate one run to see its own")
+    return told
 
 
 def _place(gpu: str | None, compute: Compute | None) -> tuple[Place | None, int, list[str]]:

@@ -8,20 +8,47 @@ from typing import Annotated, Any
 from mcp.types import CallToolResult
 
 from ..answers import answer, concise_recommendation
-from ..arguments import ComputeReport, Detail, Gpu, Host, as_compute_report, as_workload
+from ..arguments import (
+    ComputeReport,
+    Detail,
+    Gpu,
+    Host,
+    LaunchFor,
+    Run,
+    Sweep,
+    as_compute_report,
+    as_workload,
+    given_fields,
+)
 from ..looking import in_thread, look_elsewhere
 from ..outlines import RecommendationOutline
 
+MOST_POINTS = 2000  # some milliseconds each: a host may give up on a call after a minute
+
 
 async def recommend_compute(
-    gpu: Gpu = None, compute: ComputeReport = None, host: Host = None, detail: Detail = "concise", **fields: Any
+    gpu: Gpu = None,
+    compute: ComputeReport = None,
+    host: Host = None,
+    sweep: Sweep = None,
+    launch_for: LaunchFor = None,
+    run: Run = None,
+    detail: Detail = "concise",
+    **fields: Any,
 ) -> Annotated[CallToolResult, RecommendationOutline]:
     """Recommend the smallest GPUs that run one experiment, places that rent them (with dated prices), and changes
-    that need less memory, each re-estimated and with code. For "which GPU do I need?" and "how do I make it
-    smaller?"; whether it fits here is preflight_experiment. Rents and changes nothing."""
-    from ...preflight import recommend
+    that need less memory, each re-estimated and with code; for a grid of runs (sweep) how many share a card, hours and
+    cost. For "which GPU do I need?" and "how do I make it smaller?"; whether it fits here is preflight_experiment.
+    Rents and changes nothing."""
+    from ...sweep.grid import axes_of_json
+    from ...sweep.recommend import recommend_run, recommend_sweep
 
-    workload = as_workload(fields)
-    report = await look_elsewhere(host, as_compute_report(compute))
-    result = await in_thread(partial(recommend, workload, gpu=gpu, compute=report))
+    asked: dict[str, Any] = {"gpu": gpu, "launch": launch_for, "run": run}
+    given = None if sweep is None else (given_fields(fields), axes_of_json(sweep))
+    workload = as_workload(fields) if given is None else None
+    asked["compute"] = await look_elsewhere(host, as_compute_report(compute))
+    if given is not None:
+        result = await in_thread(partial(recommend_sweep, *given, most=MOST_POINTS, **asked))
+    else:
+        result = await in_thread(partial(recommend_run, workload, **asked))
     return answer(result if detail == "full" else concise_recommendation(result), detail)
