@@ -37,7 +37,7 @@ async def recommend_compute(
     **fields: Any,
 ) -> Annotated[CallToolResult, RecommendationOutline]:
     """Recommend the smallest GPUs that run one experiment, places that rent them (with dated prices), and changes
-    that need less memory, each re-estimated and with code; for a grid of runs (sweep) how many share a card, hours and
+    that need less memory, each re-estimated and with code. Of a grid of runs (sweep): how many share a card, hours and
     cost. For "which GPU do I need?" and "how do I make it smaller?"; whether it fits here is preflight_experiment.
     Rents and changes nothing."""
     from ...sweep.grid import axes_of_json
