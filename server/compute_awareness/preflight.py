@@ -61,6 +61,7 @@ class Recommendation(BaseModel):
     sweep: Sweep | None = Field(
         default=None, description="All runs of a grid, where one was given; the rest is then of the largest"
     )
+    prices: str = Field(default="", description="Whether live prices could be had, where they were asked for")
     launch: LaunchFile | None = Field(
         default=None, description="The task file of one run, where one was asked for; a sweep's is in `sweep`"
     )

@@ -51,6 +51,23 @@ def test_the_task_file_is_written_and_one_that_is_there_is_kept(tmp_path):
     assert b"is there already and is kept" in again.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("recommend", *SAE, "--expansion-factor", "8"),
+        ("sweep", *SAE, *OVER, "--gpu", "L40S"),
+        ("launch-file", *SAE, "--expansion-factor", "8", "--for", "skypilot", "--run", "x"),
+    ],
+)
+def test_without_live_prices_the_dated_ones_stand_and_the_reason_is_said(arguments, tmp_path):
+    # gpuhunt is not installed, or looks into a folder without a catalog: never the web.
+    done = process(*arguments, "--live-prices", "--json", GPUHUNT_CATALOG_DIR=str(tmp_path))
+    answer = json.loads(done.stdout)
+    told = [answer["prices"]] if "prices" in answer else answer["notes"]
+    assert done.returncode == 0
+    assert told[-1].startswith("live prices could not be had (")
+
+
 def test_where_nothing_fits_the_exit_code_says_so():
     done = process("sweep", "--task", "inference", "--model", "pythia-12b", "--over", "batch_size=1,2", "--gpu", "T4")
     assert done.returncode == 1

@@ -25,7 +25,7 @@ SNAPSHOTS = Path(__file__).resolve().parents[1] / "snapshots"
 TOOLS = ["detect_compute", "estimate_memory", "recommend_compute", "preflight_experiment", "explain_oom"]
 PROMPTS = ["compute_preflight", "phrase_compute_question", "reduce_memory", "when_to_ask_about_compute"]
 WORKLOAD_TOOLS = TOOLS[1:4]
-LAUNCHING = ("sweep", "launch_for", "run")
+LAUNCHING = ("sweep", "launch_for", "run", "live_prices")
 
 
 def dumped(item: Any) -> dict[str, Any]:

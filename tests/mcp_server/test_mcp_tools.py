@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -220,6 +221,15 @@ async def test_a_task_file_for_one_run(server: Any, mode: str) -> None:
     truth = launch_file(parse_workload(SAE), "modal", "python train.py")
     assert data["launch"]["text"] == truth.text
     assert data["summary"].startswith(truth.summary)
+
+
+async def test_live_prices_are_asked_for_on_request_only(
+    server: Any, mode: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GPUHUNT_CATALOG_DIR", str(tmp_path))  # never the web
+    data = await call(server, mode, "recommend_compute", SAE | {"live_prices": True})
+    assert data["prices"].startswith("live prices could not be had (")
+    assert "prices" not in await call(server, mode, "recommend_compute", SAE)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def show_sweep(answer: Sweep, out: str | None) -> None:
     if answer.launch is not None and out is None:
         # The file alone on standard output, so that it can be piped; what was counted on the other.
         click.echo(answer.launch.text, nl=False)
-        for line in (answer.summary, answer.launch.summary, *answer.warnings):
+        for line in (answer.summary, answer.launch.summary, *answer.notes, *answer.warnings):
             click.echo(line, err=True)
         return
     say(to, answer.summary, "bold")

@@ -114,16 +114,23 @@ retry:
 
 
 def slurm_options(plan: Plan, output: str = "%x-%j.out") -> str:
-    """The lines that sbatch reads."""
-    gres = names_of(plan.gpu.id).get("slurm", "")
-    kind = f"gpu:{gres}:{plan.count}" if gres else f"gpu:{plan.count}"
+    """The lines that sbatch reads; partition, card, constraint and account as the cluster in sight has them."""
+    if plan.way is not None:
+        said, options = f"As cluster {plan.way.cluster} has them.", plan.way.options
+    else:
+        gres = names_of(plan.gpu.id).get("slurm", "")
+        said = 'Sites name their cards differently: `sinfo -o "%P %G %l"` lists partitions, types and time limits here.'
+        options = [
+            f"--gres=gpu:{gres}:{plan.count}" if gres else f"--gres=gpu:{plan.count}",
+            f"--mem={plan.ram_gib}G",
+            f"--time={slurm_time(plan.limit_s)}",
+        ]
+    asked = "\n".join(f"#SBATCH {option}" for option in options)
     return f"""\
 #SBATCH --job-name={plan.name}
-# Sites name their cards differently: `sinfo -o "%P %G %l"` lists partitions, types and time limits here.
-#SBATCH --gres={kind}
+# {said}
+{asked}
 #SBATCH --cpus-per-task={plan.cpus}
-#SBATCH --mem={plan.ram_gib}G
-#SBATCH --time={slurm_time(plan.limit_s)}
 #SBATCH --output={output}
 # Put back into the queue after a node failure or preemption.
 #SBATCH --requeue"""

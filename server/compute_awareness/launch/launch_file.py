@@ -5,21 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..errors import InputError
+from ..hardware.compute import Compute
 from ..units import duration
 from ..workload import AnyWorkload
 from .answers import Engine, LaunchFile
+from .cluster import slurm_in_sight
 from .engines import start_command, task_file
 from .plan import Plan, deal_for, engine_named, plan_for
 from .sweep_files import MOST_RUNS, skypilot_jobs, slurm_array
 
 
 def launch_file(
-    workload: AnyWorkload, engine: str, run: str, gpu: str | None = None, python: str | None = None
-) -> LaunchFile:
-    """The task file that runs the shell command `run` for `workload` on `engine`. Arguments and errors as in
-    `plan.plan_for`."""
+    workload: AnyWorkload, engine: str, run: str, gpu: str | None = None, python: str | None = None,
+    compute: Compute | None = None,
+) -> LaunchFile:  # fmt: skip
+    """The task file that runs the shell command `run` for `workload` on `engine`.
+
+    For slurm it asks for what a cluster in sight has: that of the report `compute`, else the one that this machine
+    can ask. Other arguments and errors as in `plan.plan_for`.
+    """
     known = engine_named(engine)
-    plan = plan_for(workload, known, run, gpu, python)
+    clusters = slurm_in_sight(compute) if known == "slurm" else []
+    plan = plan_for(workload, known, run, gpu, python, clusters)
     file_name, text = task_file(known, plan)
     deal = deal_for(known, plan.gpu.id, plan.count)
     usd = None if deal is None else tuple(round(deal.usd_per_hour * hours, 2) for hours in plan.hours)

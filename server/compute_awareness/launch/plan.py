@@ -16,12 +16,14 @@ from ..advice.place import Place, named_place, needed, verdict_at
 from ..advice.platforms import Deal, cheapest, platform
 from ..errors import InputError, nearest
 from ..estimator import estimate
+from ..hardware.cluster.report import Cluster
 from ..memory.estimate import Estimate
 from ..runtime.duration import estimate_time
 from ..units import GIB, duration, gib
 from ..versions import COVERED, check
 from ..workload import AnyWorkload
 from .answers import ENGINES, Engine
+from .cluster import Way, shortest_way, told
 
 _SETUP_S = 1800  # installing torch and downloading a model, taken generously
 _SLACK = 1.5  # the upper end of the time range is not calibrated
@@ -56,27 +58,63 @@ class Plan:
     hours: tuple[float, float]
     """Range of the run's duration, of a sweep's longest run; not calibrated on any run."""
     notes: tuple[str, ...]
+    way: Way | None = None
+    """On a SLURM cluster in sight: what to ask it for."""
 
 
-def plan_for(workload: AnyWorkload, engine: str, run: str, gpu: str | None = None, python: str | None = None) -> Plan:
+def plan_for(
+    workload: AnyWorkload, engine: str, run: str, gpu: str | None = None, python: str | None = None,
+    clusters: Sequence[Cluster] = (),
+) -> Plan:  # fmt: skip
     """The plan for `workload`, started by the shell command `run`.
 
     Args:
         gpu: the card ("A100-80GB", "2xH100"); None = the smallest that fits and that the engine can name.
         python: the experiment's interpreter, should the estimate need a trace.
+        clusters: for slurm, the clusters in sight, whose cards then go before the table's.
     Raises:
         InputError: unknown engine or card, an empty or unprintable command, a card it does not fit, no card that fits.
     """
     known = engine_named(engine)
     command = checked_command(run)
     result = estimate(workload, python=python)
-    card, count, notes = _card(workload, known, result, gpu)
-    return machine_for([(workload, result)], known, command, card, count, notes)
+    way, notes = way_for([result], known, gpu, clusters)
+    if way is not None:
+        return machine_for([(workload, result)], known, command, way.card, way.path.gpus, notes, way)
+    card, count, more = _card(workload, known, result, gpu)
+    return machine_for([(workload, result)], known, command, card, count, [*notes, *more])
+
+
+def way_for(
+    results: Sequence[Estimate], engine: Engine, gpu: str | None, clusters: Sequence[Cluster]
+) -> tuple[Way | None, list[str]]:
+    """(the shortest way on a cluster in sight to a card that holds each of the runs, notes); no way elsewhere.
+
+    `gpu` None = any card. Raises InputError for an unknown one.
+    """
+    if engine != "slurm" or not clusters or not results:
+        return None, []
+    request = None if gpu is None else find_gpu(gpu)
+
+    def bytes_on(card: Gpu) -> int:
+        place = Place("gpu", card.name, None, card.compute_capability, card)
+        return max(needed(result, place)[2] for result in results)
+
+    def seconds_on(card: Gpu) -> int:
+        return _limit_s(max(_hours(result, card)[1] for result in results))
+
+    wanted, count = (request.gpu, request.count) if request else (None, 1)
+    way, left_out = shortest_way(clusters, bytes_on, seconds_on, _ram_gib(results) * GIB, wanted, count)
+    name = clusters[0].name or "SLURM"
+    if way is None:
+        return None, [f"no partition of cluster {name} takes it as it is ({told(left_out)}): look before you submit"]
+    return way, [f"partition {way.path.partition} of cluster {way.cluster}: {way.path.why}", *way.path.cautions]
 
 
 def machine_for(
-    runs: Sequence[tuple[AnyWorkload, Estimate]], engine: Engine, command: str, card: Gpu, count: int, notes: list[str]
-) -> Plan:
+    runs: Sequence[tuple[AnyWorkload, Estimate]], engine: Engine, command: str, card: Gpu, count: int,
+    notes: Sequence[str], way: Way | None = None,
+) -> Plan:  # fmt: skip
     """The plan of a machine with `count` such cards on which each of these runs can take place."""
     results = [result for _, result in runs]
     place = Place("gpu", card.name, card.usable_bytes, card.compute_capability, card, count, named=True)
@@ -85,7 +123,6 @@ def machine_for(
     # Models that differ are all downloaded; what the runs have in RAM follows one another.
     downloads = {str(result.workload.get("model")): result.download_bytes or _weights(result) for result in results}
     disk = 2 * sum(downloads.values()) + max(result.host_bytes for result in results) + _ENVIRONMENT_BYTES
-    ram = 1.25 * max(max(result.loading_host_bytes, result.host_bytes) for result in results) + 8 * GIB
     return Plan(
         name=_name(results[0].workload),
         run=command,
@@ -93,13 +130,20 @@ def machine_for(
         count=count,
         limit_s=limit_s,
         disk_gib=_rounded(disk / GIB, 50),
-        ram_gib=_rounded(ram / GIB, 16),
+        ram_gib=_ram_gib(results),
         cpus=8 * count,
         packages=tuple(dict.fromkeys(name for workload, result in runs for name in _packages(workload, result))),
         needed_bytes=max(needed(result, place)[2] for result in results),
         hours=hours,
         notes=(*notes, *_limits(engine, limit_s)),
+        way=way,
     )
+
+
+def _ram_gib(results: Sequence[Estimate]) -> int:
+    """GiB of RAM for whichever of the runs takes most, loading its weights included."""
+    most = max(max(result.loading_host_bytes, result.host_bytes) for result in results)
+    return _rounded((1.25 * most + 8 * GIB) / GIB, 16)
 
 
 def engine_named(engine: str) -> Engine:

@@ -80,6 +80,10 @@ Run = Annotated[
     WithJsonSchema({"type": "string", "description": "For launch_for: command to run, {field} = a sweep's value"}),
 ]
 
+LivePrices = Annotated[
+    bool, WithJsonSchema({"type": "boolean", "description": "Ask for prices online; default: dated ones"})
+]
+
 
 def workload_parameters(*, all_options: bool) -> list[inspect.Parameter]:
     """One keyword parameter per field of the workload union, `task` first, with its JSON schema, and `options`.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..advice.gpus import find_gpu
+from ..advice.live_prices import live_prices
 from ..errors import InputError
 from ..hardware.compute import Compute
 from ..launch.launch_file import launch_file
@@ -52,8 +53,17 @@ def recommend_run(
         raise InputError("launch and run go together: the engine, and the command that starts the experiment")
     result = recommend(workload, gpu=gpu, compute=compute)
     if launch is not None and run is not None:
-        result.launch = launch_file(workload, launch, run, None if _says_no_card(gpu) else gpu)
+        card = None if _says_no_card(gpu) else gpu
+        result.launch = launch_file(workload, launch, run, card, compute=compute)
         result.summary = f"{result.launch.summary} {result.summary}"
+    return result
+
+
+def with_prices(live: bool, call: Callable[[], Recommendation]) -> Recommendation:
+    """What `call` recommends, at live prices where `live` asks for them and they can be had."""
+    with live_prices(live) as told:
+        result = call()
+    result.prices = told
     return result
 
 

@@ -15,8 +15,9 @@ from ..errors import InputError
 from ..estimator import estimate
 from ..hardware.compute import Compute
 from ..launch.answers import Engine, LaunchFile
+from ..launch.cluster import Way, slurm_in_sight
 from ..launch.launch_file import sweep_launch_file
-from ..launch.plan import can_name, deal_for, engine_named, machine_for, run_cost
+from ..launch.plan import can_name, deal_for, engine_named, machine_for, run_cost, way_for
 from ..memory.estimate import Estimate
 from ..runtime.duration import estimate_time
 from ..units import duration, gib
@@ -47,7 +48,8 @@ def sweep(
         over: field -> its values; `hook_layer` is the block number within `hook_name`.
         gpu: the card ("A100-80GB"); "4xA100-80GB" = four of them at once, one run on each; None = the card of
             `compute`, else the cheapest for these runs of the cards of the table that hold each of them.
-        compute: a report of the machine that will run it; nothing is looked at here.
+        compute: a report of the machine that will run it; nothing is looked at here but, for `launch` "slurm", the
+            cluster that this machine can ask. With `launch` only the report's cluster counts.
         python: the experiment's interpreter, should the estimates need a trace.
         launch: "slurm" or "skypilot", for the task file that runs them; `run` is then the command, with {field}s.
         most: the most points that are estimated; each takes some milliseconds.
@@ -59,8 +61,16 @@ def sweep(
     if (launch is None) != (run is None):
         raise InputError("launch and run go together: the engine, and the command with the {fields} of the grid")
     commands = [] if run is None else commands_of(run, [point.values for point in points])
-    place, cards, notes = _place(gpu, compute)
+    place, cards, notes = _place(gpu, None if engine else compute)
     results = _estimates(points, place.compute_capability if place else None, python)
+    way = None
+    if engine == "slurm":
+        named = place.gpu.id if place and place.gpu else None
+        running = [one for one in results if place is None or verdict_at(one, place).status != "does_not_fit"]
+        way, more = way_for(running, engine, named, slurm_in_sight(compute))
+        notes += more
+    if place is None and way is not None:
+        place = named_place(find_gpu(way.card.id))
     if place is None:
         card = _cheapest_card(results, engine)
         place = named_place(find_gpu(card.id))
@@ -98,8 +108,10 @@ def sweep(
     )
     answer.summary = _summary(answer)
     if engine is not None:
-        left_out = [spelled_point(point.values) for point in told if point.status == "does_not_fit"]
-        answer.launch = _file(points, results, runnable, shares, commands, engine, place, left_out, usd, price)
+        left_out = _left_out(told)
+        answer.launch = _file(
+            points, results, runnable, shares, commands, engine, place, [*notes, *left_out], usd, price, way
+        )
     return answer
 
 
@@ -217,20 +229,22 @@ def _usd(deal: Deal, hours: tuple[float, float]) -> tuple[float, float]:
 
 def _file(
     points: Sequence[Point], results: Sequence[Estimate], runnable: Sequence[int], shares: Sequence[Sequence[int]],
-    commands: Sequence[str], engine: Engine, place: Place, left_out: Sequence[str], usd: tuple[float, float] | None,
-    price: str,
+    commands: Sequence[str], engine: Engine, place: Place, notes: Sequence[str], usd: tuple[float, float] | None,
+    price: str, way: Way | None,
 ) -> LaunchFile:  # fmt: skip
     if not runnable:
         raise InputError(f"none of the runs fits {place.name}: there is nothing to launch")
-    if place.gpu is None or place.kind != "gpu" or not can_name(engine, place.gpu):
+    if place.gpu is None or place.kind != "gpu" or (way is None and not can_name(engine, place.gpu)):
         raise InputError(f"{engine} is not known to offer {place.name}: name another card with gpu")
-    notes = []
-    if left_out:
-        more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
-        notes.append(f"left out, as they do not fit: {'; '.join(left_out[:5])}{more}")
     runs = [(points[at].workload, results[at]) for at in runnable]
-    plan = machine_for(runs, engine, "", place.gpu, 1, notes)
+    plan = machine_for(runs, engine, "", place.gpu, 1, notes, way)
     return sweep_launch_file(plan, engine, [commands[at] for at in runnable], shares, usd, price)
+
+
+def _left_out(points: Sequence[SweepPoint]) -> list[str]:
+    names = [spelled_point(point.values) for point in points if point.status == "does_not_fit"]
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return [f"left out, as they do not fit: {'; '.join(names[:5])}{more}"] if names else []
 
 
 def _summary(answer: Sweep) -> str:

@@ -14,6 +14,7 @@ from ..arguments import (
     Gpu,
     Host,
     LaunchFor,
+    LivePrices,
     Run,
     Sweep,
     as_compute_report,
@@ -33,6 +34,7 @@ async def recommend_compute(
     sweep: Sweep = None,
     launch_for: LaunchFor = None,
     run: Run = None,
+    live_prices: LivePrices = False,
     detail: Detail = "concise",
     **fields: Any,
 ) -> Annotated[CallToolResult, RecommendationOutline]:
@@ -41,14 +43,15 @@ async def recommend_compute(
     cost. For "which GPU do I need?" and "how do I make it smaller?"; whether it fits here is preflight_experiment.
     Rents and changes nothing."""
     from ...sweep.grid import axes_of_json
-    from ...sweep.recommend import recommend_run, recommend_sweep
+    from ...sweep.recommend import recommend_run, recommend_sweep, with_prices
 
     asked: dict[str, Any] = {"gpu": gpu, "launch": launch_for, "run": run}
     given = None if sweep is None else (given_fields(fields), axes_of_json(sweep))
     workload = as_workload(fields) if given is None else None
     asked["compute"] = await look_elsewhere(host, as_compute_report(compute))
     if given is not None:
-        result = await in_thread(partial(recommend_sweep, *given, most=MOST_POINTS, **asked))
+        call = partial(recommend_sweep, *given, most=MOST_POINTS, **asked)
     else:
-        result = await in_thread(partial(recommend_run, workload, **asked))
+        call = partial(recommend_run, workload, **asked)
+    result = await in_thread(partial(with_prices, live_prices, call))
     return answer(result if detail == "full" else concise_recommendation(result), detail)
