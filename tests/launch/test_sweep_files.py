@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def commands(run: str) -> list[str]:
 
 def bash() -> str:
     found = shutil.which("bash")
-    if found is None:
+    if found is None or sys.platform == "win32":
         pytest.skip("no bash here")
     return found
 

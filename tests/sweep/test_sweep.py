@@ -15,6 +15,7 @@ from compute_awareness.sweep.answers import Sweep
 from compute_awareness.sweep.grid import points_of
 from compute_awareness.sweep.sweep import sweep
 from compute_awareness.units import GIB
+from compute_awareness.workload import parse_workload
 
 SAE = {
     "task": "sae_training", "model": "gpt2", "hook_name": "blocks.8.hook_resid_pre", "training_tokens": 200_000_000,
@@ -126,6 +127,22 @@ def test_a_card_that_is_there_costs_nothing_here() -> None:
     assert answer.free_bytes == 20 * GIB
 
 
+def test_a_machine_without_a_gpu_is_counted_only_where_that_is_said() -> None:
+    laptop = with_a_4090().model_copy(update={"accelerators": []})
+    grid = {"expansion_factor": [8, 16]}
+    answer = sweep(SAE, grid, compute=laptop)
+    assert (
+        answer.notes[0] == "this machine has no GPU that can be used" and "cheapest for these runs" in answer.notes[1]
+    )
+    on_cpu = sweep(SAE, grid, gpu="none", compute=laptop)
+    assert on_cpu.device == "the CPU (RAM)" and on_cpu.free_bytes == 60 * GIB and on_cpu.usd is None
+
+
+def test_a_grid_given_as_one_workload_says_where_it_belongs() -> None:
+    with pytest.raises(InputError, match="sweep is a grid of runs, not a field of one"):
+        parse_workload(SAE | {"expansion_factor": 8, "sweep": {"k": [1, 2]}})
+
+
 def test_warnings_come_once_with_the_number_of_their_runs() -> None:
     answer = sweep(
         SAE | {"expansion_factor": 8}, {"train_batch_size_tokens": [1024, 2048, 4096], "k": [1, 2]}, gpu="T4"
@@ -146,6 +163,7 @@ def test_a_point_that_cannot_be_says_which() -> None:
         (None, RUN, None, "launch and run go together"),
         ("modal", RUN, None, "written for slurm or skypilot, not for modal"),
         ("slrm", RUN, None, "nearest: slurm"),
+        ("slurm", RUN, "none", "a task file is for a card"),
         ("skypilot", RUN, "M2 Max 64GB", "skypilot is not known to offer"),
     ],
 )

@@ -53,6 +53,14 @@ def launch_file(
     )
 
 
+def sweep_engine(name: str) -> Engine:
+    """The engine of that name. Raises InputError for an unknown one, and one without arrays or job groups."""
+    engine = engine_named(name)
+    if engine not in ("slurm", "skypilot"):
+        raise InputError(f"a sweep's task file is written for slurm or skypilot, not for {engine}")
+    return engine
+
+
 def sweep_launch_file(
     plan: Plan, engine: Engine, commands: Sequence[str], shares: Sequence[Sequence[int]],
     usd: tuple[float, float] | None, price: str,
@@ -60,14 +68,13 @@ def sweep_launch_file(
     """The task file that runs each of `commands` once.
 
     Args:
+        engine: from `sweep_engine`.
         plan: of a machine on which each of the runs can take place.
         shares: indices of the commands for each machine that is used at once; SLURM is told their number only.
         usd, price: of all runs, as `LaunchFile` has them.
     Raises:
-        InputError: an engine without arrays or job groups, more commands than one file may have.
+        InputError: more commands than one file may have.
     """
-    if engine not in ("slurm", "skypilot"):
-        raise InputError(f"a sweep's task file is written for slurm or skypilot, not for {engine}")
     if len(commands) > MOST_RUNS:
         raise InputError(f"the sweep has {len(commands):,} runs; a task file is written for at most {MOST_RUNS:,}")
     machines = len(shares)

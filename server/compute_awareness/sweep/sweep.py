@@ -16,8 +16,8 @@ from ..estimator import estimate
 from ..hardware.compute import Compute
 from ..launch.answers import Engine, LaunchFile
 from ..launch.cluster import Way, slurm_in_sight
-from ..launch.launch_file import sweep_launch_file
-from ..launch.plan import can_name, deal_for, engine_named, machine_for, run_cost, way_for
+from ..launch.launch_file import sweep_engine, sweep_launch_file
+from ..launch.plan import can_name, deal_for, machine_for, run_cost, way_for
 from ..memory.estimate import Estimate
 from ..runtime.duration import estimate_time
 from ..units import duration, gib
@@ -46,8 +46,8 @@ def sweep(
     Args:
         base: the fields that all runs share, as a workload's JSON has them.
         over: field -> its values; `hook_layer` is the block number within `hook_name`.
-        gpu: the card ("A100-80GB"); "4xA100-80GB" = four of them at once, one run on each; None = the card of
-            `compute`, else the cheapest for these runs of the cards of the table that hold each of them.
+        gpu: the card ("A100-80GB"); "4xA100-80GB" = four of them at once, one run on each; "none" = the CPU of
+            `compute`; None = its card, else the cheapest for these runs of the cards of the table that hold each.
         compute: a report of the machine that will run it; nothing is looked at here but, for `launch` "slurm", the
             cluster that this machine can ask. With `launch` only the report's cluster counts.
         python: the experiment's interpreter, should the estimates need a trace.
@@ -57,10 +57,12 @@ def sweep(
         InputError: as of `points_of` and `commands_of`; an unknown card; no card that holds the largest run.
     """
     points = points_of(base, over, most)
-    engine = None if launch is None else engine_named(launch)
+    engine = None if launch is None else sweep_engine(launch)
     if (launch is None) != (run is None):
         raise InputError("launch and run go together: the engine, and the command with the {fields} of the grid")
     commands = [] if run is None else commands_of(run, [point.values for point in points])
+    if engine is not None and (gpu or "").strip().lower() == "none":
+        raise InputError('gpu "none": a task file is for a card; name one, or leave gpu out')
     place, cards, notes = _place(gpu, None if engine else compute)
     results = _estimates(points, place.compute_capability if place else None, python)
     way = None
@@ -138,7 +140,11 @@ def _place(gpu: str | None, compute: Compute | None) -> tuple[Place | None, int,
         raise InputError('gpu "none" needs the report of the machine (compute), whose RAM is then counted')
     if compute is None or choice == "unknown":
         return None, 1, []
-    return seen_place(compute, use_gpu=choice != "none"), 1, []
+    place = seen_place(compute, use_gpu=choice != "none")
+    if place.kind == "cpu" and choice != "none":
+        # A laptop or a login node: nobody runs a grid on its CPU who does not say so.
+        return None, 1, [f"{compute.elsewhere() or 'this machine'} has no GPU that can be used"]
+    return place, 1, []
 
 
 def _estimates(points: Sequence[Point], capability: str | None, python: str | None) -> list[Estimate]:
