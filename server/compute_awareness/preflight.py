@@ -54,7 +54,8 @@ class Preflight(BaseModel):
 class Recommendation(BaseModel):
     """What to run it on, and what would make it smaller."""
 
-    model_config = ConfigDict(extra="forbid")
+    # Built when it is first made: a preflight does not wait for the shape of a sweep.
+    model_config = ConfigDict(extra="forbid", defer_build=True)
     workload: dict[str, Any]
     estimate: Estimate
     advice: Advice

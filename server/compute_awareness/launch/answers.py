@@ -13,7 +13,7 @@ ENGINES: tuple[Engine, ...] = get_args(Engine)
 class LaunchFile(BaseModel):
     """A task file for an engine that starts runs; nothing was started and nothing was spent."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
     engine: Engine
     file_name: str
     text: str = Field(description="The whole file")

@@ -11,7 +11,7 @@ from ..launch.answers import LaunchFile
 
 
 class _Answer(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class SweepPoint(_Answer):
