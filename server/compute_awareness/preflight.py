@@ -22,12 +22,14 @@ from .errors import InputError
 from .estimator import estimate
 from .hardware.compute import Compute
 from .hardware.model_cache import in_cache
+from .launch.answers import LaunchFile
 from .memory.estimate import Estimate
 from .memory.weights import hf_params, tl_params
 from .models.hf_config import Uncovered
 from .models.resolve import resolve
 from .models.spec import ModelSpec
 from .runtime.duration import estimate_time
+from .sweep.answers import Sweep
 from .units import gib
 from .versions import COVERED, check, parse
 from .workload import DTYPE_BYTES, AnyWorkload, parse_workload
@@ -58,11 +60,19 @@ class Preflight(BaseModel):
 class Recommendation(BaseModel):
     """What to run it on, and what would make it smaller."""
 
-    model_config = ConfigDict(extra="forbid")
+    # Built when it is first made: a preflight does not wait for the shape of a sweep.
+    model_config = ConfigDict(extra="forbid", defer_build=True)
     workload: dict[str, Any]
     estimate: Estimate
     advice: Advice
     next_steps: list[NextStep] = Field(default_factory=list, description="Calls that may follow, from the MCP server")
+    sweep: Sweep | None = Field(
+        default=None, description="All runs of a grid, where one was given; the rest is then of the largest"
+    )
+    prices: str = Field(default="", description="Whether live prices could be had, where they were asked for")
+    launch: LaunchFile | None = Field(
+        default=None, description="The task file of one run, where one was asked for; a sweep's is in `sweep`"
+    )
     summary: str
 
 

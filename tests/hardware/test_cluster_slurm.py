@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -585,3 +587,30 @@ def test_readers_run_on_a_bare_python_3_8(name):
             assert inside or (node.level == 0 and (node.module or "").split(".")[0] in allowed), ast.unparse(node)
         elif isinstance(node, ast.Import):
             assert all(alias.name.split(".")[0] in allowed for alias in node.names)
+
+
+@posix_only
+@pytest.mark.parametrize(
+    ("programs", "variables", "read"),
+    [
+        ((), {}, set()),
+        (("sinfo",), {}, {"slurm"}),
+        (("kubectl",), {}, {"kubectl"}),
+        (("ray",), {}, {"ray_status"}),
+        ((), {"RAY_ADDRESS": "h:1"}, {"ray_status"}),
+        (("sinfo", "kubectl"), {}, {"slurm", "kubectl"}),
+    ],
+)
+def test_only_the_reader_of_a_program_at_hand_is_imported(tmp_path, programs, variables, read):
+    for name in programs:
+        put_program(tmp_path, name, "exit 1")
+    code = (
+        "import json, os, sys\n"
+        "from compute_awareness.hardware.cluster.probe import probe_cluster\n"
+        "probe_cluster(json.loads(sys.argv[1]), 20)\n"
+        "print(*[name for name in ('slurm', 'kubectl', 'ray_status') "
+        "if f'compute_awareness.hardware.cluster.{name}' in sys.modules])\n"
+    )
+    environ = json.dumps({"PATH": str(tmp_path), "RAY_TMPDIR": str(tmp_path)} | variables)
+    done = subprocess.run([sys.executable, "-c", code, environ], capture_output=True, text=True)
+    assert (done.returncode, set(done.stdout.split())) == (0, read), done.stderr

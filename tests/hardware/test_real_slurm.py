@@ -27,6 +27,7 @@ from compute_awareness.hardware.script import probe_script
 from compute_awareness.launch.launch_file import launch_file
 from compute_awareness.mcp_server.answers import answer, concise_compute, full_compute
 from compute_awareness.preflight import preflight
+from compute_awareness.sweep.sweep import sweep
 from compute_awareness.units import GIB
 from compute_awareness.workload import parse_workload
 
@@ -145,7 +146,7 @@ def test_a_large_need_goes_to_the_free_card_that_holds_it(lab):
 
 def test_a_small_need_goes_to_the_smallest_card(lab):
     best = shortest_paths(lab.cluster, 20 * GIB, hours=2).paths[0]
-    assert (best.partition, best.type) in (("interactive", "rtx_a6000"), ("all", "rtx_a6000"))
+    assert (best.partition, best.type) in ((("interactive", "all"), "rtx_a6000"), ("all", "rtx_a6000"))
     # Longer than `interactive` allows: another partition with the same card, or another card.
     assert all(path.partition != "interactive" for path in shortest_paths(lab.cluster, 20 * GIB, hours=5).paths)
 
@@ -248,6 +249,7 @@ def test_detect_reports_the_cluster_and_preflight_the_way_to_a_card(lab, tmp_pat
 
 def test_sbatch_takes_the_launch_file(lab, tmp_path):
     workload = parse_workload({"task": "inference", "library": "transformers", "model": "pythia-12b", "seq_len": 256})
+    # Elsewhere than on the cluster, where its partitions are not known.
     file = launch_file(workload, "slurm", "python run.py --name 'a b'", gpu="A100-80GB")
     job = tmp_path / "job.sbatch"
     job.write_text(file.text, encoding="utf-8")
@@ -256,3 +258,49 @@ def test_sbatch_takes_the_launch_file(lab, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "to start at" in done.stderr
+
+
+def test_sbatch_takes_the_array_of_a_sweep(lab, tmp_path):
+    sae = {"task": "sae_training", "model": "gpt2", "hook_name": "blocks.8.hook_resid_pre", "training_tokens": 10**6}
+    grid = {"hook_layer": list(range(12)), "expansion_factor": [8, 16, 32]}
+    run = "python train.py --layer {hook_layer} --factor {expansion_factor}"
+    file = sweep(sae, grid, gpu="4xA100-80GB", launch="slurm", run=run).launch
+    assert file is not None
+    job = tmp_path / "sweep.sbatch"
+    job.write_text(file.text, encoding="utf-8")
+    argv = ["sbatch", "-p", "gpu", f"--chdir={tmp_path}", "-o", "/dev/null"]
+    tried = subprocess.run([*argv, "--test-only", str(job)], env=lab.slurm.environ, capture_output=True, text=True)
+    assert tried.returncode == 0, tried.stderr
+    # Held, so that nothing runs: what SLURM itself made of --array.
+    held = lab.slurm.ask(*argv, "--hold", "--parsable", str(job)).strip()
+    try:
+        said = lab.slurm.ask("squeue", "-h", "-j", held, "-o", "%i %j")
+        assert said.split() == [f"{held}_[0-35%4]", "sae-training-gpt2"]
+    finally:
+        lab.slurm.ask("scancel", held)
+
+
+def test_a_launch_file_written_on_the_cluster_asks_for_what_it_has(lab, tmp_path, monkeypatch):
+    for name in ("PATH", "SLURM_CONF"):
+        monkeypatch.setenv(name, lab.slurm.environ[name])
+    small = parse_workload({"task": "inference", "library": "transformers", "model": "gpt2", "seq_len": 256})
+    sae = {"task": "sae_training", "model": "gpt2", "hook_name": "blocks.8.hook_resid_pre", "training_tokens": 10**6}
+    grid = {"hook_layer": [0, 6], "expansion_factor": [8, 16]}
+    run = "python train.py {hook_layer} {expansion_factor}"
+    files = [
+        (launch_file(small, "slurm", "python run.py"), ("interactive", "all"), "rtx_a6000"),
+        (launch_file(small, "slurm", "python run.py", gpu="H100"), ("h100", "all"), "h100"),
+        (sweep(sae, grid, gpu="2xA100-80GB", launch="slurm", run=run).launch, ("gpu", "all"), "a100"),
+        (sweep(sae, grid, launch="slurm", run=run).launch, ("interactive", "all"), "rtx_a6000"),
+    ]
+    for file, partitions, card in files:
+        (partition,) = [name for name in partitions if f"\n#SBATCH --partition={name}\n" in file.text]
+        assert f"\n#SBATCH --gres=gpu:{card}:1\n" in file.text
+        assert f"partition {partition} of cluster fake" in file.text
+        job = tmp_path / "job.sbatch"
+        job.write_text(file.text, encoding="utf-8")
+        done = subprocess.run(
+            ["sbatch", "--test-only", str(job)], env=lab.slurm.environ, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert f"in partition {partition}" in done.stderr

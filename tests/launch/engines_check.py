@@ -26,6 +26,26 @@ def skypilot(path: str) -> dict[str, object]:
     }
 
 
+def skypilot_group(path: str) -> dict[str, object]:
+    from sky.utils import dag_utils
+
+    dag = dag_utils.load_dag_from_yaml(path)
+    return {
+        "name": dag.name,
+        "group": dag.is_job_group(),
+        "tasks": [
+            {
+                "name": task.name,
+                "run": task.run,
+                "accelerators": sorted(
+                    f"{name}:{count:g}" for one in task.resources for name, count in one.accelerators.items()
+                ),
+            }
+            for task in dag.tasks
+        ],
+    }
+
+
 def dstack(path: str) -> dict[str, object]:
     import yaml
     from dstack._internal.core.models.configurations import parse_run_configuration

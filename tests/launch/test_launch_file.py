@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from compute_awareness.advice.gpu_table import all_gpus
 from compute_awareness.errors import InputError
+from compute_awareness.launch.answers import ENGINES
 from compute_awareness.launch.launch_file import launch_file
-from compute_awareness.launch.plan import ENGINES, _launchers
+from compute_awareness.launch.plan import _launchers
 from compute_awareness.workload import parse_workload
 
 CHECK = Path(__file__).with_name("engines_check.py")

@@ -30,6 +30,7 @@ PROMPTS = [
     "when_to_ask_about_compute",
 ]  # fmt: skip
 WORKLOAD_TOOLS = TOOLS[1:4]
+LAUNCHING = ("sweep", "launch_for", "run", "live_prices")
 
 
 def dumped(item: Any) -> dict[str, Any]:
@@ -100,7 +101,7 @@ async def test_arguments_are_the_fields_of_the_workload(server: Any, mode: str) 
             assert set(often) <= set(field_names()) - set(properties) and "compute://tasks/{task}" in said
         else:
             assert "preflight_experiment" in said
-        extra = {"estimate_memory": {"python"}, "recommend_compute": {"gpu", "compute", "host"}}
+        extra = {"estimate_memory": {"python"}, "recommend_compute": {"gpu", "compute", "host", *LAUNCHING}}
         expected = extra.get(tool["name"], {"gpu", "compute", "host", "python"}) | {"detail", "options"}
         assert set(properties) - set(field_names()) == expected
         # A field of several tasks accepts what any of them accepts; one of some tasks says whose it is.

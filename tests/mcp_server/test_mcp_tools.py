@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,9 +21,12 @@ from compute_awareness.hardware.compute import (
     WorkspacePython,
 )
 from compute_awareness.hardware.probe.interpreter import LIBRARIES
+from compute_awareness.launch.launch_file import launch_file
 from compute_awareness.mcp_server.answers import answer, concise_compute, full_compute
 from compute_awareness.memory.estimate import Estimate
 from compute_awareness.preflight import Preflight, Recommendation, preflight
+from compute_awareness.sweep.grid import axes_of_json
+from compute_awareness.sweep.sweep import sweep
 from compute_awareness.workload import parse_workload
 
 pytestmark = pytest.mark.anyio
@@ -199,3 +203,64 @@ async def test_a_model_may_be_given_in_numbers(server: Any, mode: str) -> None:
     model = {"n_layers": 2, "d_model": 64, "n_heads": 4, "d_vocab": 1000, "n_ctx": 128}
     data = await call(server, mode, "estimate_memory", {"task": "inference", "model": model, "seq_len": 16})
     assert Estimate.model_validate(data).peak.tensors > 0
+
+
+GRID = {"hook_layer": "0..11", "expansion_factor": [8, 16, 32]}
+SWEPT = {"task": "sae_training", "model": "gpt2", "hook_name": "blocks.0.hook_resid_pre", "training_tokens": 10**8}
+
+
+async def test_a_sweep_is_the_cores_with_what_is_recommended_for_its_largest_run(server: Any, mode: str) -> None:
+    data = await call(server, mode, "recommend_compute", SWEPT | {"sweep": GRID, "gpu": "2xA100-80GB"})
+    result = Recommendation.model_validate(data)
+    truth = sweep(SWEPT, axes_of_json(GRID), gpu="2xA100-80GB")
+    told = result.sweep
+    assert told is not None and told.side_by_side is not None and truth.side_by_side is not None
+    assert (told.count, told.fits, told.gpu_hours, told.usd) == (36, 36, truth.gpu_hours, truth.usd)
+    assert (told.side_by_side.any, told.side_by_side.most) == (truth.side_by_side.any, truth.side_by_side.most)
+    assert result.summary.startswith(truth.summary)
+    assert result.estimate.peak.device == truth.largest.needed_bytes
+    assert tokens(data) <= CONCISE_TOKENS
+    full = await call(server, mode, "recommend_compute", SWEPT | {"sweep": GRID, "gpu": "T4", "detail": "full"})
+    assert len(full["sweep"]["points"]) == 36
+
+
+async def test_a_sweeps_task_file_comes_whole(server: Any, mode: str) -> None:
+    asked = {"sweep": GRID, "launch_for": "slurm", "run": "python a.py {hook_layer} {expansion_factor}"}
+    data = await call(server, mode, "recommend_compute", SWEPT | asked | {"gpu": "4xA100-80GB"})
+    text = data["sweep"]["launch"]["text"]
+    assert "#SBATCH --array=0-35%4\n" in text and "'python a.py 11 32'" in text
+    assert "Nothing was started: sbatch" in data["summary"]
+
+
+async def test_a_task_file_for_one_run(server: Any, mode: str) -> None:
+    data = await call(
+        server, mode, "recommend_compute", SAE | {"launch_for": "modal", "run": "python train.py", "gpu": "unknown"}
+    )
+    truth = launch_file(parse_workload(SAE), "modal", "python train.py")
+    assert data["launch"]["text"] == truth.text
+    assert data["summary"].startswith(truth.summary)
+
+
+async def test_live_prices_are_asked_for_on_request_only(
+    server: Any, mode: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GPUHUNT_CATALOG_DIR", str(tmp_path))  # never the web
+    data = await call(server, mode, "recommend_compute", SAE | {"live_prices": True})
+    assert data["prices"].startswith("live prices could not be had (")
+    assert "prices" not in await call(server, mode, "recommend_compute", SAE)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"launch_for": "slurm"}, "launch and run go together"),
+        ({"launch_for": "slrm", "run": "x"}, "nearest: slurm"),
+        ({"sweep": {"hook_laye": [1]}}, "nearest: hook_layer"),
+        ({"sweep": {"k": "1..2001"}}, "at most 2,000 are estimated"),
+        ({"sweep": {}}, "a sweep needs a grid"),
+    ],
+)
+async def test_sweeps_and_files_that_are_refused(server: Any, mode: str, more: dict[str, Any], says: str) -> None:
+    async with Client(server, mode=mode) as client:
+        result = await client.call_tool("recommend_compute", SWEPT | {"expansion_factor": 8} | more)
+    assert result.is_error and says in result.content[0].text and "\n" not in result.content[0].text

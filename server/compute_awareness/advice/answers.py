@@ -65,9 +65,9 @@ class GpuChoice(_Answer):
     count: int = 1
     usable_bytes: int = Field(description="Memory a process can have on it: NVML total minus driver reserve")
     headroom_bytes: int
-    usd_per_hour: float | None = Field(default=None, description="Cheapest dated price known; null if none")
+    usd_per_hour: float | None = Field(default=None, description="Cheapest price known; null if none")
     price_platform: str | None = None
-    price_date: str | None = None
+    price_date: str | None = Field(default=None, description="When it was read; or live, with the time")
     note: str = ""
 
 

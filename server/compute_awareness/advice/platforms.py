@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,7 +29,7 @@ class Offer(BaseModel):
 
     gpu_id: str = Field(description="Key of the GPU table")
     usd_per_gpu_hour: float = Field(ge=0, description="USD per GPU and hour, without tax; 0 = free")
-    date: str = Field(description="When the price was read: year, year-month or year-month-day")
+    date: str = Field(description="When the price was read: year, year-month or year-month-day; or live, with the time")
     tier: Tier
     count: Count = Field(description="GPUs in the smallest machine of this offer")
     max_count: Count = Field(description="GPUs in the largest")
@@ -77,6 +79,24 @@ def all_platforms() -> tuple[Platform, ...]:
     return tuple(Platform.model_validate(row) for row in rows["platforms"])
 
 
+_PRICES: ContextVar[tuple[Platform, ...] | None] = ContextVar("prices", default=None)
+
+
+def current_platforms() -> tuple[Platform, ...]:
+    """The platforms with the prices that count now: the table's, or within `prices_of` those given there."""
+    return _PRICES.get() or all_platforms()
+
+
+@contextmanager
+def prices_of(platforms: tuple[Platform, ...]) -> Iterator[None]:
+    """Within it these platforms' prices count, in this thread and task only."""
+    token = _PRICES.set(platforms)
+    try:
+        yield
+    finally:
+        _PRICES.reset(token)
+
+
 def platform(name: str) -> Platform:
     """The platform of that id or name, in any case.
 
@@ -84,7 +104,7 @@ def platform(name: str) -> Platform:
         InputError: unknown; lists the nearest names, or all of them.
     """
     wanted = _plain(name)
-    for one in all_platforms():
+    for one in current_platforms():
         if wanted in (_plain(one.id), _plain(one.name)):
             return one
     ids = {p.id: p.id for p in all_platforms()} | {p.name: p.id for p in all_platforms()}
@@ -100,7 +120,7 @@ def _plain(name: str) -> str:
 def _deals(gpu_ids: Sequence[str], count: int, seconds: float) -> list[Deal]:
     wanted = set(gpu_ids)
     deals: list[Deal] = []
-    for place in all_platforms():
+    for place in current_platforms():
         for offer in place.offers:
             if offer.gpu_id not in wanted or count > offer.max_count:
                 continue
@@ -113,21 +133,25 @@ def _deals(gpu_ids: Sequence[str], count: int, seconds: float) -> list[Deal]:
     return sorted(deals, key=lambda d: d.usd_per_hour)
 
 
-def cheapest(gpu_ids: Sequence[str], count: int = 1, among: Sequence[str] | None = None) -> Deal | None:
+def cheapest(
+    gpu_ids: Sequence[str], count: int = 1, among: Sequence[str] | None = None, *, paid: bool = False
+) -> Deal | None:
     """The cheapest known way to have `count` of any of these GPUs in one machine, or None.
 
     Demo quotas, whose sessions are shorter than an hour, are left out; session limits are not looked at otherwise.
-    `among`: ids of the platforms that are considered; None = all.
+    `among`: ids of the platforms that are considered; None = all. `paid` leaves out what is free.
     """
-    deals = _deals(gpu_ids, count, 3600)
-    return next((deal for deal in deals if among is None or deal.platform.id in among), None)
+    for deal in _deals(gpu_ids, count, 3600):
+        if (among is None or deal.platform.id in among) and not (paid and deal.usd_per_hour == 0):
+            return deal
+    return None
 
 
 def where_to_rent(gpu_ids: Sequence[str], seconds_high: float, limit: int = 3, count: int = 1) -> list[PlatformChoice]:
     """Places to run `seconds_high` seconds on `count` of any of these GPUs, cheapest first, each place once.
 
     A place whose longest session is shorter than the run is left out, as are quotas of less than a quarter of an hour.
-    Prices are those of the table with their dates, for the whole machine; nothing is asked online.
+    Prices are for the whole machine, with their dates; nothing is asked online here.
     """
     choices: dict[str, PlatformChoice] = {}
     for deal in _deals(gpu_ids, count, max(seconds_high, 900)):

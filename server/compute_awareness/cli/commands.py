@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .attach_commands import install, uninstall
-from .given import WithWorkloadCommand, WorkloadCommand, compute_from, read_text, workload_from, write_new
+from .given import (
+    WithWorkloadCommand,
+    WorkloadCommand,
+    compute_from,
+    fields_from,
+    read_text,
+    workload_from,
+    write_new,
+)
 from .profile_commands import profile
 from .serve_commands import serve, token
 
@@ -37,6 +45,11 @@ _gpu = click.option(
 _compute = click.option(
     "--compute", metavar="REPORT.json", help="A report of `detect --json` from elsewhere, or what the script of "
     "`detect --script` printed there."
+)  # fmt: skip
+
+_live = click.option(
+    "--live-prices", "live", is_flag=True, help="Ask for prices online (extra `prices`, at most 20 s); each price says "
+    "whether it is live or dated."
 )  # fmt: skip
 
 
@@ -146,15 +159,20 @@ def estimate(source: str | None, python: str | None, as_json: bool, **flags: Any
 @_gpu
 @_compute
 @_host
+@_live
 @_json
 def recommend(
-    source: str | None, gpu: str | None, compute: str | None, host: str | None, as_json: bool, **flags: Any
+    source: str | None, gpu: str | None, compute: str | None, host: str | None, live: bool, as_json: bool, **flags: Any
 ) -> int:
     """Say what to change or where to run. Changes with their savings, GPUs and platforms that fit."""
+    from ..advice.live_prices import live_prices
     from ..preflight import recommend as recommend_for
 
     workload = workload_from(source, flags)
-    answer = recommend_for(workload, gpu=gpu, compute=_elsewhere(compute, host))
+    report = _elsewhere(compute, host)
+    with live_prices(live) as told:
+        answer = recommend_for(workload, gpu=gpu, compute=report)
+    answer.prices = told
     if as_json:
         _print_json(answer)
     else:
@@ -234,23 +252,37 @@ def explain_oom(log: str, workload: str | None, as_json: bool, **flags: Any) -> 
 )
 @click.option("--run", metavar="COMMAND", required=True, help='What to run there, e.g. "python train_sae.py".')
 @click.option("--gpu", metavar="NAME", help="The card; the smallest that fits where it is not given.")
+@_compute
+@_host
 @click.option("--out", metavar="FILE", help="Write it there instead of printing it; an existing file is kept.")
 @_python
+@_live
 @_json
 def launch_file(
     source: str | None,
     engine: str,
     run: str,
     gpu: str | None,
+    compute: str | None,
+    host: str | None,
     out: str | None,
     python: str | None,
+    live: bool,
     as_json: bool,
     **flags: Any,
 ) -> int:
-    """Write a task file for an engine that starts runs. It starts nothing and spends nothing."""
+    """Write a task file for an engine that starts runs. It starts nothing and spends nothing.
+
+    For slurm it asks for the partition, card, account and time of the cluster in sight.
+    """
+    from ..advice.live_prices import live_prices
     from ..launch.launch_file import launch_file as file_for
 
-    answer = file_for(workload_from(source, flags), engine, run, gpu, python)
+    workload = workload_from(source, flags)
+    report = _elsewhere(compute, host, python)
+    with live_prices(live) as told:
+        answer = file_for(workload, engine, run, gpu, None if host else python, report)
+    answer.notes += [told] if told else []
     if out is not None:
         write_new(out, answer.text)
     if as_json:
@@ -260,7 +292,72 @@ def launch_file(
     else:
         click.echo(answer.text, nl=False)
         click.echo(answer.summary, err=True)
+        if told:
+            click.echo(told, err=True)
     return 0
+
+
+@program.command(cls=WorkloadCommand)
+@click.option(
+    "--over", multiple=True, metavar="FIELD=VALUES", help="A field that varies: expansion_factor=8,16,32, "
+    "hook_layer=0..11 (the block in hook_name), batch_size=1,2,4. Every combination is a run; a `sweep` object in "
+    "the JSON says the same."
+)  # fmt: skip
+@click.option(
+    "--gpu", metavar="NAME", help='The card of each run; "4xA100-80GB" = four at once, one run on each. The cheapest '
+    "that holds every run where it is not given."
+)  # fmt: skip
+@_compute
+@_host
+@_python
+@click.option("--launch", metavar="slurm|skypilot", help="Also write a SLURM array or SkyPilot jobs; starts nothing.")
+@click.option(
+    "--run", metavar="COMMAND", help='With --launch: what each run is, e.g. "python train.py --layer {hook_layer}".'
+)
+@click.option("--out", metavar="FILE", help="Write the task file there; an existing file is kept.")
+@_live
+@_json
+def sweep(
+    source: str | None,
+    over: tuple[str, ...],
+    gpu: str | None,
+    compute: str | None,
+    host: str | None,
+    python: str | None,
+    launch: str | None,
+    run: str | None,
+    out: str | None,
+    live: bool,
+    as_json: bool,
+    **flags: Any,
+) -> int:
+    """Say what a grid of runs takes. Which fit, how many side by side, hours, cost, a task file."""
+    from ..advice.live_prices import live_prices
+    from ..errors import InputError
+    from ..sweep.grid import SWEEP, axes_of_flags, axes_of_json, joined
+    from ..sweep.sweep import sweep as sweep_over
+
+    base = fields_from(source, flags)
+    if not isinstance(base, dict):
+        raise InputError(f"a workload is a JSON object with a 'task', not {type(base).__name__}")
+    if out is not None and launch is None:
+        raise InputError("--out is for the task file: give --launch slurm or --launch skypilot, and --run")
+    axes = joined(axes_of_flags(over), axes_of_json(base.pop(SWEEP, {})))
+    report = _elsewhere(compute, host, python)
+    with live_prices(live) as told:
+        answer = sweep_over(
+            base, axes, gpu=gpu, compute=report, python=None if host else python, launch=launch, run=run
+        )
+    answer.notes += [told] if told else []
+    if answer.launch is not None and out is not None:
+        write_new(out, answer.launch.text)
+    if as_json:
+        _print_json(answer)
+    else:
+        from .show_sweep import show_sweep
+
+        show_sweep(answer, out)
+    return 1 if answer.does_not_fit == answer.count else 0
 
 
 @program.command()

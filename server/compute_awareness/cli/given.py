@@ -101,7 +101,24 @@ def workload_from(source: str | None, flags: dict[str, Any]) -> AnyWorkload:
     Raises:
         InputError: for an unreadable file, a contradiction, or what `parse_workload` refuses.
     """
-    from ..workload import decode_json, parse_workload
+    from ..workload import parse_workload
+
+    data = fields_from(source, flags)
+    if source is None or any(value not in (None, ()) for value in flags.values()):
+        return parse_workload(data)
+    try:
+        return parse_workload(data)
+    except InputError as error:
+        raise InputError(f"{_called(source)}: {error}") from None
+
+
+def fields_from(source: str | None, flags: dict[str, Any]) -> Any:
+    """What the file (or `-`) and the flags give together, decoded and not looked at: of a sweep a part may be missing.
+
+    Raises:
+        InputError: for an unreadable file or a contradiction.
+    """
+    from ..workload import decode_json
 
     given = {name: _value(name, value) for name, value in flags.items() if value is not None and value != ()}
     if source is None:
@@ -110,11 +127,11 @@ def workload_from(source: str | None, flags: dict[str, Any]) -> AnyWorkload:
                 "no workload: give a file, '-' for standard input, or flags, "
                 "e.g. --task activation_cache --model pythia-2.8b --batch-size 4 --seq-len 1024"
             )
-        return parse_workload(given)
+        return given
     try:
         data = decode_json(read_text(source))
         if not isinstance(data, dict) or not given:
-            return parse_workload(data)
+            return data
     except InputError as error:
         raise InputError(f"{_called(source)}: {error}") from None
     for name, value in given.items():
@@ -123,7 +140,7 @@ def workload_from(source: str | None, flags: dict[str, Any]) -> AnyWorkload:
             raise InputError(
                 f"{flag} {_spelled(value)} contradicts {_called(source)}, which has {_spelled(data[name])}"
             )
-    return parse_workload(data | given)
+    return data | given
 
 
 def _value(name: str, value: Any) -> Any:

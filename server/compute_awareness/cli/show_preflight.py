@@ -54,6 +54,8 @@ def show_recommendation(answer: Recommendation) -> None:
     say(to, workload_line(answer.estimate.workload), "bold")
     say(to, answer.summary)
     show_advice(to, answer.advice)
+    if answer.prices:
+        say(to, f"  {answer.prices}")
 
 
 def show_advice(to: Console, advice: Advice) -> None:

@@ -12,9 +12,10 @@ from collections.abc import Callable
 
 from ..advice.platforms import platform
 from ..units import duration, gib
-from .plan import Engine, Plan, names_of
+from .answers import Engine
+from .plan import Plan, names_of
 
-_HF = "huggingface"
+HF = "huggingface"
 
 
 def task_file(engine: Engine, plan: Plan) -> tuple[str, str]:
@@ -35,58 +36,67 @@ def start_command(engine: Engine, file_name: str) -> str:
     }[engine]
 
 
-def _skypilot(plan: Plan) -> str:
+def skypilot_resources(plan: Plan, *, autostop: bool = True) -> str:
+    """The fields of a task's `resources`; managed jobs need no `autostop`, their machines go when they end."""
     names = names_of(plan.gpu.id)["skypilot"]
     accelerators = "{" + ", ".join(f"{name}: {plan.count}" for name in names) + "}"
-    return f"""{_head(plan, "#")}
-name: {plan.name}
-
-resources:
+    stop = """\
+  # The machine is stopped when it has been idle, so that a forgotten one costs little.
+  autostop: {idle_minutes: 15, down: true}
+"""
+    return f"""\
   accelerators: {accelerators}
   cpus: {plan.cpus}+
   memory: {plan.ram_gib}+
   disk_size: {plan.disk_gib}
-  # The machine is stopped when it has been idle, so that a forgotten one costs little.
-  autostop: {{idle_minutes: 15, down: true}}
+{stop if autostop else ""}\
   job_recovery:
     # A preempted machine is replaced; a command that fails, as of out-of-memory, would fail again.
-    max_restarts_on_errors: 0
+    max_restarts_on_errors: 0"""
+
+
+def _skypilot(plan: Plan) -> str:
+    return f"""{head(plan, "#")}
+name: {plan.name}
+
+resources:
+{skypilot_resources(plan)}
 
 workdir: .
 
 envs:
-  HF_HOME: /tmp/{_HF}
+  HF_HOME: /tmp/{HF}
   # export HF_TOKEN and add `--secret HF_TOKEN` for gated models
 
 setup: |
-{_indented(_setup(plan), 2)}
+{indented(setup(plan), 2)}
 
 run: |
   nvidia-smi --query-gpu=name,memory.total --format=csv
-{_indented(_limited(plan), 2)}
+{indented(_limited(plan), 2)}
 """
 
 
 def _dstack(plan: Plan) -> str:
     name, memory = names_of(plan.gpu.id)["dstack"].split(":")
-    setup = [f"  - {json.dumps(line, ensure_ascii=False)}" for line in _setup(plan).splitlines()]
-    return f"""{_head(plan, "#")}
+    lines = [f"  - {json.dumps(line, ensure_ascii=False)}" for line in setup(plan).splitlines()]
+    return f"""{head(plan, "#")}
 type: task
 name: {plan.name}
 python: "3.12"
 
 env:
-  - HF_HOME=/root/.cache/{_HF}
+  - HF_HOME=/root/.cache/{HF}
   # - HF_TOKEN (for gated models: exported where you run dstack)
 
 volumes:
   # Models stay on the instance for the next run.
-  - instance_path: /root/.cache/{_HF}
-    path: /root/.cache/{_HF}
+  - instance_path: /root/.cache/{HF}
+    path: /root/.cache/{HF}
     optional: true
 
 commands:
-{chr(10).join(setup)}
+{chr(10).join(lines)}
   - {json.dumps(plan.run, ensure_ascii=False)}
 
 resources:
@@ -103,30 +113,43 @@ retry:
 """
 
 
-def _slurm(plan: Plan) -> str:
-    gres = names_of(plan.gpu.id).get("slurm", "")
-    kind = f"gpu:{gres}:{plan.count}" if gres else f"gpu:{plan.count}"
-    return f"""#!/bin/bash
-{_head(plan, "#")}
+def slurm_options(plan: Plan, output: str = "%x-%j.out") -> str:
+    """The lines that sbatch reads; partition, card, constraint and account as the cluster in sight has them."""
+    if plan.way is not None:
+        said, options = f"As cluster {plan.way.cluster} has them.", plan.way.options
+    else:
+        gres = names_of(plan.gpu.id).get("slurm", "")
+        said = 'Sites name their cards differently: `sinfo -o "%P %G %l"` lists partitions, types and time limits here.'
+        options = [
+            f"--gres=gpu:{gres}:{plan.count}" if gres else f"--gres=gpu:{plan.count}",
+            f"--mem={plan.ram_gib}G",
+            f"--time={slurm_time(plan.limit_s)}",
+        ]
+    asked = "\n".join(f"#SBATCH {option}" for option in options)
+    return f"""\
 #SBATCH --job-name={plan.name}
-# Sites name their cards differently: `sinfo -o "%P %G %l"` lists partitions, types and time limits here.
-#SBATCH --gres={kind}
+# {said}
+{asked}
 #SBATCH --cpus-per-task={plan.cpus}
-#SBATCH --mem={plan.ram_gib}G
-#SBATCH --time={_slurm_time(plan.limit_s)}
-#SBATCH --output=%x-%j.out
+#SBATCH --output={output}
 # Put back into the queue after a node failure or preemption.
-#SBATCH --requeue
+#SBATCH --requeue"""
+
+
+def _slurm(plan: Plan) -> str:
+    return f"""#!/bin/bash
+{head(plan, "#")}
+{slurm_options(plan)}
 
 set -euo pipefail
 # Homes are often small and slow: models go to the scratch folder where there is one.
-export HF_HOME="${{SCRATCH:-$HOME}}/{_HF}"
+export HF_HOME="${{SCRATCH:-$HOME}}/{HF}"
 
 if [ ! -d .venv ]; then
   python3 -m venv .venv
 fi
 source .venv/bin/activate
-{_setup(plan)}
+{setup(plan)}
 
 nvidia-smi --query-gpu=name,memory.total --format=csv
 {plan.run}
@@ -137,7 +160,7 @@ def _modal(plan: Plan) -> str:
     offer = next(offer for offer in platform("modal").offers if offer.gpu_id == plan.gpu.id)
     gpu = offer.request if plan.count == 1 else f"{offer.request}:{plan.count}"
     packages = ", ".join(json.dumps(package) for package in plan.packages)
-    return f"""{_head(plan, "#")}
+    return f"""{head(plan, "#")}
 import subprocess
 from pathlib import Path
 
@@ -182,7 +205,7 @@ def main():
 def _colab(plan: Plan) -> str:
     offer = next(offer for offer in platform("colab").offers if offer.gpu_id == plan.gpu.id)
     packages = ", ".join(json.dumps(package) for package in plan.packages)
-    return f"""{_head(plan, "#")}
+    return f"""{head(plan, "#")}
 # Runtime > Change runtime type > {offer.request} GPU, then run this cell.
 import os
 import shutil
@@ -207,7 +230,8 @@ subprocess.run({_python_text(plan.run)}, shell=True, check=True, executable="/bi
 """
 
 
-def _head(plan: Plan, mark: str) -> str:
+def head(plan: Plan, mark: str) -> str:
+    """What the file is and what was counted, as comments."""
     card = f"{plan.count} x {plan.gpu.name}" if plan.count > 1 else plan.gpu.name
     low, high = (duration(3600 * hours) for hours in plan.hours)
     took = low if low == high else f"{low} to {high}"
@@ -219,7 +243,8 @@ def _head(plan: Plan, mark: str) -> str:
     return "\n".join(f"{mark} {' '.join(line.split())}" for line in lines)
 
 
-def _setup(plan: Plan) -> str:
+def setup(plan: Plan) -> str:
+    """The shell command that installs what the run needs."""
     packages = " ".join(shlex.quote(package) for package in plan.packages)
     return f"if [ -f requirements.txt ]; then pip install -r requirements.txt; else pip install {packages}; fi"
 
@@ -229,7 +254,8 @@ def _limited(plan: Plan) -> str:
     return f"timeout --signal=INT --kill-after=120 {plan.limit_s} bash -c {shlex.quote(plan.run)}"
 
 
-def _indented(text: str, spaces: int) -> str:
+def indented(text: str, spaces: int) -> str:
+    """Text as a block of YAML."""
     return "\n".join(" " * spaces + line if line else "" for line in text.splitlines())
 
 
@@ -237,7 +263,8 @@ def _python_text(text: str) -> str:
     return json.dumps(text, ensure_ascii=True)
 
 
-def _slurm_time(seconds: int) -> str:
+def slurm_time(seconds: int) -> str:
+    """Seconds as SLURM's --time takes them."""
     days, rest = divmod(seconds, 86400)
     clock = f"{rest // 3600:02d}:{rest % 3600 // 60:02d}:00"
     return f"{days}-{clock}" if days else clock

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from ..advice.gpu_table import Gpu, all_gpus
 from ..advice.gpus import find_gpu, gpus_that_fit
@@ -15,14 +16,14 @@ from ..advice.place import Place, named_place, needed, verdict_at
 from ..advice.platforms import Deal, cheapest, platform
 from ..errors import InputError, nearest
 from ..estimator import estimate
+from ..hardware.cluster.report import Cluster
 from ..memory.estimate import Estimate
 from ..runtime.duration import estimate_time
 from ..units import GIB, duration, gib
 from ..versions import COVERED, check
 from ..workload import AnyWorkload
-
-Engine = Literal["skypilot", "slurm", "modal", "colab", "dstack"]
-ENGINES: tuple[Engine, ...] = get_args(Engine)
+from .answers import ENGINES, Engine
+from .cluster import Way, shortest_way, told
 
 _SETUP_S = 1800  # installing torch and downloading a model, taken generously
 _SLACK = 1.5  # the upper end of the time range is not calibrated
@@ -55,43 +56,94 @@ class Plan:
     """Installed where the project names no requirements of its own."""
     needed_bytes: int
     hours: tuple[float, float]
-    """Range of the run's duration; not calibrated on any run."""
+    """Range of the run's duration, of a sweep's longest run; not calibrated on any run."""
     notes: tuple[str, ...]
+    way: Way | None = None
+    """On a SLURM cluster in sight: what to ask it for."""
 
 
-def plan_for(workload: AnyWorkload, engine: str, run: str, gpu: str | None = None, python: str | None = None) -> Plan:
+def plan_for(
+    workload: AnyWorkload, engine: str, run: str, gpu: str | None = None, python: str | None = None,
+    clusters: Sequence[Cluster] = (),
+) -> Plan:  # fmt: skip
     """The plan for `workload`, started by the shell command `run`.
 
     Args:
         gpu: the card ("A100-80GB", "2xH100"); None = the smallest that fits and that the engine can name.
         python: the experiment's interpreter, should the estimate need a trace.
+        clusters: for slurm, the clusters in sight, whose cards then go before the table's.
     Raises:
         InputError: unknown engine or card, an empty or unprintable command, a card it does not fit, no card that fits.
     """
     known = engine_named(engine)
-    command = _command(run)
+    command = checked_command(run)
     result = estimate(workload, python=python)
-    card, count, notes = _card(workload, known, result, gpu)
+    way, notes = way_for([result], known, gpu, clusters)
+    if way is not None:
+        return machine_for([(workload, result)], known, command, way.card, way.path.gpus, notes, way)
+    card, count, more = _card(workload, known, result, gpu)
+    return machine_for([(workload, result)], known, command, card, count, [*notes, *more])
+
+
+def way_for(
+    results: Sequence[Estimate], engine: Engine, gpu: str | None, clusters: Sequence[Cluster]
+) -> tuple[Way | None, list[str]]:
+    """(the shortest way on a cluster in sight to a card that holds each of the runs, notes); no way elsewhere.
+
+    `gpu` None = any card. Raises InputError for an unknown one.
+    """
+    if engine != "slurm" or not clusters or not results:
+        return None, []
+    request = None if gpu is None else find_gpu(gpu)
+
+    def bytes_on(card: Gpu) -> int:
+        place = Place("gpu", card.name, None, card.compute_capability, card)
+        return max(needed(result, place)[2] for result in results)
+
+    def seconds_on(card: Gpu) -> int:
+        return _limit_s(max(_hours(result, card)[1] for result in results))
+
+    wanted, count = (request.gpu, request.count) if request else (None, 1)
+    way, left_out = shortest_way(clusters, bytes_on, seconds_on, _ram_gib(results) * GIB, wanted, count)
+    name = clusters[0].name or "SLURM"
+    if way is None:
+        return None, [f"no partition of cluster {name} takes it as it is ({told(left_out)}): look before you submit"]
+    return way, [f"partition {way.path.partition} of cluster {way.cluster}: {way.path.why}", *way.path.cautions]
+
+
+def machine_for(
+    runs: Sequence[tuple[AnyWorkload, Estimate]], engine: Engine, command: str, card: Gpu, count: int,
+    notes: Sequence[str], way: Way | None = None,
+) -> Plan:  # fmt: skip
+    """The plan of a machine with `count` such cards on which each of these runs can take place."""
+    results = [result for _, result in runs]
     place = Place("gpu", card.name, card.usable_bytes, card.compute_capability, card, count, named=True)
-    hours = _hours(result, card)
+    hours = max((_hours(result, card) for result in results), key=lambda spread: spread[1])
     limit_s = _limit_s(hours[1])
-    notes += _limits(known, limit_s)
-    disk = 2 * (result.download_bytes or _weights(result)) + result.host_bytes + _ENVIRONMENT_BYTES
-    ram = 1.25 * max(result.loading_host_bytes, result.host_bytes) + 8 * GIB
+    # Models that differ are all downloaded; what the runs have in RAM follows one another.
+    downloads = {str(result.workload.get("model")): result.download_bytes or _weights(result) for result in results}
+    disk = 2 * sum(downloads.values()) + max(result.host_bytes for result in results) + _ENVIRONMENT_BYTES
     return Plan(
-        name=_name(result.workload),
+        name=_name(results[0].workload),
         run=command,
         gpu=card,
         count=count,
         limit_s=limit_s,
         disk_gib=_rounded(disk / GIB, 50),
-        ram_gib=_rounded(ram / GIB, 16),
+        ram_gib=_ram_gib(results),
         cpus=8 * count,
-        packages=_packages(workload, result),
-        needed_bytes=needed(result, place)[2],
+        packages=tuple(dict.fromkeys(name for workload, result in runs for name in _packages(workload, result))),
+        needed_bytes=max(needed(result, place)[2] for result in results),
         hours=hours,
-        notes=tuple(notes),
+        notes=(*notes, *_limits(engine, limit_s)),
+        way=way,
     )
+
+
+def _ram_gib(results: Sequence[Estimate]) -> int:
+    """GiB of RAM for whichever of the runs takes most, loading its weights included."""
+    most = max(max(result.loading_host_bytes, result.host_bytes) for result in results)
+    return _rounded((1.25 * most + 8 * GIB) / GIB, 16)
 
 
 def engine_named(engine: str) -> Engine:
@@ -115,7 +167,8 @@ def _launchers() -> dict[str, dict[str, Any]]:
     return json.loads(path.read_text(encoding="utf-8"))["cards"]
 
 
-def _can_name(engine: Engine, card: Gpu) -> bool:
+def can_name(engine: Engine, card: Gpu) -> bool:
+    """Whether the engine has a name for that card."""
     if engine in ("modal", "colab"):
         return any(offer.gpu_id == card.id for offer in platform(engine).offers)
     return engine in names_of(card.id)
@@ -125,7 +178,7 @@ def _card(workload: AnyWorkload, engine: Engine, result: Estimate, gpu: str | No
     def on(card: Gpu) -> int:
         return needed(result, Place("gpu", card.name, None, card.compute_capability, card))[2]
 
-    fitting = [card for card in gpus_that_fit(on) if _can_name(engine, card)]
+    fitting = [card for card in gpus_that_fit(on) if can_name(engine, card)]
     if gpu is None:
         if not fitting:
             need = gib(needed(result, Place("gpu", "", None))[2])
@@ -133,18 +186,18 @@ def _card(workload: AnyWorkload, engine: Engine, result: Estimate, gpu: str | No
                 f"no single card that {engine} can name holds this workload ({need}); make it smaller "
                 "(`compute-awareness recommend` lists changes), or name several cards with gpu, e.g. 2xH100"
             )
-        chosen = min(fitting, key=lambda card: (_run_cost(engine, card, result), card.usable_bytes))
-        cheap = _run_cost(engine, chosen, result) < float("inf")
+        chosen = min(fitting, key=lambda card: (run_cost(engine, card, [result]), card.usable_bytes))
+        cheap = run_cost(engine, chosen, [result]) < float("inf")
         return chosen, 1, [f"{'the cheapest for this run' if cheap else 'the smallest'} of the cards that fit"]
     request = find_gpu(gpu)
     verdict = verdict_at(result, named_place(request))
     if verdict.status == "does_not_fit":
         smallest = f"; the smallest that fits: {fitting[0].name}" if fitting else ""
         raise InputError(f"gpu {gpu[:40]!r}: {verdict.why}{smallest}")
-    if not _can_name(engine, request.gpu):
+    if not can_name(engine, request.gpu):
         raise InputError(
             f"gpu {gpu[:40]!r}: {engine} is not known to offer {request.gpu.name}; it names: "
-            + ", ".join(card.name for card in all_gpus() if _can_name(engine, card))
+            + ", ".join(card.name for card in all_gpus() if can_name(engine, card))
         )
     notes = [verdict.why] if verdict.status != "fits" else []
     return request.gpu, request.count, notes + ([request.note] if request.note else [])
@@ -172,14 +225,15 @@ def _limit_s(high_hours: float) -> int:
     return max(3600, -(-int(high_hours * 3600 * _SLACK + _SETUP_S) // 3600) * 3600)
 
 
-def _run_cost(engine: Engine, card: Gpu, result: Estimate) -> float:
-    """USD of the longest expected run; infinite where no price is known or the engine ends it before."""
-    deal = deal_for(engine, card.id, 1)
-    hours = _hours(result, card)[1]
+def run_cost(engine: Engine | None, card: Gpu, results: Sequence[Estimate]) -> float:
+    """USD of the runs one after the other, each at its longest; infinite where no price is known or the engine ends
+    one before. Without an engine, at the cheapest price known."""
+    deal = cheapest([card.id], 1, paid=True) if engine is None else deal_for(engine, card.id, 1)
+    hours = [_hours(result, card)[1] for result in results]
     longest = platform(engine).session_limit_hours if engine in ("modal", "colab") else None
-    if deal is None or (longest is not None and _limit_s(hours) > longest * 3600):
+    if deal is None or (longest is not None and _limit_s(max(hours)) > longest * 3600):
         return float("inf")
-    return deal.usd_per_hour * hours
+    return deal.usd_per_hour * sum(hours)
 
 
 def _limits(engine: Engine, limit_s: int) -> list[str]:
@@ -194,7 +248,8 @@ def _limits(engine: Engine, limit_s: int) -> list[str]:
     ]
 
 
-def _command(run: str) -> str:
+def checked_command(run: str) -> str:
+    """The command without blanks around it. Raises InputError for one that is empty, too long or not printable."""
     text = run.strip()
     if not text:
         raise InputError('run is empty; give the command that starts the experiment, e.g. "python train_sae.py"')

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..memory.estimate import Estimate
     from ..oom.explain import OomReport
     from ..preflight import Preflight, Recommendation
+    from ..sweep.answers import Sweep
 
 _HOOKS_KEPT = 4
 _CHANGES_KEPT = 3
@@ -30,6 +31,7 @@ _PYTHONS_KEPT = 8
 _POOLS_KEPT = 4
 _LIMITS_KEPT = 4
 _PATHS_KEPT = 1
+_POINTS_KEPT = 8
 _BENEATH = frozenset(("datasets", "huggingface-hub", "tokenizers", "safetensors", "numpy", "triton"))
 _CARDS_LISTED = 3
 _PAIRS_LISTED = 4
@@ -137,12 +139,28 @@ def concise_estimate(estimate: Estimate) -> Estimate:
 
 def concise_recommendation(result: Recommendation) -> Recommendation:
     """The figures, the best changes and all GPUs; the breakdown is `estimate_memory`'s."""
+    advice = _shorter(result.advice, len(result.advice.gpus))
+    if result.sweep is not None:
+        # Its own figures come first: cards for the largest run, and changes only where some run needs them.
+        fewer = {"gpus": advice.gpus[:_GPUS_KEPT], "platforms": []}
+        advice = advice.model_copy(update=fewer if result.sweep.does_not_fit else fewer | {"changes": []})
     update = {
         "workload": _said(result.workload),
         "estimate": _headline(result.estimate),
-        "advice": _shorter(result.advice, len(result.advice.gpus)),
+        "advice": advice,
+        "sweep": _together(result.sweep) if result.sweep else None,
     }
     return result.model_copy(update=update)
+
+
+def _together(sweep: Sweep) -> Sweep:
+    """The runs together, and of the single ones the first that do not plainly fit."""
+    beside = sweep.side_by_side
+    if beside is not None:
+        beside = beside.model_copy(update={"groups": []})
+    others = [point for point in sweep.points if point.status != "fits"]
+    left_out = {"over": {}, "summary": "", "warnings": []}  # the largest run's own are in its estimate
+    return sweep.model_copy(update={"points": others[:_POINTS_KEPT], "side_by_side": beside, **left_out})
 
 
 def concise_preflight(result: Preflight) -> Preflight:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import WithJsonSchema
 
 from ..errors import InputError
+from ..launch.answers import ENGINES
 from ..workload import TASKS, AnyWorkload, parse_workload
-from .hosting import as_hosted
+from .hosting import checked_if_hosted
 
 if TYPE_CHECKING:
     from ..hardware.compute import Compute
@@ -83,6 +84,29 @@ ComputeReport = Annotated[
 ]
 
 
+Sweep = Annotated[
+    dict[str, Any] | None,
+    WithJsonSchema(
+        {
+            "type": "object",
+            "description": 'Grid of runs: field -> values, e.g. {"hook_layer": "0..11", "expansion_factor": [8, 16]}',
+        }
+    ),
+]
+LaunchFor = Annotated[
+    str | None,
+    WithJsonSchema({"type": "string", "enum": list(ENGINES), "description": "Write a task file; starts nothing"}),
+]
+Run = Annotated[
+    str | None,
+    WithJsonSchema({"type": "string", "description": "For launch_for: command to run, {field} = a sweep's value"}),
+]
+
+LivePrices = Annotated[
+    bool, WithJsonSchema({"type": "boolean", "description": "Ask for prices online; default: dated ones"})
+]
+
+
 def workload_parameters(*, all_options: bool) -> list[inspect.Parameter]:
     """One keyword parameter per field of the workload union, `task` first, with its JSON schema, and `options`.
 
@@ -115,6 +139,11 @@ def hidden_parameters() -> frozenset[str]:
 
 def as_workload(fields: dict[str, Any]) -> AnyWorkload:
     """The workload of a call; null means the task's default. Raises InputError."""
+    return parse_workload(checked_if_hosted(given_fields(fields)))
+
+
+def given_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    """What a call gives of a workload, by name and in `options`, not looked at. Raises InputError."""
     given = {name: value for name, value in fields.items() if value is not None}
     options = given.pop("options", {})
     if not isinstance(options, dict):
@@ -122,7 +151,7 @@ def as_workload(fields: dict[str, Any]) -> AnyWorkload:
     for name, value in options.items():
         if name in given and given[name] != value:
             raise InputError(f"{name}: {given[name]!r} given beside options, which has {value!r}")
-    return as_hosted(parse_workload(given | {name: value for name, value in options.items() if value is not None}))
+    return given | {name: value for name, value in options.items() if value is not None}
 
 
 def as_compute_report(data: dict[str, Any] | str | None) -> Compute | None:

@@ -20,8 +20,8 @@ Step = Callable[[Data], None]
 
 
 def within(data: Data, kind: str, detail: str) -> Data:
-    """`data` of a `kind` of result, brought within the limit of `detail` in place, as far as the steps go: an answer that
-    is somewhat too long is better than none."""
+    """`data` of a `kind` of result, brought within the limit of `detail` in place, as far as the steps go: an answer
+    that is somewhat too long is better than none."""
     limit = LIMIT_BYTES[detail]
     for step in [None, *STEPS[kind, detail], *_LAST]:
         if step is not None:

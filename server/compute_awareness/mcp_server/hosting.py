@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
-from ..workload import AnyWorkload
 
 _ELSEWHERE = (
     "on the machine of the experiment `compute-awareness detect --json` (or the script of `detect --script`) makes a "
@@ -51,6 +50,12 @@ def hosted(options: Hosting | None) -> Any:
     return middleware
 
 
+def may_look_here() -> bool:
+    """Whether what this machine can see may be used for an answer."""
+    here = hosting()
+    return here is None or here.detect_here
+
+
 def check_looking(host: str | None, python: str | None) -> None:
     """Refuse what would look at the server's own machine, or from it.
 
@@ -70,28 +75,31 @@ def place_of(gpu: str | None, has_report: bool) -> str | None:
     Raises:
         InputError: the run is to be on a CPU of which nothing is known.
     """
-    here = hosting()
-    if here is None or here.detect_here or has_report:
+    if may_look_here() or has_report:
         return gpu
     if gpu is not None and gpu.strip().lower() == "none":
         raise InputError(f"gpu: 'none' needs the machine's RAM: {_ELSEWHERE}")
     return "unknown" if gpu is None else gpu
 
 
-def as_hosted(workload: AnyWorkload) -> AnyWorkload:
-    """The workload, with nothing in it that would read the server's files or run its Python.
+def checked_if_hosted(fields: Mapping[str, Any], over: Mapping[str, Sequence[Any]] | None = None) -> dict[str, Any]:
+    """The fields of a workload, and of a sweep of it, with nothing in them that would read the server's files or run
+    its Python.
 
     Raises:
         InputError: a path as model, or a trace.
     """
     if hosting() is None:
-        return workload
-    if isinstance(workload.model, str) and _PATH.match(workload.model.strip()):
-        raise InputError(
-            "model: this server is shared and reads no files; give a catalogue name, a Hugging Face id, or the "
-            "contents of config.json as an object"
-        )
-    field = "estimate_method" if workload.task == "patching" else "method"
-    if workload.estimated_by == "trace":
-        raise InputError(f"{field}: a trace runs the experiment's own Python, which a shared server has not")
-    return workload.model_copy(update={field: "closed_form"})
+        return dict(fields)
+    method = "estimate_method" if fields.get("task") == "patching" else "method"
+    for name, values in {**{name: [value] for name, value in fields.items()}, **(over or {})}.items():
+        for value in values:
+            if name == "model" and isinstance(value, str) and _PATH.match(value.strip()):
+                raise InputError(
+                    "model: this server is shared and reads no files; give a catalogue name, a Hugging Face id, or the "
+                    "contents of config.json as an object"
+                )
+            if name == method and value == "trace":
+                raise InputError(f"{name}: a trace runs the experiment's own Python, which a shared server has not")
+    closed = fields.get(method) in (None, "auto")
+    return {**fields, **({method: "closed_form"} if closed else {})}

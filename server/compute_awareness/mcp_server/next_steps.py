@@ -32,7 +32,7 @@ def after_preflight(result: Preflight, arguments: dict[str, Any]) -> list[NextSt
 
 def after_recommendation(result: Recommendation, arguments: dict[str, Any]) -> list[NextStep]:
     """The preflight on the smallest card that fits."""
-    if "compute" in arguments or not result.advice.gpus:
+    if "compute" in arguments or result.sweep or not result.advice.gpus:
         return []
     from ..advice.answers import NextStep
 

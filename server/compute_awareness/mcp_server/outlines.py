@@ -39,6 +39,8 @@ class RecommendationOutline(BaseModel):
     workload: dict[str, Any]
     estimate: dict[str, Any]
     advice: dict[str, Any]
+    sweep: dict[str, Any] | None = None
+    launch: dict[str, Any] | None = None
 
 
 class PreflightOutline(BaseModel):

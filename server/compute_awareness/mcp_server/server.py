@@ -32,7 +32,7 @@ memory from what TransformerLens, transformers and SAELens really allocate, and 
 
 Which tool: preflight_experiment first, with the task, the model and the sizes you are about to write. \
 detect_compute: what this machine has. estimate_memory: bytes of a setting, no hardware involved. \
-recommend_compute: which GPU to get, or how to need less. explain_oom: after a run died of out-of-memory.
+recommend_compute: which GPU to get, how to need less, a grid of runs. explain_oom: after a run died of out-of-memory.
 
 Then follow asking.decision:
 - ask: put asking.text to the user in one message, before writing the code, and wait for the answer. Call again \

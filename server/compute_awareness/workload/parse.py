@@ -75,7 +75,9 @@ def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     shown = repr(given) if isinstance(given, str | int | float | bool | None) else type(given).__name__
     if len(shown) > 80:
         shown = shown[:77] + "..."
-    if first["type"] == "extra_forbidden":
+    if first["type"] == "extra_forbidden" and field == "sweep":
+        line = "sweep is a grid of runs, not a field of one: `compute-awareness sweep`, or recommend_compute's `sweep`"
+    elif first["type"] == "extra_forbidden":
         close = nearest(field, kind.model_fields, 1)
         hint = f"; nearest: {close[0]}" if close else ""
         line = f"unknown field {field[:80]!r}{hint}; accepted: {', '.join(kind.model_fields)}"

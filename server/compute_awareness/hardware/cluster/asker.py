@@ -10,6 +10,8 @@ from typing import Any
 
 from ..probe.child import run_child
 
+# Where sites put SLURM's programs without a word in the PATH.
+SLURM_FOLDERS = ("/usr/local/slurm/bin", "/opt/slurm/bin", "/cm/shared/apps/slurm/current/bin")
 OUTPUT_CAP = 64 << 20  # a thousand nodes with their labels are tens of MiB
 
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..probe.child import run_child
-from .asker import Asker, find_program
+from .asker import SLURM_FOLDERS, Asker, find_program
 from .report import Cluster, ClusterUser, GpuPool, Limit, Partition
-from .slurm import _ALSO_IN, clean
+from .slurm import clean
 from .slurm_text import parse_test_only
 
 GIB = 1024**3
@@ -92,7 +92,7 @@ def shortest_paths(
             left_out.append(f"{label}: {why_not}")
         else:
             paths.append(_path(cluster, pool, part, needed_bytes, hours, gpus, ram_bytes))
-    return GpuPaths(sorted(paths, key=_rank), left_out)
+    return GpuPaths(sorted(paths, key=rank), left_out)
 
 
 def _excluded(
@@ -200,7 +200,8 @@ def _limits_that_hold(own: ClusterUser | None, part: Partition) -> list[Limit]:
     return [limit for limit in own.limits if limit.source in sources]
 
 
-def _rank(path: GpuPath) -> tuple[object, ...]:
+def rank(path: GpuPath) -> tuple[object, ...]:
+    """What paths are sorted by, the shortest first."""
     return (
         path.access != "yes",
         ("yes", "maybe", "unknown").index(path.fits),
@@ -226,7 +227,7 @@ def with_expected_starts(
 
     Asked with `sbatch --test-only`, which submits nothing. A request that SLURM refuses is left out, with its reason.
     """
-    sbatch = find_program("sbatch", environ, _ALSO_IN)
+    sbatch = find_program("sbatch", environ, SLURM_FOLDERS)
     if sbatch is None:
         return found
     asker = Asker(clean(environ), limit_s, run)
@@ -249,7 +250,7 @@ def with_expected_starts(
         elif start:
             path = replace(path, expected_start=start, why=f"{path.why}; expected to start at {start}")
         paths.append(path)
-    return GpuPaths(sorted(paths, key=_rank), left_out)
+    return GpuPaths(sorted(paths, key=rank), left_out)
 
 
 def _gib(size: int) -> str:

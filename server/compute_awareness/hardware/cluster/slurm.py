@@ -12,7 +12,7 @@ from typing import Any
 
 from ..probe.child import run_child
 from .access import access_to, limits_of
-from .asker import Asker, find_program
+from .asker import SLURM_FOLDERS, Asker, find_program
 from .report import Cluster, ClusterUser, GpuPool, GpuTotal, OwnJob, Partition, SharedGpus
 from .slurm_nodes import (
     NODE_COLUMNS,
@@ -34,7 +34,6 @@ from .slurm_text import (
     waiting_by_partition,
 )
 
-_ALSO_IN = ("/usr/local/slurm/bin", "/opt/slurm/bin", "/cm/shared/apps/slurm/current/bin")
 # A user's own settings for these programs would change their columns, their times or the cluster they ask.
 _SETTINGS = ("SINFO_", "SQUEUE_", "SBATCH_", "SCONTROL_", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT", "SLURM_BITSTR_LEN")
 _JOBS_SHOWN = 100
@@ -47,7 +46,7 @@ def read_slurm(environ: Mapping[str, str], limit_s: float, run: Callable[..., An
 
     All programs together have `limit_s` seconds. A controller that does not answer is a cluster with a problem.
     """
-    sinfo = find_program("sinfo", environ, _ALSO_IN)
+    sinfo = find_program("sinfo", environ, SLURM_FOLDERS)
     if sinfo is None:
         return []
     asker = Asker(clean(environ), limit_s, run)
