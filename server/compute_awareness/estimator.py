@@ -153,7 +153,9 @@ def _summary(workload: AnyWorkload, result: Estimate) -> str:
     biggest = sorted((c for c in result.components if c.where == "device"), key=lambda c: -c.bytes_at_peak)[:3]
     parts = ", ".join(f"{c.name.replace('_', ' ')} {gib(c.bytes_at_peak)}" for c in biggest if c.bytes_at_peak)
     tensors = f"{gib(result.peak.tensors)} of tensors: {parts}"
-    each = " on each card" if getattr(workload, "n_devices", 1) > 1 else ""
+    each = ""
+    if getattr(workload, "n_devices", 1) > 1:
+        each = " on each card" if isinstance(workload, Training) else " on the fullest card"
     return f"{_subject(workload, result)} needs about {gib(result.peak.device)} of GPU memory{each} ({tensors})."
 
 
