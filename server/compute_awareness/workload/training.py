@@ -21,6 +21,23 @@ def _autocast(value: Any) -> Any:
     return value
 
 
+def _parallel(value: Any) -> Any:
+    """Says of a way to share out a model's state that it is not estimated."""
+    if isinstance(value, str) and value.strip().lower() in (
+        "fsdp",
+        "fsdp1",
+        "fsdp2",
+        "fully_shard",
+        "deepspeed",
+        "zero",
+    ):
+        raise ValueError(
+            f"{value!r} is not estimated yet: what is gathered and reduced beside each card's shard was not compared; "
+            "ddp is, and is an upper end: it keeps the whole model, its gradients and optimizer state on each card"
+        )
+    return value
+
+
 class Training(ModelTask):
     """Steps of training or fine-tuning one language model, on one card or with a process on each of several."""
 
@@ -57,7 +74,7 @@ class Training(ModelTask):
         default=None, description="Tokens of the whole run, for its duration; null = one optimizer step"
     )
     n_devices: NDevices = Field(default=1, description="Cards, one process and one batch on each; peak stays per card")
-    parallel: Literal["ddp"] | None = Field(
+    parallel: Annotated[Literal["ddp"] | None, BeforeValidator(_parallel)] = Field(
         default=None, description="How n_devices share it: ddp = DistributedDataParallel; null = ddp"
     )
     gradient_as_bucket_view: bool = Field(
