@@ -153,7 +153,10 @@ def _summary(workload: AnyWorkload, result: Estimate) -> str:
     biggest = sorted((c for c in result.components if c.where == "device"), key=lambda c: -c.bytes_at_peak)[:3]
     parts = ", ".join(f"{c.name.replace('_', ' ')} {gib(c.bytes_at_peak)}" for c in biggest if c.bytes_at_peak)
     tensors = f"{gib(result.peak.tensors)} of tensors: {parts}"
-    return f"{_subject(workload, result)} needs about {gib(result.peak.device)} of GPU memory ({tensors})."
+    each = ""
+    if getattr(workload, "n_devices", 1) > 1:
+        each = " on each card" if isinstance(workload, Training) else " on the fullest card"
+    return f"{_subject(workload, result)} needs about {gib(result.peak.device)} of GPU memory{each} ({tensors})."
 
 
 def _subject(workload: AnyWorkload, result: Estimate) -> str:
@@ -183,6 +186,7 @@ def _subject(workload: AnyWorkload, result: Estimate) -> str:
             return f"generating {workload.new_tokens} tokens with {model} ({workload.dtype}, prompt {size})"
         case Training():
             how = "fine-tuning LoRA adapters of" if workload.trainable == "lora" else "training"
-            return f"{how} {model} with {workload.optimizer} ({workload.dtype}, {size} a pass)"
+            where = f" on each of {workload.n_devices} cards" if workload.n_devices > 1 else ""
+            return f"{how} {model} with {workload.optimizer} ({workload.dtype}, {size} a pass{where})"
         case Patching():
             return f"{workload.method.replace('_', ' ')} in {model} ({workload.dtype}, {size})"

@@ -12,6 +12,7 @@ from .advice.answers import Advice, NextStep, Verdict
 from .advice.cluster_paths import cluster_paths
 from .advice.cost import run_cost
 from .advice.place import UNKNOWN, Place, named_place, needed, seen_place, verdict_at
+from .advice.several import splits, with_cards
 from .advice.solver import combinations, largest_sizes
 from .advice.strategies import changes
 from .asking.decision import decide
@@ -255,9 +256,16 @@ def _advise(workload: AnyWorkload, result: Estimate, place: Place, compute: Comp
         kind = "mps" if card.vendor == "apple" else "gpu"
         return needed(result, Place(kind, card.name, None, card.compute_capability, card))[2]
 
-    choices = gpus.smallest_that_fits(on)
+    def over(card: gpus.Gpu, count: int) -> int | None:
+        split = with_cards(workload, count, card.compute_capability)
+        return None if split is None else needed(split, Place("gpu", card.name, None, card.compute_capability, card))[2]
+
+    asked = result.workload.get("n_devices", 1)
+    choices = gpus.smallest_that_fits(
+        on, count=asked, over=None if asked == 1 and splits(result.workload) == "rough" else over
+    )
     fitting = [card.id for card in gpus.gpus_that_fit(on)]
-    count = 1
+    count = asked
     if not fitting and choices:
         fitting, count = [choices[0].gpu_id], choices[0].count
     reference = next((card for card in gpus.all_gpus() if fitting and card.id == fitting[0]), None)

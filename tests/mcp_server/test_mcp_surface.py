@@ -121,7 +121,7 @@ async def test_every_field_is_described_with_its_limits(server: Any, mode: str) 
             if field["type"] in ("integer", "number"):
                 assert re.search(r"\d\S* to \d\S*, e\.g\. \d", said), f"{tool['name']}.{name}: {said}"
             elif name not in ("compute", "workload", "options", "architecture"):
-                assert "enum" in field or "e.g. " in said, f"{tool['name']}.{name}: {said}"
+                assert "enum" in field or "e.g. " in said or "default" in said, f"{tool['name']}.{name}: {said}"
     async with Client(server, mode=mode) as client:
         for task, kind in TASKS.items():
             text = (await client.read_resource(f"compute://tasks/{task}")).contents[0].text

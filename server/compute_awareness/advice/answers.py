@@ -30,7 +30,8 @@ class Change(_Answer):
 
     strategy: Literal[
         "selective_caching", "smaller_batch", "gradient_checkpointing", "mixed_precision", "offloading",
-        "layer_by_layer", "smaller_buffers", "shorter_sequences", "quantization", "low_rank", "combination",
+        "layer_by_layer", "smaller_buffers", "shorter_sequences", "quantization", "low_rank", "several_gpus",
+        "combination",
     ]  # fmt: skip
     title: str = Field(description="What to do, with this workload's numbers")
     applies: bool = Field(description="False where it saves nothing here; `title` says why")

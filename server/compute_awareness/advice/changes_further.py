@@ -11,16 +11,19 @@ from ..workload import DTYPE_BYTES, ActivationCache, AnyWorkload, Inference, Sae
 from .answers import Change
 from .attempt import Attempt
 from .place import Place
+from .several import splits
 
 
 def further(workload: AnyWorkload, before: Estimate, place: Place) -> list[Change]:
-    """Shorter sequences, one layer at a time, smaller buffers, quantised weights, autocast, adapters: those of them
-    that the workload has, each estimated again."""
+    """Several cards, one layer at a time, smaller buffers, quantised weights, autocast, adapters, shorter sequences:
+    those of them that the workload and the place have, each estimated again."""
     attempt = Attempt(workload, before, place)
     return list(_tried(attempt, workload))
 
 
 def _tried(attempt: Attempt, workload: AnyWorkload) -> Iterator[Change]:
+    if attempt.place.count > 1:
+        yield from _several_cards(attempt, workload)
     if isinstance(workload, ActivationCache):
         yield from _one_layer(attempt, workload)
     if isinstance(workload, SaeTraining) and workload.model is not None and workload.library == "sae_lens":
@@ -31,6 +34,34 @@ def _tried(attempt: Attempt, workload: AnyWorkload) -> Iterator[Change]:
     if isinstance(workload, Inference) and workload.library == "transformers":
         yield from _quantised(attempt, workload)
     yield from _shorter(attempt, workload)
+
+
+def _several_cards(attempt: Attempt, workload: AnyWorkload) -> Iterator[Change]:
+    """All cards of the place: a model split over them, or a batch divided among them."""
+    cards = attempt.place.count
+    if getattr(workload, "n_devices", cards) > 1:
+        return
+    if isinstance(workload, Training) and workload.batch_size % cards == 0:
+        batch = workload.batch_size // cards
+        yield attempt.change(
+            "several_gpus", f"batch {batch} on each of {cards} cards (DistributedDataParallel)",
+            {"n_devices": cards, "batch_size": batch, "gradient_as_bucket_view": True}, "equivalent",
+            detail="the same gradient up to rounding, where the loss is averaged over equal numbers of tokens",
+            cost=f"none: {cards} cards work at once, and exchange their gradients in every step",
+            code=f"# torchrun --nproc_per_node={cards} train.py; each process takes {batch} sequences of a batch\n"
+            'rank = int(os.environ["LOCAL_RANK"])\ntorch.distributed.init_process_group("nccl")\n'
+            "model = DistributedDataParallel(model.to(rank), device_ids=[rank], gradient_as_bucket_view=True)",
+        )  # fmt: skip
+    elif isinstance(workload, Inference | ActivationCache) and splits(workload.model_dump()) == "estimated":
+        spec = resolve(workload.model)
+        loader = "LanguageModel" if workload.library == "nnsight" else "AutoModelForCausalLM.from_pretrained"
+        yield attempt.change(
+            "several_gpus", f"layers split over {cards} cards (device_map)", {"n_devices": cards}, "equivalent",
+            detail="the same arithmetic, each layer on the card that holds it",
+            cost="the cards work one after another; activations cross between them once per card",
+            slowdown=1.1,
+            code=f'model = {loader}("{spec.hf_id or spec.name}", dtype=torch.{workload.dtype}, device_map="auto")',
+        )  # fmt: skip
 
 
 def _one_layer(attempt: Attempt, workload: ActivationCache) -> Iterator[Change]:

@@ -15,6 +15,7 @@ from .gpu_table import Gpu, all_gpus, card_of_size
 from .platforms import Deal, cheapest
 
 Needed = Callable[[Gpu], int] | int
+Over = Callable[[Gpu, int], int | None]
 
 # The largest share of a card's memory that one of several cards of a split model may take: the layers do not divide
 # evenly, the embedding and unembedding lie whole on the first and the last card.
@@ -123,13 +124,16 @@ def gpus_that_fit(needed: Needed) -> list[Gpu]:
     return sorted(fitting, key=lambda g: g.usable_bytes)
 
 
-def smallest_that_fits(needed_device_bytes: Needed, limit: int = 5) -> list[GpuChoice]:
+def smallest_that_fits(
+    needed_device_bytes: Needed, limit: int = 5, *, count: int = 1, over: Over | None = None
+) -> list[GpuChoice]:
     """The smallest cards that fit, one for each memory class, smallest first; at most `limit`.
 
     `needed_device_bytes` is bytes on the card, or a function of the card, since the context differs between cards.
-    Of each class the cheapest known to be rented is named, and the others in its note. Where no single card fits, the
-    choices are several large cards with a layer-wise split: rough, and the note says so. Empty if those do not fit
-    either.
+    Of each class the cheapest known to be rented is named, and the others in its note. `count` is the number of cards
+    that the workload itself asks for, each of which takes those bytes. Where no single card fits, the choices are
+    several large cards: as `over` says, the bytes on the fullest of a number of cards (None = the library cannot split
+    it); without `over` an even split by layers, which is rough, and the note says so. Empty if those do not fit either.
     """
     classes: list[list[Gpu]] = []
     for gpu in gpus_that_fit(needed_device_bytes):
@@ -138,12 +142,12 @@ def smallest_that_fits(needed_device_bytes: Needed, limit: int = 5) -> list[GpuC
         else:
             classes.append([gpu])
     if classes:
-        return [_of_class(members, needed_device_bytes) for members in classes[:limit]]
-    return _split_over_several(needed_device_bytes)[:limit]
+        return [_of_class(members, needed_device_bytes, count) for members in classes[:limit]]
+    return _split_over_several(needed_device_bytes, over)[:limit]
 
 
-def _of_class(members: Sequence[Gpu], needed: Needed) -> GpuChoice:
-    deals = {gpu.id: cheapest([gpu.id], 1) for gpu in members}
+def _of_class(members: Sequence[Gpu], needed: Needed, count: int) -> GpuChoice:
+    deals = {gpu.id: cheapest([gpu.id], count) for gpu in members}
 
     def price(gpu: Gpu) -> float:
         deal = deals[gpu.id]
@@ -152,20 +156,25 @@ def _of_class(members: Sequence[Gpu], needed: Needed) -> GpuChoice:
     gpu = min(members, key=price)
     others = [g.name for g in members if g is not gpu]
     notes = [f"as large: {', '.join(others)}"] if others else []
-    return _choice(gpu, 1, _need(needed, gpu), deals[gpu.id], notes)
+    return _choice(gpu, count, _need(needed, gpu), deals[gpu.id], notes)
 
 
-def _split_over_several(needed: Needed) -> list[GpuChoice]:
+def _split_over_several(needed: Needed, over: Over | None) -> list[GpuChoice]:
     by_id = {gpu.id: gpu for gpu in all_gpus()}
     found: list[GpuChoice] = []
     for gpu_id in _SPLIT_OVER:
         gpu = by_id[gpu_id]
         for count in (2, 4, 8):
-            share = int(_need(needed, gpu) / count * UNEVEN_SPLIT)
-            if share <= gpu.usable_bytes:
+            share = int(_need(needed, gpu) / count * UNEVEN_SPLIT) if over is None else over(gpu, count)
+            if share is not None and share <= gpu.usable_bytes:
                 note = (
-                    f"rough: HookedTransformer's n_devices={count} gives each card a share of the layers and that "
-                    f"share's activations, counted as {gib(share)} on the fullest card; no estimate was made for it"
+                    (
+                        f"rough: HookedTransformer's n_devices={count} gives each card a share of the layers and that "
+                        f"share's activations, counted as {gib(share)} on the fullest card; no estimate was made for "
+                        "it, and its run can fail where blocks and activations meet on different cards"
+                    )
+                    if over is None
+                    else f"layers split by device_map='auto' (n_devices {count}): {gib(share)} on the fullest at most"
                 )
                 found.append(_choice(gpu, count, share, cheapest([gpu.id], count), [note]))
                 break

@@ -11,6 +11,7 @@ from ..memory.estimate import ROUGH_MARGIN, Estimate
 from ..units import GIB, gib
 from .answers import Verdict
 from .gpus import UNEVEN_SPLIT, Gpu, GpuRequest, all_gpus
+from .several import splits, why_not
 from .verdict import judge
 
 
@@ -135,9 +136,24 @@ def needed(estimate: Estimate, place: Place) -> tuple[int, int, int]:
 def verdict_at(estimate: Estimate, place: Place) -> Verdict:
     """Whether the estimate fits the place. Green only where loading the weights fits the RAM as well."""
     expected, low, high = needed(estimate, place)
-    if place.count > 1 and place.free_bytes is not None and high > place.free_bytes:
+    filled, cards = estimate.workload, estimate.workload.get("n_devices", 1)
+    if place.count > 1 and cards > place.count:
+        return Verdict(
+            status="does_not_fit", device=place.name, free_bytes=place.free_bytes, needed_bytes=expected,
+            headroom_bytes=None if place.free_bytes is None else place.free_bytes - expected,
+            why=f"It is to run on {cards} cards (n_devices), and {place.name} are {place.count}.",
+        )  # fmt: skip
+    several = place.count > 1 and cards == 1 and place.free_bytes is not None and high > place.free_bytes
+    if several and splits(filled) == "rough":
         return _over_several(expected, low, high, place)
-    verdict = judge(expected, low, high, place.free_bytes, place.name)
+    verdict = judge(expected, low, high, place.free_bytes, f"one of {place.name}" if place.count > 1 else place.name)
+    verdict.device = place.name
+    if several:
+        verdict.why += (
+            f" As given it uses one card; n_devices {place.count} (device_map='auto') splits the layers over them."
+            if splits(filled) == "estimated"
+            else f" {why_not(filled)}"
+        )
     if place.kind == "gpu" and estimate.loading_device_bytes > estimate.peak.tensors:
         verdict.why += " Its worst moment is while the weights are loaded, not the run itself."
     if verdict.status == "fits" and place.kind != "cpu" and place.host_free_bytes is not None:

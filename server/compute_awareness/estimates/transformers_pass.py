@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..errors import InputError
 from ..memory import parameters, weights
 from ..memory.estimate import Component, Estimate, HookFamily, Precision
 from ..memory.huggingface import forward as transformers_forward
 from ..memory.huggingface import outputs as transformers_outputs
+from ..memory.huggingface.device_map import fullest_card
 from ..memory.huggingface.forward import Played
 from ..memory.huggingface.graph_pass import keeping_graph
 from ..memory.huggingface.outputs import Selection
@@ -88,6 +91,13 @@ def transformers_pass(workload: Inference | ActivationCache, capability: str | N
     weight_bytes = weights.hf_params(spec) * width
     if quantization is not None:
         weight_bytes = quantized_weight_bytes(spec, quantization, width)
+    if workload.n_devices > 1:
+        weight_bytes = min(weight_bytes, fullest_card(spec, width, workload.n_devices))
+        assumptions.append(
+            f"device_map='auto' over {workload.n_devices} cards: the fullest card's weights at most, and all else that "
+            "one card would hold, as if it all lay there; placement compared with transformers' own on the meta "
+            "device, no run on several cards"
+        )
     standing = {"weights": weight_bytes, "buffers": weights.hf_buffer_bytes(spec, width)}
     if library == "nnsight":  # LanguageModel's attention mask, and ids put together from several prompts, int64
         standing["activations"] = (1 + (workload.batch_size > 1)) * INT64 * workload.batch_size * workload.seq_len
@@ -104,8 +114,11 @@ def transformers_pass(workload: Inference | ActivationCache, capability: str | N
             f"linear layers of the blocks in {quantization}, the rest and all computing in {workload.dtype}; {run}; "
             "the scratch of the hungriest layer is added to the peak"
         )
+    if workload.n_devices > 1:
+        precision = "rough"
+    share = f", the fullest of {workload.n_devices} cards" if workload.n_devices > 1 else ""
     details = {
-        "weights": f"{millions(weights.hf_params(spec))} parameters in {quantization or workload.dtype}",
+        "weights": f"{millions(weights.hf_params(spec))} parameters in {quantization or workload.dtype}{share}",
         "activation_cache": "distinct storages that outlive the pass because they were asked for",
         "logits": f"[{workload.batch_size}, {workload.seq_len}, {spec.d_vocab}]",
         "activations": "kept by autograd for a backward pass"
@@ -115,6 +128,13 @@ def transformers_pass(workload: Inference | ActivationCache, capability: str | N
         "kv_cache": "keys and values the pass returns",
         "buffers": "rotary tables, masks and the like",
     }
+    loaded = loading(
+        "transformers",
+        workload.library_version if library == "transformers" else None,
+        spec,
+        workload.dtype,
+        quantization=quantization,
+    )
     hooks, host_bytes = _hooks(selection, played)
     extra = []
     if host_bytes:
@@ -137,20 +157,14 @@ def transformers_pass(workload: Inference | ActivationCache, capability: str | N
         verified_on=f"{verified}, torch 2.13 (CPU and meta device; no GPU measurement)",
         hooks=hooks,
         host_bytes=host_bytes,
-        loading=loading(
-            "transformers",
-            workload.library_version if library == "transformers" else None,
-            spec,
-            workload.dtype,
-            quantization=quantization,
-        ),
+        loading=loaded if workload.n_devices == 1 else replace(loaded, device_bytes=weight_bytes + standing["buffers"]),
         download_bytes=download_bytes(spec),
         flops=forward_flops(spec, workload.batch_size, workload.seq_len, layers=None, logits=True),
         assumptions=assumptions,
         warnings=warnings,
         extra=extra,
         events=tape,
-        standing=parameters.hf_tensors(spec, width) if quantization is None else (),
+        standing=parameters.hf_tensors(spec, width) if quantization is None and workload.n_devices == 1 else (),
     )
 
 

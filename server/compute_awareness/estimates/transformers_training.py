@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, NotCovered
-from ..memory import optimizer, weights
+from ..memory import data_parallel, optimizer, parameters, weights
 from ..memory.estimate import Estimate, Precision
 from ..memory.huggingface import forward as transformers_forward
 from ..memory.huggingface.training import ARCHITECTURES, Step, default_dropout, optimizer_step, play
@@ -46,6 +46,7 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
         math_kernel=attention == "sdpa"
         and transformers_forward.needs_math_kernel(spec, 2 if workload.autocast else width, capability),
         autocast="cuda" if workload.autocast else None,
+        bucket_views=workload.gradient_as_bucket_view,
     )  # fmt: skip
     if workload.trainable == "lora":
         step = replace(step, lora=_lora(workload, step))
@@ -54,12 +55,16 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
     params = weights.hf_params(spec)
     trained = sum(elements for elements, _ in played.trained)
     adapters = sum(elements * size for elements, size in played.trained) if step.lora else 0
+    buckets = data_parallel.bucket_bytes(played.trained) if workload.n_devices > 1 else 0
+    if workload.gradient_as_bucket_view:
+        played.tape.touch(buckets)  # two sets while they are rebuilt; without views gradients take as much later
     at_peak, largest = largest_and_peak(
         played.tape,
         {
             "weights": params * width + adapters,
             "buffers": weights.hf_buffer_bytes(spec, width),
             "optimizer_state": optimizer.state_bytes(workload.optimizer, played.trained),
+            "gradients": buckets,
         },
     )
     for counted in (at_peak, largest):  # what an answer has no component of its own for
@@ -99,10 +104,15 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
     if workload.seq_len > spec.n_ctx:
         fails = ": its positions end there, the run fails" if spec.positional == "learned" else ""
         warnings.append(f"seq_len {workload.seq_len} is beyond transformers' context of {spec.n_ctx} tokens{fails}")
+    loaded = loading("transformers", workload.library_version, spec, workload.dtype)
+    if workload.n_devices > 1:
+        assumptions += _several_cards(workload)
+        sent = data_parallel.broadcast_bytes(parameters.hf_tensors(spec, width))
+        loaded = replace(loaded, device_bytes=loaded.device_bytes + adapters + sent)
     details = {
         "weights": f"{millions(params)} parameters in {workload.dtype}"
         + (f", adapters of {millions(trained)} in float32" if step.lora else ""),
-        "gradients": f"of {millions(trained)} trained parameters",
+        "gradients": f"of {millions(trained)} trained parameters" + _buckets_detail(workload, buckets),
         "optimizer_state": workload.optimizer,
         "activations": "kept by autograd for the backward pass"
         + (f", the weights' copies in {workload.autocast} among them" if workload.autocast else ""),
@@ -114,7 +124,7 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
     per_batch *= 4 if workload.gradient_checkpointing else 3
     passes = workload.gradient_accumulation
     if workload.training_tokens:
-        passes = -(-workload.training_tokens // (workload.batch_size * workload.seq_len))
+        passes = -(-workload.training_tokens // (workload.batch_size * workload.seq_len * workload.n_devices))
     known = is_verified("transformers", workload.library_version)
     return assemble(
         workload.model_dump() | {"attention": attention, "model": repeatable(workload.model, spec)},
@@ -122,13 +132,36 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
         largest,
         details,
         capability,
-        precision=_precision(workload, known and attention == "eager" and not dropout),
+        precision=_precision(workload, known and attention == "eager" and not dropout and workload.n_devices == 1),
         verified_on=f"{verified}, torch 2.13 (CPU; no GPU measurement)",
-        loading=loading("transformers", workload.library_version, spec, workload.dtype),
+        loading=loaded,
         download_bytes=download_bytes(spec),
         flops=per_batch * passes,
         assumptions=assumptions,
         warnings=warnings,
+        n_gpus=workload.n_devices,
+    )
+
+
+def _several_cards(workload: Training) -> list[str]:
+    """What is assumed of DistributedDataParallel."""
+    accumulated = ", all but the last batch of a step in no_sync()" if workload.gradient_accumulation > 1 else ""
+    return [
+        f"{workload.n_devices} cards, a process with the whole model and a batch of {workload.batch_size} on each; "
+        "every figure (peak, FLOPs, time) is of one card, and the reduction of gradients is not timed",
+        f"DistributedDataParallel without find_unused_parameters or a communication hook{accumulated}; compared with "
+        "two processes on the CPU (gloo); NCCL's own buffers are taken from others' reports, see overheads",
+    ]
+
+
+def _buckets_detail(workload: Training, buckets: int) -> str:
+    if not buckets:
+        return ""
+    if workload.gradient_as_bucket_view:
+        return ": they are views of DistributedDataParallel's buckets, which always stay"
+    return (
+        f", and DistributedDataParallel's buckets, {gib(buckets)}: a second copy of them, which always stays "
+        "(gradient_as_bucket_view=True does without)"
     )
 
 

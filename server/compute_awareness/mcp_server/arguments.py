@@ -99,7 +99,7 @@ LaunchFor = Annotated[
 ]
 Run = Annotated[
     str | None,
-    WithJsonSchema({"type": "string", "description": "For launch_for: command to run, {field} = a sweep's value"}),
+    WithJsonSchema({"type": "string", "description": "For launch_for: command, e.g. python t.py {hook_layer}"}),
 ]
 
 LivePrices = Annotated[

@@ -46,6 +46,7 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
     "autocast": (False, None, "none"),
     "trainable": (None, "all"),
     "gradient_accumulation": (None, 1),
+    "n_devices": (None, 1),
 }
 
 

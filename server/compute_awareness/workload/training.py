@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from .fields import Attention, LibraryVersion, ModelTask, Strings, Tokens
+from .fields import Attention, LibraryVersion, ModelTask, NDevices, Strings, Tokens
 from .libraries import of_task
 from .passes import check_library
 
@@ -21,8 +21,25 @@ def _autocast(value: Any) -> Any:
     return value
 
 
+def _parallel(value: Any) -> Any:
+    """Says of a way to share out a model's state that it is not estimated."""
+    if isinstance(value, str) and value.strip().lower() in (
+        "fsdp",
+        "fsdp1",
+        "fsdp2",
+        "fully_shard",
+        "deepspeed",
+        "zero",
+    ):
+        raise ValueError(
+            f"{value!r} is not estimated yet: what is gathered and reduced beside each card's shard was not compared; "
+            "ddp is, and is an upper end: it keeps the whole model, its gradients and optimizer state on each card"
+        )
+    return value
+
+
 class Training(ModelTask):
-    """Steps of training or fine-tuning one language model on one device."""
+    """Steps of training or fine-tuning one language model, on one card or with a process on each of several."""
 
     task: Literal["training"] = "training"
     library: Annotated[Literal["transformers", "transformer_lens", "transformer_bridge"], of_task("training")] = Field(
@@ -56,10 +73,32 @@ class Training(ModelTask):
     training_tokens: Tokens | None = Field(
         default=None, description="Tokens of the whole run, for its duration; null = one optimizer step"
     )
+    n_devices: NDevices = Field(default=1, description="Cards, one process and one batch on each; peak stays per card")
+    parallel: Annotated[Literal["ddp"] | None, BeforeValidator(_parallel)] = Field(
+        default=None, description="How n_devices share it: ddp = DistributedDataParallel; null = ddp"
+    )
+    gradient_as_bucket_view: bool = Field(
+        default=False, description="ddp: gradients are views into its buckets, not a copy beside them"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Training:
         check_library(self, self.library, self.attention, self.compatibility_mode)
         if self.trainable == "all" and self.lora_targets is not None:
             raise ValueError("lora_targets is for trainable 'lora'")
+        self._several_cards()
         return self
+
+    def _several_cards(self) -> None:
+        """What of several cards is not covered, and fields that one card has no use for."""
+        if self.n_devices > 1:
+            if self.library != "transformers":
+                raise ValueError(
+                    f"n_devices {self.n_devices}: training over several cards is covered for transformers only "
+                    f"(DistributedDataParallel); with {self.library} estimate one card (n_devices 1), or give library "
+                    "transformers"
+                )
+            return
+        for name in ("parallel", "gradient_as_bucket_view"):
+            if getattr(self, name):
+                raise ValueError(f"{name} is for n_devices of 2 or more")

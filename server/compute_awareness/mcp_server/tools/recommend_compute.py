@@ -41,8 +41,8 @@ async def recommend_compute(
     **fields: Any,
 ) -> Annotated[CallToolResult, RecommendationOutline]:
     """Recommend the smallest GPUs that run one experiment, places that rent them (with dated prices), and changes
-    that need less memory, each re-estimated and with code. Of a grid of runs (sweep): how many share a card, hours cost.
-    For "which GPU do I need?" and "how do I make it smaller?"; does it fit here: preflight_experiment. Rents nothing."""
+    that need less memory, each re-estimated and with code. Of a grid of runs (sweep): how many share a card, cost.
+    For "which GPU?" and "how do I make it smaller?"; does it fit here: preflight_experiment. Rents nothing."""
     from ...sweep.grid import axes_of_json
     from ...sweep.recommend import recommend_run, recommend_sweep, with_prices
 

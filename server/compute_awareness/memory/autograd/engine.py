@@ -127,10 +127,11 @@ def _accumulate(leaf: Var, slots: Grads) -> None:
     if new is None:
         return
     new.held -= 1
-    if leaf.grad is not None:
-        return  # added in place
-    if new.held == 0 and same_layout(leaf.shape, new.stride, leaf.stride):
-        leaf.grad = new.alias()
-    else:
-        leaf.grad = leaf.graph.new(leaf.shape, leaf.width, leaf.stride)
-    leaf.grad.book("gradients")
+    if leaf.grad is None:
+        if new.held == 0 and same_layout(leaf.shape, new.stride, leaf.stride):
+            leaf.grad = new.alias()
+        else:
+            leaf.grad = leaf.graph.new(leaf.shape, leaf.width, leaf.stride)
+        leaf.grad.book("gradients")
+    if leaf.graph.reduced:
+        leaf.grad = None

@@ -168,6 +168,9 @@ class Graph:
         self.kept: list[Var] = []
         """Gradients of the layers that `unplayed` stands for."""
         self.autocast: Autocast | None = None
+        self.reduced = False
+        """DistributedDataParallel's `gradient_as_bucket_view`: a leaf's gradient is in its bucket as soon as it is
+        whole, and lives on as a view of it (counted elsewhere); what autograd made is let go."""
         self._seq = 0
         self._frame: Frame | None = None
         self._filling: list[Node] | None = None
@@ -307,7 +310,10 @@ class Graph:
 
         def backward(node: Node, grads: Grads) -> Grads:
             node.saved = []
-            if gradients:
+            if self.reduced:
+                if self.kept:
+                    self.kept.pop()  # those of an earlier batch, which this one was added to
+            elif gradients:
                 self.kept.append(self.new((gradients,), 1, None, "gradients"))
             return [grads[0]]
 

@@ -70,6 +70,9 @@ class Step:
     """sdpa: grouped heads without a mask run in torch's unfused kernel (`transformers_forward.needs_math_kernel`)."""
     autocast: Literal["cuda", "cpu"] | None = None
     """torch.autocast around forward and loss, to 16 bit, with that device's list of operators."""
+    bucket_views: bool = False
+    """DistributedDataParallel with gradient_as_bucket_view, earlier batches of a step in no_sync: the gradients that
+    the last backward makes go into the buckets, which are not on the tape."""
     cpu: bool = False
     """Also play what only torch's CPU kernels allocate, for comparisons with runs on the CPU."""
 
@@ -121,6 +124,7 @@ def play(step: Step) -> Played:
     for turn in range(step.accumulation):
         with graph.autocasting(None if step.autocast is None else step.autocast == "cuda"):
             loss = _loss(model, played, ids, labels, step, first=turn == 0)
+        graph.reduced = step.bucket_views and turn == step.accumulation - 1
         graph.backward(loss)
         del loss
     return played
