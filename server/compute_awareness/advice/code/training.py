@@ -1,0 +1,49 @@
+"""Code of a training step."""
+
+from __future__ import annotations
+
+from textwrap import indent
+
+from ...workload import AnyWorkload, Training
+from .common import in_batches, load
+
+_OPTIMIZERS = {
+    "adamw": "torch.optim.AdamW({})", "adam": "torch.optim.Adam({})", "sgd": "torch.optim.SGD({})",
+    "sgd_momentum": "torch.optim.SGD({}, momentum=0.9)", "adamw_8bit": "bitsandbytes.optim.AdamW8bit({})",
+}  # fmt: skip
+
+
+def parts(workload: Training, whole: AnyWorkload, device: str) -> dict[str, str]:
+    setup = []
+    if workload.gradient_checkpointing:
+        setup.append('model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})')
+    if workload.trainable == "lora":
+        targets = f", target_modules={workload.lora_targets!r}" if workload.lora_targets else ""
+        setup.append("from peft import LoraConfig, get_peft_model")
+        setup.append(f"model = get_peft_model(model, LoraConfig(r={workload.lora_rank}{targets}))")
+    make = _OPTIMIZERS[workload.optimizer].format("model.parameters(), lr=lr")
+    optimizer = f"optimizer = {make}"
+    if workload.optimizer == "adamw_8bit":
+        optimizer = f"import bitsandbytes\n{optimizer}"
+    return {
+        "load": load(workload, device),
+        "setup": "\n".join(setup),
+        "optimizer": optimizer,
+        "run": _step(workload, whole, device),
+    }
+
+
+def _step(workload: Training, whole: AnyWorkload, device: str) -> str:
+    """One step of the optimizer: the whole batch, in as many passes as it takes."""
+    assert isinstance(whole, Training)
+    # The passes that were asked for are the experiment's own loop; those that a smaller batch adds are ours.
+    added = -(-whole.batch_size // workload.batch_size)
+    call = "model(batch, labels=batch, use_cache=False).loss"
+    if workload.library != "transformers":
+        call = 'model(batch, return_type="loss")'
+    forward = f"loss = {call}" + (f" / {added}" if added > 1 else "")
+    if workload.autocast:
+        forward = f'with torch.autocast("{device}", dtype=torch.{workload.autocast}):\n{indent(forward, "    ")}'
+    inputs = "input_ids" if workload.library == "transformers" else "tokens"
+    body = in_batches(workload, whole, inputs, f"{forward}\nloss.backward()")
+    return f"{body}\noptimizer.step()\noptimizer.zero_grad()"
