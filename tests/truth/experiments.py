@@ -12,17 +12,17 @@ import io
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+from autocast_lists import CudaList
 from builders import held_tensors, hf_model, hooked_transformer, quiet, torch_dtype
-from meters import Card
+from meters import Card, OverBudget, distinct_bytes, profiler_peak
 
 from compute_awareness.advice.code import parts
 from compute_awareness.models.spec import ModelSpec
-from compute_awareness.workload import AnyWorkload, SaeInference, SaeTraining
+from compute_awareness.workload import AnyWorkload, SaeInference, SaeTraining, Training
 
 ONCE = ("load", "sae", "setup", "optimizer", "config")
 """Parts of the code that are run before the card is metered: what they leave is there from the start."""
@@ -36,11 +36,13 @@ class Loads:
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         signature = inspect.signature(getattr(self._real, name))
+        known = {*signature.parameters, *inspect.signature(self._real.from_pretrained).parameters}
 
         def load(*args: Any, **kwargs: Any) -> Any:
             bound = signature.bind(*args, **kwargs)
-            unknown = [word for word in kwargs if word not in signature.parameters]
+            unknown = [word for word in kwargs if word not in known]
             assert not unknown, f"{self._real.__name__}.{name} has no {unknown}"
+            bound.arguments.update(bound.arguments.pop("kwargs", {}))
             return self._make(name, **bound.arguments)
 
         return load
@@ -71,13 +73,15 @@ def _tokenizer() -> Any:
 class Experiment:
     """What is in scope where the code of a workload is run. `device` stands for the card: "cpu", or "meta"."""
 
-    def __init__(self, workload: AnyWorkload, spec: ModelSpec | None, device: str = "cpu") -> None:
-        self.workload, self.spec, self.device = workload, spec, device
+    def __init__(self, whole: AnyWorkload, workload: AnyWorkload, spec: ModelSpec | None, device: str = "cpu") -> None:
+        self.whole, self.workload, self.spec, self.device = whole, workload, spec, device
         self.scope: dict[str, Any] = {"torch": torch, "lr": 1e-3, "effects": 0.0, "release": "r", "sae_id": "s"}
+        self.scope["sae_ids"] = [str(n) for n in range(getattr(whole, "n_saes", 1))]
         self.scope |= self._inputs() | self._libraries()
 
     def _inputs(self) -> dict[str, Any]:
-        w: Any = self.workload
+        """What the experiment has at hand: all of its inputs, however it is run."""
+        w: Any = self.whole
         if isinstance(w, SaeTraining):
             return {}
         if w.model is None:
@@ -155,7 +159,7 @@ class Experiment:
         from sae_lens import LanguageModelSAERunnerConfig, LoggingConfig, StandardTrainingSAEConfig
 
         assert yours == (...,)
-        w, spec = self.workload, self.spec
+        w, spec = self.whole, self.spec
         assert isinstance(w, SaeTraining) and spec is not None and w.d_sae
         base = {
             "sae": StandardTrainingSAEConfig(d_in=spec.d_model, d_sae=w.d_sae),
@@ -211,6 +215,10 @@ class Experiment:
             if module is not None:
                 tensors += [*torch.nn.Module.parameters(module), *torch.nn.Module.buffers(module)]
                 tensors += held_tensors(getattr(module, "original_model", torch.nn.Module()))
+        for sae in self.scope.get("saes", []):
+            tensors += held_tensors(sae)
+        if "optimizer" in self.scope:
+            tensors += [part for state in self.scope["optimizer"].state.values() for part in state.values()]
         return tensors
 
 
@@ -222,6 +230,7 @@ def program(workload: AnyWorkload, whole: AnyWorkload, by_layer: bool = False) -
 @contextlib.contextmanager
 def _settled(experiment: Experiment, code: dict[str, str]) -> Iterator[str]:
     """Runs what is run once; gives the rest."""
+
     def run(text: str) -> None:
         exec(compile(text.replace('"cuda"', f'"{experiment.device}"'), "<advice>", "exec"), experiment.scope)
 
@@ -231,16 +240,24 @@ def _settled(experiment: Experiment, code: dict[str, str]) -> Iterator[str]:
     yield "\n".join(text for part, text in code.items() if part not in ONCE and text)
 
 
-def run(experiment: Experiment, code: dict[str, str], budget: int) -> Card:
-    """Loads, then runs under the meter: twice where the first step makes what the second one finds.
+def _goes_backward(workload: AnyWorkload) -> bool:
+    return isinstance(workload, SaeTraining | Training) or getattr(workload, "method", "") == "attribution_patching"
+
+
+def run(experiment: Experiment, code: dict[str, str], budget: int) -> int:
+    """Loads, then runs on a card with `budget` bytes for tensors; its peak in bytes.
+
+    Where nothing runs backward the operator that passes the budget raises. A backward pass is higher by a gradient
+    under that meter, because it keeps autograd from taking gradients over; there the allocator's own record is held
+    against the budget at the end.
 
     Raises:
-        OverBudget: it needs more than `budget` bytes of tensors.
+        OverBudget: it needs more.
     """
-    scope = experiment.scope
-    training = isinstance(experiment.workload, SaeTraining)
+    scope, workload = experiment.scope, experiment.workload
+    trains_sae = isinstance(workload, SaeTraining)
     with quiet(), _settled(experiment, code) as rest:
-        if training:
+        if trains_sae:
             config = scope.get("config") or experiment._runner_config(...)
             kwargs = config.model_from_pretrained_kwargs
             scope["model"] = experiment._hooked("from_pretrained_no_processing", dtype=kwargs["dtype"])
@@ -248,12 +265,23 @@ def run(experiment: Experiment, code: dict[str, str], budget: int) -> Card:
             scope["model"].train()
             for group in scope["optimizer"].param_groups:
                 group["foreach"] = True  # as torch chooses on CUDA
-        card = Card(budget, experiment.held(), experiment.device)
         compiled = compile(rest.replace('"cuda"', f'"{experiment.device}"'), "<advice>", "exec")
-        with card:
-            for _ in range(2 if "optimizer" in scope else 1):
-                if training:
+
+        def once() -> None:
+            listed = CudaList() if getattr(workload, "autocast", None) else contextlib.nullcontext()
+            with listed:
+                if trains_sae:
                     experiment._train_sae()
                 else:
                     exec(compiled, scope)
-    return card
+
+        if not _goes_backward(workload):
+            with (card := Card(budget, experiment.held(), experiment.device)):
+                once()
+            return card.peak
+        if "optimizer" in scope:
+            once()  # makes the optimizer's state, which the second step finds
+        peak = distinct_bytes(experiment.held()) + profiler_peak(once, products_scratch=False).bytes
+    if peak > budget:
+        raise OverBudget(f"{peak:,} bytes of tensors on a card for {budget:,}")
+    return peak

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,8 +56,8 @@ def _one_layer(attempt: Attempt, workload: ActivationCache | Patching) -> Iterat
     if isinstance(workload, Patching) and workload.method not in ("activation_patching", "attribution_patching"):
         return
     depth = resolve(workload.model).n_layers
-    if depth < 2:
-        return
+    if depth < 2 or any(re.search(r"\d", pattern) for pattern in workload.names_filter or []):
+        return  # a filter that names blocks keeps more of one than of another
     # The last layer is the largest: all others have run, and it is followed by the logits.
     patch: dict[str, Any] = {"layers": [depth - 1]}
     cost, slowdown = f"{depth} passes instead of one", float(depth)
@@ -68,7 +69,8 @@ def _one_layer(attempt: Attempt, workload: ActivationCache | Patching) -> Iterat
         slowdown = float(depth) if workload.method == "attribution_patching" else 1.0
     yield attempt.change(
         "layer_by_layer", f"one layer at a time, in {depth} passes", patch, "equivalent",
-        detail="the same activations of the blocks to the bit; keep what you need of each layer before the next",
+        detail="the same activations of the blocks to the bit, those around them in a pass of their own; keep what you "
+        "need of each layer before the next",
         cost=cost, slowdown=slowdown, by_layer=True,
     )  # fmt: skip
 

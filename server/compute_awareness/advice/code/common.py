@@ -45,7 +45,7 @@ def _transformers(workload: Any, name: str, device: str) -> str:
         bits = quantization.removeprefix("bitsandbytes_").removesuffix("bit")
         said.append(f"quantization_config=BitsAndBytesConfig(load_in_{bits}bit=True)")
         said.append(f'device_map="{device}"')
-        imports = "from transformers import AutoModelForCausalLM, BitsAndBytesConfig\n"
+        imports = "from transformers import BitsAndBytesConfig\n"
         return f"{imports}model = AutoModelForCausalLM.from_pretrained(\n    {', '.join(said)}\n)"
     return f'model = AutoModelForCausalLM.from_pretrained({", ".join(said)}).to("{device}")'
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import indent
 from typing import Any
 
 from ...hook_names import layer_of
@@ -40,7 +41,10 @@ def _dictionary_learning(workload: SaeTraining, whole: AnyWorkload) -> dict[str,
             f'model = LanguageModel("{name}", torch_dtype=torch.{workload.model_dtype}, device_map="cuda", '
             "dispatch=True)"
         )
-    return {"load": loading, "config": _call("ActivationBuffer", said)}
+    run = ""
+    if isinstance(whole, SaeTraining) and workload.n_saes < whole.n_saes:
+        run = "for trainer_config in trainer_configs:\n    trainSAE(buffer, [trainer_config], steps=steps)"
+    return {"load": loading, "config": _call("ActivationBuffer", said), "run": run}
 
 
 def _changed(workload: SaeTraining, whole: AnyWorkload, names: tuple[str, ...]) -> dict[str, Any]:
@@ -62,14 +66,22 @@ def inference(workload: SaeInference, whole: AnyWorkload, device: str) -> dict[s
             f'model = HookedSAETransformer.from_pretrained("{name}", dtype=torch.{workload.model_dtype}, '
             f'device="{device}")'
         )
-    found["sae"] = f'sae = SAE.from_pretrained(release, sae_id, device="{device}", dtype="{workload.dtype}")'
-    return found | {"run": _use(workload, whole)}
+    loaded = f'SAE.from_pretrained(release, sae_id, device="{device}", dtype="{workload.dtype}")'
+    run = _use(workload, whole)
+    if workload.n_saes > 1:
+        found["sae"] = f"saes = [{loaded} for sae_id in sae_ids]"
+    elif isinstance(whole, SaeInference) and whole.n_saes > 1:
+        run = f"for sae_id in sae_ids:\n{indent(f'sae = {loaded}{chr(10)}{run}{chr(10)}del sae', '    ')}"
+    else:
+        found["sae"] = f"sae = {loaded}"
+    return found | {"run": run}
 
 
 def _use(workload: SaeInference, whole: AnyWorkload) -> str:
     end = f"\n{FOR_YOU}  # keep the features that are active\ndel features"
     if workload.model is None:
-        return no_grad(in_batches(workload, whole, "activations", f"features = sae.encode(batch){end}"))
+        encode = "sae.encode(batch)" if workload.n_saes == 1 else "[sae.encode(batch) for sae in saes]"
+        return no_grad(in_batches(workload, whole, "activations", f"features = {encode}{end}"))
     if workload.splice:
         error = ", use_error_term=True" * workload.use_error_term
         kept = f'names_filter="{workload.hook_name}.hook_sae_acts_post"'

