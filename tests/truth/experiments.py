@@ -193,10 +193,11 @@ class Experiment:
             _, cache = model.run_with_cache(clean, names_filter=keep)
         if getattr(w, "method", "") == "activation_patching":
             total = 0.0
-            for name in list(cache)[:2]:
+            for name in list(cache)[:3]:
                 with torch.no_grad():
                     put = [(name, lambda value, hook, name=name: cache[name])]
-                    total += model.run_with_hooks(corrupted, fwd_hooks=put)[:, -1, 0].mean().item()
+                    logits = model.run_with_hooks(corrupted, fwd_hooks=put)  # the last ones are there until then
+                    total += logits[:, -1, 0].mean().item()
             return total
         activations: dict[str, torch.Tensor] = {}
         gradients: dict[str, torch.Tensor] = {}
@@ -240,16 +241,18 @@ def _settled(experiment: Experiment, code: dict[str, str]) -> Iterator[str]:
     yield "\n".join(text for part, text in code.items() if part not in ONCE and text)
 
 
-def _goes_backward(workload: AnyWorkload) -> bool:
-    return isinstance(workload, SaeTraining | Training) or getattr(workload, "method", "") == "attribution_patching"
+def by_record(workload: AnyWorkload) -> bool:
+    """Whether the allocator's record is the meter: where something runs backward, or works in kernels' scratch."""
+    attributes = getattr(workload, "method", "") == "attribution_patching"
+    return attributes or isinstance(workload, SaeTraining | SaeInference | Training)
 
 
 def run(experiment: Experiment, code: dict[str, str], budget: int) -> int:
     """Loads, then runs on a card with `budget` bytes for tensors; its peak in bytes.
 
-    Where nothing runs backward the operator that passes the budget raises. A backward pass is higher by a gradient
-    under that meter, because it keeps autograd from taking gradients over; there the allocator's own record is held
-    against the budget at the end.
+    The operator that passes the budget raises, but for two kinds of run, where the allocator's own record is held
+    against the budget at the end: a backward pass is higher by a gradient under the other meter, which keeps autograd
+    from taking gradients over; and SAEs work in scratch that no operator returns.
 
     Raises:
         OverBudget: it needs more.
@@ -275,8 +278,9 @@ def run(experiment: Experiment, code: dict[str, str], budget: int) -> int:
                 else:
                     exec(compiled, scope)
 
-        if not _goes_backward(workload):
-            with (card := Card(budget, experiment.held(), experiment.device)):
+        if not by_record(workload):
+            inputs = [value for value in scope.values() if isinstance(value, torch.Tensor)]
+            with (card := Card(budget, experiment.held(), experiment.device, inputs)):
                 once()
             return card.peak
         if "optimizer" in scope:

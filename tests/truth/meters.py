@@ -150,16 +150,20 @@ class Card(_LiveStorages):
     """A card with `budget` bytes for tensors: an operator that leaves more than that alive raises `OverBudget`.
 
     `device` is the torch device that stands for it: "cpu", or "meta" where the host is to be told from it; a copy from
-    there to the CPU is then memory of the host, of whatever values.
+    there to the CPU is then memory of the host, of whatever values. `elsewhere` are tensors that are not on the card,
+    whatever their device.
     """
 
-    def __init__(self, budget: int, baseline: Iterable[torch.Tensor], device: str = "cpu") -> None:
+    def __init__(
+        self, budget: int, baseline: Iterable[torch.Tensor], device: str = "cpu", elsewhere: Iterable[torch.Tensor] = ()
+    ) -> None:
         self._device = device
+        self._elsewhere = {_storage_key(tensor) for tensor in elsewhere}
         super().__init__(baseline)
         self.budget = budget
 
     def _see(self, tensor: torch.Tensor, op: str) -> None:
-        if tensor.device.type == self._device:
+        if tensor.device.type == self._device and _storage_key(tensor) not in self._elsewhere:
             super()._see(tensor, op)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from experiments import Experiment, program, run
+from experiments import Experiment, by_record, program, run
 from hooked_models import inline, small
 from meters import OverBudget
 
@@ -70,8 +70,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "generation": ("gpt2", {"task": "generation", "batch_size": 6, "seq_len": 30, "new_tokens": 6}),
     "hooked generation": ("gpt2", {"task": "generation", "library": "transformer_lens", "batch_size": 6, "seq_len": 30,
                                    "new_tokens": 6}),
-    "training": ("gpt2", CACHE | {"task": "training"}),
-    "lora": ("llama-3.2-1b", CACHE | {"task": "training", "trainable": "lora"}),
+    "training": ("pythia-70m", CACHE | {"task": "training", "attention": "eager"}),
+    "lora": ("llama-3.2-1b", CACHE | {"task": "training", "trainable": "lora", "attention": "eager"}),
     "hooked training": ("gpt2", CACHE | {"task": "training", "library": "transformer_lens"}),
     "attribution": ("gpt2", CACHE | {"task": "patching", "method": "attribution_patching"}),
     "patching": ("pythia-70m", CACHE | {"task": "patching"}),
@@ -81,7 +81,6 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "features of many": ("gpt2", FEATURES | {"n_saes": 4}),
     "features alone": ("", {"task": "sae_inference", "d_in": 64, "d_sae": 512, "batch_size": 6, "seq_len": 40}),
 }  # fmt: skip
-SEEN: dict[str, set[str]] = {}
 
 
 def spec_of(name: str) -> ModelSpec | None:
@@ -102,10 +101,11 @@ def needs(workload: AnyWorkload) -> int:
 
 
 def inputs(workload: Any) -> int:
-    """Bytes of the ids that an estimate counts; here they are outside of the meter."""
-    return (
-        0 if workload.task == "sae_training" or workload.model is None else 8 * workload.batch_size * workload.seq_len
-    )
+    """Bytes of ids, or activations, that an estimate counts; here they are outside of the meter."""
+    if workload.task == "sae_training":
+        return 0
+    each = 8 if workload.model is not None else 4 * workload.d_in
+    return each * workload.batch_size * workload.seq_len
 
 
 def runs(name: str, workload: AnyWorkload, whole: AnyWorkload, budget: int) -> int:
@@ -116,6 +116,13 @@ def runs(name: str, workload: AnyWorkload, whole: AnyWorkload, budget: int) -> i
     return run(experiment, program(workload, whole, by_layer), budget)
 
 
+def uncounted(workload: Any) -> int:
+    """Bytes of the estimate that the advice's code does not keep: SAELens' users take the logits, it drops them."""
+    if workload.task != "sae_inference" or workload.model is None or workload.stop_after_hook:
+        return 0
+    return 4 * workload.batch_size * workload.seq_len * workload.model["d_vocab"]
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_offered_runs_and_the_original_dies(name: str) -> None:
     _, data = CASES[name]
@@ -123,42 +130,55 @@ def test_what_is_offered_runs_and_the_original_dies(name: str) -> None:
     whole = parse_workload(data | ({"model": inline(spec)} if spec else {}))
     peak = needs(whole)
     assert runs(name, whole, whole, peak + SCALARS) <= peak + SCALARS
-    draw = Random(name)
     done: set[str] = set()
-    for share in (draw.uniform(0.8, 0.95), draw.uniform(0.45, 0.75)):
+    offers = 0
+    for share in shares(name, whole):
         budget = int(share * peak)
         place = card(budget)
         with pytest.raises(OverBudget):
             runs(name, whole, whole, budget - inputs(whole))
         before = estimate(whole, "8.9")
+        solutions = combinations(whole, before, place)
+        assert all(change.fits for change in solutions)
         single = [*changes(whole, before, place), *further(whole, before, place)]
-        offered = combinations(whole, before, place)
-        offered += [change for change in single if change.applies and change.fits and change.patch]
-        for change in offered:
-            key = f"{budget} {change.code}"
-            if key not in done:
-                done.add(key)
+        for change in [*solutions, *(change for change in single if change.applies and change.patch)]:
+            offers += bool(change.fits)
+            if change.code not in done:  # what ran on the smaller card runs on the larger one
+                done.add(change.code)
                 check(name, change, whole, budget)
         for field, value in largest_sizes(whole, place).items():
             sized, more = (parse_workload(whole.model_dump() | {field: n}) for n in (value, value + 1))
             runs(name, sized, sized, budget + SCALARS)
-            if needs(more) - budget > SCALARS:
-                try:
-                    got = runs(name, more, more, budget - inputs(more))
-                    print("SURVIVED", name, field, value, "over by", needs(more) - budget, "real", got, "est", needs(more), inputs(more))
-                except OverBudget: pass
-    assert done, "nothing was offered at any budget"
+            if needs(more) - budget > SCALARS + uncounted(more):
+                with pytest.raises(OverBudget):
+                    runs(name, more, more, budget - inputs(more))
+    assert offers, "nothing that fits was offered at any budget"
+
+
+def shares(name: str, workload: AnyWorkload) -> list[float]:
+    """Of the original's peak, what the card has: drawn, and the same in every run."""
+    draw = Random(name)
+    drawn = [draw.uniform(0.45, 0.75), draw.uniform(0.8, 0.95)]
+    return drawn[:1] if by_record(workload) else drawn  # those take longer
 
 
 def check(name: str, change: Change, whole: AnyWorkload, budget: int) -> None:
-    """The change's code is that of the changed workload, and runs within the budget."""
+    """The change's code is that of the changed workload, and runs within what it is said to need."""
     workload = patched(whole, change.patch)
     by_layer = getattr(workload, "layers", None) is not None and getattr(whole, "layers", None) is None
     assert change.code == code_of(whole, workload, by_layer=by_layer)
-    assert change.peak_after == needed(estimate(workload, "8.9"), card(budget))[0] <= budget
-    if change.patch.get("act_store_device") == "cpu":
-        budget *= 2  # the store's host is the card here: what it leaves cannot be told from what it keeps
+    assert change.peak_after == needed(estimate(workload, "8.9"), card(budget))[0]
+    said = needs(workload)
+    assert change.fits is (said <= budget)
+    if getattr(workload, "act_store_device", None) == "cpu":
+        said *= 2  # the store's host is the card here: what it leaves cannot be told from what it keeps
+    if getattr(workload, "quantization", None):
+        said *= 2  # bitsandbytes' kernels for the CPU unpack more at once than those for CUDA
+    in_16_bits = getattr(workload, "dtype", "float32") != "float32" or getattr(workload, "autocast", None)
+    if in_16_bits and by_record(workload):
+        said += said // 25  # in 16 bits the CPU's kernels cast and pack what CUDA's do not
     try:
-        runs(name, workload, whole, budget + SCALARS)
+        # Of a pass before, what is as long as its ids may still be there.
+        runs(name, workload, whole, said + SCALARS + 3 * inputs(whole))
     except OverBudget as error:
         raise AssertionError(f"{change.title} does not run: {error}\n{change.code}") from None

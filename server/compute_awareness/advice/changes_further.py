@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from ..errors import InputError
 from ..memory.estimate import Estimate
 from ..models.resolve import resolve
 from ..workload import (
@@ -22,7 +23,7 @@ from ..workload import (
 from .answers import Change
 from .attempt import Attempt
 from .changes_sae import buffers, one_sae_at_a_time, refreshes, without_logits
-from .place import Place
+from .place import Place, needed
 
 
 def further(workload: AnyWorkload, before: Estimate, place: Place) -> list[Change]:
@@ -58,11 +59,10 @@ def _one_layer(attempt: Attempt, workload: ActivationCache | Patching) -> Iterat
     depth = resolve(workload.model).n_layers
     if depth < 2 or any(re.search(r"\d", pattern) for pattern in workload.names_filter or []):
         return  # a filter that names blocks keeps more of one than of another
-    # The last layer is the largest: all others have run, and it is followed by the logits.
-    patch: dict[str, Any] = {"layers": [depth - 1]}
+    patch: dict[str, Any] = {"layers": [_worst_layer(attempt, depth)]}
     cost, slowdown = f"{depth} passes instead of one", float(depth)
     if isinstance(workload, ActivationCache) and workload.library.startswith("transformer_"):
-        patch["stop_at_layer"] = depth
+        patch = {"layers": [depth - 1], "stop_at_layer": depth}
         cost, slowdown = f"{depth} passes, each up to its layer: about {depth / 2:g} times as long", depth / 2
     if isinstance(workload, Patching):
         cost = f"the cached passes {depth} times instead of once"
@@ -73,6 +73,16 @@ def _one_layer(attempt: Attempt, workload: ActivationCache | Patching) -> Iterat
         "need of each layer before the next",
         cost=cost, slowdown=slowdown, by_layer=True,
     )  # fmt: skip
+
+
+def _worst_layer(attempt: Attempt, depth: int) -> int:
+    """The layer whose pass takes most: what is kept of the first is there while the others run, gradients of the last
+    while backward reaches the first."""
+    try:
+        first, last = (needed(attempt.patched({"layers": [layer]}), attempt.place) for layer in (0, depth - 1))
+    except InputError:
+        return depth - 1
+    return 0 if first > last else depth - 1
 
 
 def _autocast(attempt: Attempt, workload: Training) -> Iterator[Change]:

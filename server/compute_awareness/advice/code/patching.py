@@ -35,6 +35,10 @@ def parts(workload: Patching, whole: AnyWorkload, by_layer: bool, device: str) -
         )
     else:
         run = f"effects += effects_of({clean}, {corrupted})  # your patching"
+    again = by_layer or workload.batch_size < whole.batch_size
+    if again and workload.parameter_gradients and workload.method != "activation_patching":
+        inner = "    " * (workload.batch_size < whole.batch_size)
+        run += f"\n{inner}model.zero_grad()  # the weights' gradients would stay through the next pass"
     if by_layer:
         hooks, run = "", f"for layer in range({spec.n_layers}):\n{indent(f'{hooks}{chr(10)}{run}', '    ')}"
     imports = needs_fnmatch(test)

@@ -15,12 +15,13 @@ _OPTIMIZERS = {
 
 def parts(workload: Training, whole: AnyWorkload, device: str) -> dict[str, str]:
     setup = []
-    if workload.gradient_checkpointing:
-        setup.append('model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})')
     if workload.trainable == "lora":
         targets = f", target_modules={workload.lora_targets!r}" if workload.lora_targets else ""
         setup.append("from peft import LoraConfig, get_peft_model")
         setup.append(f"model = get_peft_model(model, LoraConfig(r={workload.lora_rank}{targets}))")
+    # After the adapters: peft makes the embeddings want gradients too in a model that it finds checkpointed.
+    if workload.gradient_checkpointing:
+        setup.append('model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})')
     make = _OPTIMIZERS[workload.optimizer].format("model.parameters(), lr=lr")
     optimizer = f"optimizer = {make}"
     if workload.optimizer == "adamw_8bit":
