@@ -8,10 +8,15 @@ of published ones.
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from builders import hf_model
 from experiments import Experiment, by_record, program, run
 from hooked_models import inline, small
 from meters import OverBudget
@@ -172,6 +177,8 @@ def check(name: str, change: Change, whole: AnyWorkload, budget: int) -> None:
     assert change.fits is (said <= budget)
     if getattr(workload, "act_store_device", None) == "cpu":
         said *= 2  # the store's host is the card here: what it leaves cannot be told from what it keeps
+    if getattr(workload, "gradient_checkpointing", False):
+        said += 3 * torch.get_rng_state().nbytes  # one a layer, in RAM
     if getattr(workload, "quantization", None):
         said *= 2  # bitsandbytes' kernels for the CPU unpack more at once than those for CUDA
     in_16_bits = getattr(workload, "dtype", "float32") != "float32" or getattr(workload, "autocast", None)
@@ -182,3 +189,92 @@ def check(name: str, change: Change, whole: AnyWorkload, budget: int) -> None:
         runs(name, workload, whole, said + SCALARS + 3 * inputs(whole))
     except OverBudget as error:
         raise AssertionError(f"{change.title} does not run: {error}\n{change.code}") from None
+
+
+# What cannot be run here is held against what it calls: the arguments of dictionary_learning 0.1.0 (which pins an old
+# nnsight) and the modules of the real model that an nnsight trace reads (run with nnsight 0.8.1 when it was written).
+BUFFER = {
+    "data", "model", "submodule", "d_submodule", "io", "n_ctxs", "ctx_len", "refresh_batch_size", "out_batch_size",
+    "device", "remove_bos",
+}  # fmt: skip
+
+
+class Traced:
+    """nnsight's LanguageModel as far as the advice's code calls it, over the modules of a real model."""
+
+    def __init__(self, real: torch.nn.Module) -> None:
+        self.real, self.read = real, []
+
+    def trace(self, ids: torch.Tensor) -> Any:
+        assert ids.dtype == torch.long
+        return contextlib.nullcontext()
+
+    def get(self, path: str) -> Any:
+        assert isinstance(self.real.get_submodule(path), torch.nn.Module)
+        self.read.append(path)
+        return SimpleNamespace(output=(torch.zeros(1),))
+
+
+NNSIGHT = CACHE | {"library": "nnsight"}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [NNSIGHT, NNSIGHT | {"names_filter": ["*.mlp", "transformer.ln_f"], "with_gradients": True},
+     NNSIGHT | {"task": "inference"}],
+    ids=["cache", "names graph", "forward"],
+)  # fmt: skip
+def test_the_code_for_nnsight(data: dict[str, Any]) -> None:
+    spec = small("gpt2")
+    whole = parse_workload(data | {"model": inline(spec)})
+    place = card(needs(whole) // 2)
+    before = estimate(whole, "8.9")
+    single = [*changes(whole, before, place), *further(whole, before, place)]
+    for change in [c for c in single if c.applies and c.code] + combinations(whole, before, place):
+        model = Traced(hf_model(spec, "meta"))
+        scope = {
+            "torch": torch, "model": model, "input_ids": torch.ones(6, 40, dtype=torch.long),
+            "nnsight": SimpleNamespace(save=lambda kept: kept),
+            "LanguageModel": lambda name, dtype, device_map, model=model: model,
+        }  # fmt: skip
+        exec(compile(change.code, "<advice>", "exec"), scope)
+        assert bool(model.read) == ("model.get(" in change.code)
+
+
+def test_the_code_for_dictionary_learning() -> None:
+    whole = parse_workload(
+        {"task": "sae_training", "library": "dictionary_learning", "model": "gpt2", "submodule": "transformer.h.6",
+         "d_sae": 6144, "n_saes": 3, "n_ctxs": 500}
+    )  # fmt: skip
+    before = estimate(whole, "8.9")
+    called: list[str] = []
+
+    def buffer(*yours: Any, **given: Any) -> None:
+        assert yours == (...,) and given.keys() <= BUFFER
+        called.extend(given)
+
+    for share in (0.5, 0.9):
+        place = card(int(share * needs(whole)))
+        found = [*changes(whole, before, place), *further(whole, before, place), *combinations(whole, before, place)]
+        for change in [c for c in found if c.applies]:
+            scope = {
+                "torch": torch, "buffer": None, "ActivationBuffer": buffer, "steps": 1, "trainer_configs": [{}],
+                "trainSAE": lambda data, trainer_configs, steps: called.append("trainSAE"),
+                "LanguageModel": lambda name, torch_dtype, device_map, dispatch: called.append("LanguageModel"),
+            }  # fmt: skip
+            exec(compile(change.code, "<advice>", "exec"), scope)
+    assert {"n_ctxs", "ctx_len", "refresh_batch_size", "out_batch_size", "trainSAE", "LanguageModel"} <= {*called}
+
+
+def test_the_code_that_offloads_weights_calls_what_accelerate_has() -> None:
+    from accelerate import cpu_offload
+
+    whole = parse_workload({"task": "inference", "library": "transformers", "model": "pythia-6.9b"})
+    place = Place("gpu", "a card", 8 << 30, "8.9", host_free_bytes=1 << 50)
+    change = next(c for c in changes(whole, estimate(whole, "8.9"), place) if c.strategy == "offloading")
+    imported, call = change.code.split("\n")
+    assert imported == "from accelerate import cpu_offload"
+    asked: list[Any] = []
+    exec(call, {"model": "the model", "cpu_offload": lambda *a, **k: asked.append((a, k))})
+    (args, kwargs) = asked[0]
+    inspect.signature(cpu_offload).bind(*args, **kwargs)
