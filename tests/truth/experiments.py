@@ -24,7 +24,7 @@ from compute_awareness.advice.code import parts
 from compute_awareness.models.spec import ModelSpec
 from compute_awareness.workload import AnyWorkload, SaeInference, SaeTraining, Training
 
-ONCE = ("load", "sae", "setup", "optimizer", "config")
+ONCE = ("load", "sae", "setup", "adapters", "checkpointing", "optimizer", "config")
 """Parts of the code that are run before the card is metered: what they leave is there from the start."""
 
 

@@ -114,7 +114,9 @@ def largest_that_fits(workload: AnyWorkload, place: Place, field: str) -> int | 
 
 
 def largest_sizes(
-    workload: AnyWorkload, place: Place, fields: Iterable[str] = ("batch_size", "seq_len")
+    workload: AnyWorkload,
+    place: Place,
+    fields: Iterable[str] = ("batch_size", "seq_len", "train_batch_size_tokens", "d_sae"),
 ) -> dict[str, int]:
     """`largest_that_fits` for those of `fields` that the workload has and for which there is an answer."""
     answers = {

@@ -14,21 +14,24 @@ _OPTIMIZERS = {
 
 
 def parts(workload: Training, whole: AnyWorkload, device: str) -> dict[str, str]:
-    setup = []
+    adapters, checkpointing = "", ""
     if workload.trainable == "lora":
         targets = f", target_modules={workload.lora_targets!r}" if workload.lora_targets else ""
-        setup.append("from peft import LoraConfig, get_peft_model")
-        setup.append(f"model = get_peft_model(model, LoraConfig(r={workload.lora_rank}{targets}))")
+        adapters = (
+            "from peft import LoraConfig, get_peft_model\n"
+            f"model = get_peft_model(model, LoraConfig(r={workload.lora_rank}{targets}))"
+        )
     # After the adapters: peft makes the embeddings want gradients too in a model that it finds checkpointed.
     if workload.gradient_checkpointing:
-        setup.append('model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})')
+        checkpointing = 'model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})'
     make = _OPTIMIZERS[workload.optimizer].format("model.parameters(), lr=lr")
     optimizer = f"optimizer = {make}"
     if workload.optimizer == "adamw_8bit":
         optimizer = f"import bitsandbytes\n{optimizer}"
     return {
         "load": load(workload, device),
-        "setup": "\n".join(setup),
+        "adapters": adapters,
+        "checkpointing": checkpointing,
         "optimizer": optimizer,
         "run": _step(workload, whole, device),
     }
