@@ -6,7 +6,7 @@ from itertools import combinations as subsets
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from compute_awareness.advice.changes_further import further
@@ -116,6 +116,43 @@ def test_the_largest_fits_and_one_more_does_not(workload, share, data):
         assert not fits(1) or fits(1 << 20)
     else:
         assert fits(largest) and not fits(largest + 1)
+
+
+DRAWN: dict[str, dict[str, Any]] = {
+    "activation_cache": {"library": ["transformer_lens", "transformers"], "with_gradients": [False, True],
+                         "names_filter": [None, ["*.mlp", "*hook_z"]]},
+    "inference": {"library": ["transformer_lens", "transformers", "nnsight"]},
+    "generation": {"library": ["transformer_lens", "transformers"], "new_tokens": [1, 200]},
+    "training": {"library": ["transformer_lens", "transformers"], "optimizer": ["adamw", "sgd"],
+                 "gradient_accumulation": [1, 4]},
+    "patching": {"method": ["activation_patching", "attribution_patching"], "parameter_gradients": [True, False]},
+    "sae_inference": {"hook_name": ["blocks.1.hook_resid_pre"], "d_sae": [512, 65536], "splice": [False, True]},
+}  # fmt: skip
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@given(st.data(), st.sampled_from(sorted(DRAWN)), st.floats(0.1, 0.98))
+def test_drawn_workloads_fit_and_one_step_more_does_not(data, task, share):
+    """Whatever is offered for whatever workload fits; with one more of the size that it gives, all else alike, it does
+    not."""
+    model = data.draw(st.sampled_from(["gpt2", "pythia-410m", "llama-3.2-1b", "gemma-2-2b"]))
+    workload = {"task": task, "model": model}
+    workload |= {"batch_size": data.draw(st.integers(1, 40)), "seq_len": data.draw(st.integers(2, 900))}
+    workload |= {name: data.draw(st.sampled_from(values)) for name, values in DRAWN[task].items()}
+    try:
+        before = tried(workload, card(1))[1]
+    except InputError:
+        assume(False)
+        raise
+    place = card(share * needed(before, card(1))[2] / GIB)
+    parsed, before = tried(workload, place)
+    for change in combinations(parsed, before, place):
+        made = parse_workload(parsed.model_dump() | change.patch)
+        assert verdict_at(estimate(made, place.compute_capability), place).status == "fits"
+        sizes = [name for name in ("batch_size", "seq_len") if name in change.patch]
+        if len(sizes) == 1:
+            more = parse_workload(made.model_dump() | {sizes[0]: change.patch[sizes[0]] + 1})
+            assert verdict_at(estimate(more, place.compute_capability), place).status != "fits"
 
 
 def test_nothing_is_offered_where_it_fits_or_nothing_is_known():

@@ -140,3 +140,37 @@ def profiler_peak(fn: Callable[[], Any], products_scratch: bool = True) -> Measu
         if not (at_once and in_product(event.start_ns())):
             peak = max(peak, now)
     return Measured(peak, result, left=now)
+
+
+class OverBudget(torch.OutOfMemoryError):
+    """What a `Card` raises."""
+
+
+class Card(_LiveStorages):
+    """A card with `budget` bytes for tensors: an operator that leaves more than that alive raises `OverBudget`.
+
+    `device` is the torch device that stands for it: "cpu", or "meta" where the host is to be told from it; a copy from
+    there to the CPU is then memory of the host, of whatever values. `elsewhere` are tensors that are not on the card,
+    whatever their device.
+    """
+
+    def __init__(
+        self, budget: int, baseline: Iterable[torch.Tensor], device: str = "cpu", elsewhere: Iterable[torch.Tensor] = ()
+    ) -> None:
+        self._device = device
+        self._elsewhere = {_storage_key(tensor) for tensor in elsewhere}
+        super().__init__(baseline)
+        self.budget = budget
+
+    def _see(self, tensor: torch.Tensor, op: str) -> None:
+        if tensor.device.type == self._device and _storage_key(tensor) not in self._elsewhere:
+            super()._see(tensor, op)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        to = (kwargs or {}).get("device")
+        if func is torch.ops.aten._to_copy.default and self._device == "meta" and to == torch.device("cpu"):
+            return torch.zeros(args[0].shape, dtype=(kwargs or {}).get("dtype") or args[0].dtype, device="cpu")
+        out = super().__torch_dispatch__(func, types, args, kwargs)
+        if self.now > self.budget:
+            raise OverBudget(f"{func}: {self.now:,} bytes of tensors on a card for {self.budget:,}")
+        return out

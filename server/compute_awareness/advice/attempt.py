@@ -7,8 +7,10 @@ from typing import Any
 from ..errors import InputError
 from ..estimator import estimate
 from ..memory.estimate import Estimate
-from ..workload import AnyWorkload, parse_workload
+from ..memory.sae.activation_store import smallest_buffer
+from ..workload import TASKS, AnyWorkload, SaeTraining, parse_workload
 from .answers import Change, Effect
+from .code import code_of
 from .place import Place, needed, verdict_at
 
 HALF_DETAIL = (
@@ -21,6 +23,26 @@ def half(place: Place) -> str:
     return "bfloat16" if place.has_bfloat16 else "float16"
 
 
+def faster(place: Place) -> str:
+    """What 16 bits do to the time there."""
+    if place.kind == "cpu":
+        return "on a CPU without 16-bit arithmetic of its own several times slower, else none"
+    return "none, usually faster"
+
+
+def patched(workload: AnyWorkload, patch: dict[str, Any]) -> AnyWorkload:
+    """The workload with the fields of `patch`; where that names another task, without the fields that it has not.
+
+    Raises:
+        InputError: the library refuses the combination.
+    """
+    fields = workload.model_dump()
+    kind = TASKS.get(patch.get("task", workload.task))
+    if kind is not None and "task" in patch:
+        fields = {name: value for name, value in fields.items() if name in kind.model_fields}
+    return parse_workload(fields | patch)
+
+
 class Attempt:
     """Applies changes to one workload and writes down what they save at one place."""
 
@@ -31,7 +53,7 @@ class Attempt:
         self.now = needed(before, place)[0]
 
     def patched(self, patch: dict[str, Any]) -> Estimate:
-        return estimate(parse_workload(self.workload.model_dump() | patch), self.place.compute_capability)
+        return estimate(patched(self.workload, patch), self.place.compute_capability)
 
     def fits(self, after: Estimate) -> bool | None:
         if self.place.free_bytes is None:
@@ -47,16 +69,27 @@ class Attempt:
         *,
         detail: str,
         cost: str,
-        code: str,
         slowdown: float = 1.0,
+        code: str | None = None,
+        by_layer: bool = False,
     ) -> Change:
+        """The change with what it saves. `code` None = what the patched workload is written otherwise; `by_layer`: it
+        is run once for each layer."""
         try:
-            after = self.patched(patch)
+            changed = patched(self.workload, patch)
+            enough = _batches_in_buffer(changed)
+            if enough is not None:  # SAELens itself would stop: the estimate counts the smallest buffer that runs
+                patch = patch | {"n_batches_in_buffer": enough}
+                title += f", with n_batches_in_buffer {enough}, the smallest that SAELens takes"
+                changed = patched(self.workload, patch)
+            after = estimate(changed, self.place.compute_capability)
         except InputError as error:  # the library refuses the combination, or it is not covered
             return self.no(strategy, f"{title}: {error}")
         size = needed(after, self.place)[0]
         if size >= self.now:
             return self.no(strategy, f"{title}: saves nothing here")
+        if code is None:
+            code = code_of(self.workload, changed, by_layer=by_layer, device=self.place.torch_device)
         return Change(
             strategy=strategy, title=title, applies=True, patch=patch,
             peak_before=self.now, peak_after=size, saving=self.now - size, host_bytes=after.host_bytes,
@@ -69,10 +102,8 @@ class Attempt:
             effect="equivalent",
         )  # fmt: skip
 
-    def smaller_batch(
-        self, batch_size: int, *, detail: str, code: str, stuck: str = "the batch is 1 already"
-    ) -> Change:
-        """The same inputs in more, smaller runs; `code` is the body of the loop over `batch`."""
+    def smaller_batch(self, batch_size: int, *, detail: str, stuck: str = "the batch is 1 already") -> Change:
+        """The same inputs in more, smaller runs."""
         batch = self.largest("batch_size", batch_size)
         if batch is None:
             return self.no("smaller_batch", stuck)
@@ -80,23 +111,36 @@ class Attempt:
             "smaller_batch", f"batch {batch} instead of {batch_size}", {"batch_size": batch}, "equivalent",
             detail=detail,
             cost=f"{-(-batch_size // batch)} passes instead of one",
-            code=f"for batch in torch.split(tokens, {batch}):\n    {code}",
         )  # fmt: skip
 
-    def largest(self, field: str, most: int, **also: Any) -> int | None:
-        """The largest value below `most` with which it fits, `also` changed with it; 1 where nothing is known of the
-        place or nothing fits, half where it fits already."""
-        if most <= 1:
+    def largest(self, field: str, most: int, least: int = 1, **also: Any) -> int | None:
+        """The largest value below `most` with which it fits, `also` changed with it; `least` where nothing is known of
+        the place or nothing fits, half where it fits already."""
+        if most <= least:
             return None
         if self.fits(self.before):
-            return most // 2
-        if self.place.free_bytes is None or not self.fits(self.patched(also | {field: 1})):
-            return 1
-        low, high = 1, most
+            return max(least, most // 2)
+        if self.place.free_bytes is None or not self._fits_with(also | {field: least}):
+            return least
+        low, high = least, most
         while high - low > 1:
             middle = (low + high) // 2
-            if self.fits(self.patched(also | {field: middle})):
+            if self._fits_with(also | {field: middle}):
                 low = middle
             else:
                 high = middle
         return low
+
+    def _fits_with(self, patch: dict[str, Any]) -> bool:
+        try:
+            return bool(self.fits(self.patched(patch)))
+        except InputError:
+            return False
+
+
+def _batches_in_buffer(workload: AnyWorkload) -> int | None:
+    """The n_batches_in_buffer that SAELens needs, where it is not given; None where it is."""
+    if not isinstance(workload, SaeTraining) or workload.library != "sae_lens" or workload.model is None:
+        return None
+    enough = smallest_buffer(workload.train_batch_size_tokens, workload.context_size)
+    return enough if workload.n_batches_in_buffer < enough else None

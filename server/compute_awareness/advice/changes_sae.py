@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from ..hook_names import layer_of
+from ..memory.sae.activation_store import smallest_buffer
 from ..workload import DTYPE_BYTES, SaeInference, SaeTraining
 from .answers import Change
-from .attempt import Attempt, half
+from .attempt import Attempt, faster, half
 
 
 def for_sae(attempt: Attempt, workload: SaeTraining) -> list[Change]:
@@ -35,9 +39,6 @@ def _smaller_sae_batch(attempt: Attempt, workload: SaeTraining) -> Change:
         {"train_batch_size_tokens": batch}, "different_experiment",
         detail="the optimizer takes smaller, noisier steps; learning rate and sparsity may need tuning again",
         cost="more steps for the same tokens",
-        code=f"LanguageModelSAERunnerConfig(..., train_batch_size_tokens={batch})"
-        if workload.library == "sae_lens"
-        else f"ActivationBuffer(..., out_batch_size={batch})",
     )  # fmt: skip
 
 
@@ -52,7 +53,6 @@ def _store_on_cpu(attempt: Attempt, workload: SaeTraining) -> Change:
         "offloading", "activation store on the CPU", {"act_store_device": "cpu"}, "equivalent",
         detail="the same activations, kept in RAM until their batch is due",
         cost="one copy of every batch over the bus, small beside the step",
-        code='LanguageModelSAERunnerConfig(..., act_store_device="cpu")',
     )  # fmt: skip
 
 
@@ -63,10 +63,7 @@ def _half_language_model(attempt: Attempt, workload: SaeTraining) -> Change:
     return attempt.change(
         "mixed_precision", f"language model in {dtype}", {"model_dtype": dtype}, "numerically_different",
         detail="the SAE trains on activations rounded to 16 bits; the SAE itself stays in float32",
-        cost="none, usually faster",
-        code=f'LanguageModelSAERunnerConfig(..., model_from_pretrained_kwargs={{"dtype": "{dtype}"}})'
-        if workload.library == "sae_lens"
-        else f"LanguageModel(..., torch_dtype=torch.{dtype})",
+        cost=faster(attempt.place),
     )  # fmt: skip
 
 
@@ -76,7 +73,6 @@ def for_sae_inference(attempt: Attempt, workload: SaeInference) -> list[Change]:
         attempt.smaller_batch(
             workload.batch_size,
             detail="sequences do not see each other; keep only the features that are active",
-            code="features = sae.encode(...).to_sparse()",
         ),
         attempt.no("offloading", "the SAE is read in every pass"),
         _half_of_both(attempt, workload),
@@ -94,6 +90,86 @@ def _half_of_both(attempt: Attempt, workload: SaeInference) -> Change:
     return attempt.change(
         "mixed_precision", f"{dtype} SAE and language model", patch, "numerically_different",
         detail="features near their threshold may switch on or off",
-        cost="none, usually faster",
-        code=f'sae = SAE.from_pretrained(release, sae_id, device="cuda", dtype="{dtype}")',
+        cost=faster(attempt.place),
     )  # fmt: skip
+
+
+def buffers(attempt: Attempt, workload: SaeTraining) -> Iterator[Change]:
+    """SAELens: smaller passes of the language model, smaller evaluations, a smaller mixing buffer."""
+    prompts = attempt.largest("store_batch_size_prompts", workload.store_batch_size_prompts)
+    if prompts is not None:
+        yield attempt.change(
+            "smaller_buffers", f"store_batch_size_prompts {prompts} instead of {workload.store_batch_size_prompts}",
+            {"store_batch_size_prompts": prompts}, "equivalent",
+            detail="the language model makes the same activations in smaller passes",
+            cost="more passes of the language model; slower where they leave the card idle",
+            slowdown=1.2,
+        )  # fmt: skip
+    evaluated = workload.eval_batch_size_prompts or workload.store_batch_size_prompts
+    fewer = attempt.largest("eval_batch_size_prompts", evaluated) if workload.evaluation else None
+    if fewer is not None:
+        yield attempt.change(
+            "smaller_buffers", f"eval_batch_size_prompts {fewer} instead of {evaluated}",
+            {"eval_batch_size_prompts": fewer}, "equivalent",
+            detail="the SAE is trained the same; its evaluations, three passes with all logits, see fewer prompts each "
+            "unless n_eval_batches is raised",
+            cost="none",
+        )  # fmt: skip
+    least = smallest_buffer(workload.train_batch_size_tokens, workload.context_size)
+    batches = attempt.largest("n_batches_in_buffer", workload.n_batches_in_buffer, max(2, least))
+    if batches is not None:
+        yield attempt.change(
+            "smaller_buffers", f"n_batches_in_buffer {batches} instead of {workload.n_batches_in_buffer}",
+            {"n_batches_in_buffer": batches}, "numerically_different",
+            detail="activations are mixed over fewer prompts, so the batches of one step are more alike",
+            cost="none",
+        )  # fmt: skip
+
+
+def refreshes(attempt: Attempt, workload: SaeTraining) -> Iterator[Change]:
+    """dictionary_learning's ActivationBuffer: smaller passes of the language model, fewer texts in the buffer."""
+    texts = attempt.largest("refresh_batch_size", workload.refresh_batch_size)
+    if texts is not None:
+        yield attempt.change(
+            "smaller_buffers", f"refresh_batch_size {texts} instead of {workload.refresh_batch_size}",
+            {"refresh_batch_size": texts}, "equivalent",
+            detail="the language model makes the same activations in smaller passes",
+            cost="more passes of the language model; slower where they leave the card idle",
+            slowdown=1.2,
+        )  # fmt: skip
+    contexts = attempt.largest("n_ctxs", workload.n_ctxs, 2)
+    if contexts is not None:
+        yield attempt.change(
+            "smaller_buffers", f"n_ctxs {contexts} instead of {workload.n_ctxs}", {"n_ctxs": contexts},
+            "numerically_different",
+            detail="activations are mixed over fewer texts, so the batches of one step are more alike",
+            cost="none",
+        )  # fmt: skip
+
+
+def one_sae_at_a_time(attempt: Attempt, workload: SaeTraining | SaeInference) -> Iterator[Change]:
+    """Several SAEs one after the other instead of all in memory."""
+    if workload.n_saes < 2:
+        return
+    detail = "no SAE sees the others"
+    if isinstance(workload, SaeInference):
+        detail += "; keep the features of each before the next"
+    yield attempt.change(
+        "smaller_batch", f"one SAE at a time instead of {workload.n_saes} in memory", {"n_saes": 1}, "equivalent",
+        detail=detail,
+        cost=f"the language model runs {workload.n_saes} times" if workload.model is not None else "none",
+        slowdown=workload.n_saes if workload.model is not None else 1,
+    )  # fmt: skip
+
+
+def without_logits(attempt: Attempt, workload: SaeInference) -> Iterator[Change]:
+    """stop_at_layer after the hook that the SAE reads."""
+    if workload.model is None or workload.splice or workload.stop_after_hook:
+        return
+    layer = layer_of(workload.hook_name or "")
+    if layer is not None:
+        yield attempt.change(
+            "selective_caching", f"stop after block {layer} (stop_at_layer)", {"stop_after_hook": True}, "equivalent",
+            detail="the features are the same to the bit; there are no logits",
+            cost="none: later blocks and the unembedding are not computed",
+        )  # fmt: skip

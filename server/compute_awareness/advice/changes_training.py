@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ..models.resolve import resolve
 from ..workload import DTYPE_BYTES, Generation, Patching, Training
 from .answers import Change
-from .attempt import HALF_DETAIL, Attempt, half
+from .attempt import Attempt
+from .changes_forward import HOOKED, half_precision
 
 
 def for_training(attempt: Attempt, workload: Training) -> list[Change]:
@@ -22,30 +20,39 @@ def for_training(attempt: Attempt, workload: Training) -> list[Change]:
 
 
 def for_patching(attempt: Attempt, workload: Patching) -> list[Change]:
-    needs_graph = workload.method != "activation_patching"
     return [
         _cache_less(attempt, workload),
-        attempt.smaller_batch(
-            workload.batch_size, detail="the effects of prompts are averaged anyway", code="effects += patch(batch)"
-        ),
+        attempt.smaller_batch(workload.batch_size, detail="the effects of prompts are averaged anyway"),
         attempt.no("offloading", "the clean cache is read in every patched pass"),
-        _half_model(attempt, workload),
-        attempt.no("gradient_checkpointing", "HookedTransformer has no checkpointing")
-        if needs_graph
-        else attempt.no("gradient_checkpointing", "no gradients are kept (torch.no_grad)"),
+        half_precision(attempt, workload),
+        _no_parameter_gradients(attempt, workload),
     ]
 
 
 def for_generation(attempt: Attempt, workload: Generation) -> list[Change]:
     return [
         attempt.no("selective_caching", "nothing is cached but keys and values"),
-        attempt.smaller_batch(
-            workload.batch_size, detail="sequences do not see each other", code="texts += model.generate(batch, ...)"
-        ),
+        attempt.smaller_batch(workload.batch_size, detail="sequences do not see each other"),
         attempt.no("offloading", "the weights are read for every token: moving them would dominate"),
-        _half_model(attempt, workload),
+        half_precision(attempt, workload),
         attempt.no("gradient_checkpointing", "no gradients are kept in generation"),
     ]
+
+
+def _no_parameter_gradients(attempt: Attempt, workload: Patching) -> Change:
+    if workload.method == "activation_patching":
+        return attempt.no("gradient_checkpointing", "no gradients are kept (torch.no_grad)")
+    if not workload.parameter_gradients:
+        return attempt.no(
+            "gradient_checkpointing",
+            f"only activations have gradients; {HOOKED[workload.library]} has no checkpointing",
+        )
+    return attempt.change(
+        "gradient_checkpointing", "no gradients of the weights (requires_grad_(False))", {"parameter_gradients": False},
+        "equivalent",
+        detail="only the gradients of activations are read; they are the same",
+        cost="none, a little faster",
+    )  # fmt: skip
 
 
 def _accumulate(attempt: Attempt, workload: Training) -> Change:
@@ -60,19 +67,18 @@ def _accumulate(attempt: Attempt, workload: Training) -> Change:
         "smaller_batch", f"batch {batch} with gradients of {steps} passes added up", patch, "equivalent",
         detail="the same gradient up to rounding, where the loss is averaged over equal numbers of tokens",
         cost=f"{steps} passes per step",
-        code=f"for micro in torch.split(batch, {batch}):\n"
-        f"    (model(**inputs(micro)).loss / {steps}).backward()\noptimizer.step(); optimizer.zero_grad()",
     )  # fmt: skip
 
 
 def _small_optimizer(attempt: Attempt, workload: Training) -> Change:
     if workload.optimizer not in ("adam", "adamw"):
         return attempt.no("mixed_precision", f"the state of {workload.optimizer} is small already")
+    if attempt.place.kind in ("cpu", "mps"):
+        return attempt.no("mixed_precision", "bitsandbytes' 8-bit optimizers are made for CUDA")
     return attempt.change(
         "mixed_precision", "8-bit optimizer state (bitsandbytes)", {"optimizer": "adamw_8bit"}, "numerically_different",
         detail="Adam's moments are kept in 8 bits with a scale per 256 values",
         cost="little",
-        code="import bitsandbytes as bnb\noptimizer = bnb.optim.AdamW8bit(model.parameters(), lr=lr)",
     )  # fmt: skip
 
 
@@ -85,13 +91,14 @@ def _half_weights(attempt: Attempt, workload: Training) -> Change:
         "mixed_precision", "bfloat16 weights, gradients and moments", {"dtype": "bfloat16"}, "numerically_different",
         detail="updates smaller than about 1/256 of a weight are lost; autocast keeps float32 weights but saves less",
         cost="none, usually faster",
-        code=f"model = {_loader(workload)}, dtype=torch.bfloat16)",
     )  # fmt: skip
 
 
 def _checkpointing(attempt: Attempt, workload: Training) -> Change:
     if workload.library != "transformers":
-        return attempt.no("gradient_checkpointing", "HookedTransformer has no checkpointing; transformers has")
+        return attempt.no(
+            "gradient_checkpointing", f"{HOOKED[workload.library]} has no checkpointing; transformers has"
+        )
     if workload.gradient_checkpointing:
         return attempt.no("gradient_checkpointing", "activations are recomputed already")
     return attempt.change(
@@ -100,7 +107,6 @@ def _checkpointing(attempt: Attempt, workload: Training) -> Change:
         detail="the same gradients",
         cost="about a third more time",
         slowdown=1.33,
-        code="model.gradient_checkpointing_enable()",
     )  # fmt: skip
 
 
@@ -114,24 +120,4 @@ def _cache_less(attempt: Attempt, workload: Patching) -> Change:
         {"names_filter": ["*hook_resid_pre"]}, "equivalent",
         detail="what is kept is the same to the bit; name the hooks that you patch",
         cost="none",
-        code='_, clean_cache = model.run_with_cache(clean, names_filter=lambda n: n.endswith("hook_resid_pre"))',
     )  # fmt: skip
-
-
-def _half_model(attempt: Attempt, workload: Generation | Patching) -> Change:
-    if DTYPE_BYTES[workload.dtype] < 4:
-        return attempt.no("mixed_precision", f"it runs in {workload.dtype} already")
-    dtype = half(attempt.place)
-    patch: dict[str, Any] = {"dtype": dtype}
-    return attempt.change(
-        "mixed_precision", f"{dtype} weights and activations", patch, "numerically_different",
-        detail=HALF_DETAIL, cost="none, usually faster on a GPU",
-        code=f"model = {_loader(workload)}, dtype=torch.{dtype})",
-    )  # fmt: skip
-
-
-def _loader(workload: Training | Generation | Patching) -> str:
-    spec = resolve(workload.model)
-    if workload.library == "transformers":
-        return f'AutoModelForCausalLM.from_pretrained("{spec.hf_id or spec.name}"'
-    return f'HookedTransformer.from_pretrained("{spec.tl_name or spec.name}"'

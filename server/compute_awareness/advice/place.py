@@ -35,6 +35,15 @@ class Place:
     bf16: bool | None = None
     """bfloat16 in hardware, as the report of the machine says; None = by the table or the compute capability."""
 
+    counts: Literal["process", "tensors"] = "process"
+    """What is held against `free_bytes`: all that the process has there, or its tensors alone, as
+    `torch.cuda.max_memory_allocated` counts them: no allocator, context or other overhead."""
+
+    @property
+    def torch_device(self) -> str:
+        """torch's name of the device, for code."""
+        return self.kind if self.kind in ("cpu", "mps") else "cuda"
+
     @property
     def has_bfloat16(self) -> bool:
         """Whether bfloat16 runs natively; taken for granted where nothing is known."""
@@ -116,6 +125,9 @@ def needed(estimate: Estimate, place: Place) -> tuple[int, int, int]:
     tensors, late = estimate.peak.tensors, estimate.late_bytes
     if estimate.precision == "rough":
         late += int(ROUGH_MARGIN * tensors)
+    if place.counts == "tensors":
+        expected = max(tensors, estimate.loading_device_bytes)
+        return expected, expected, max(expected, tensors + late)
     if place.kind == "mps":
         expected = device.mps_process_bytes(tensors) + estimate.host_bytes
         low, high = device.mps_process_range(tensors)[0], device.mps_process_range(tensors + late)[1]

@@ -13,9 +13,11 @@ from typing import Any, get_args
 from ..errors import InputError
 from ..estimator import estimate
 from ..memory.estimate import Estimate
-from ..workload import AnyWorkload, parse_workload
+from ..workload import AnyWorkload
 from .answers import Change, Effect
+from .attempt import patched
 from .changes_further import further
+from .code import code_of
 from .place import Place, needed, verdict_at
 from .strategies import changes
 
@@ -86,7 +88,7 @@ def combinations(workload: AnyWorkload, before: Estimate, place: Place, limit: i
         if not any(_holds(state, other) for other in kept):
             kept.append(state)
     whole = _needed(before, place)
-    return [_as_change(_sought_anew(state, workload, before, place), whole, place) for state in kept[:limit]]
+    return [_as_change(_sought_anew(state, workload, before, place), workload, whole, place) for state in kept[:limit]]
 
 
 def largest_that_fits(workload: AnyWorkload, place: Place, field: str) -> int | None:
@@ -112,7 +114,9 @@ def largest_that_fits(workload: AnyWorkload, place: Place, field: str) -> int | 
 
 
 def largest_sizes(
-    workload: AnyWorkload, place: Place, fields: Iterable[str] = ("batch_size", "seq_len")
+    workload: AnyWorkload,
+    place: Place,
+    fields: Iterable[str] = ("batch_size", "seq_len", "train_batch_size_tokens", "d_sae"),
 ) -> dict[str, int]:
     """`largest_that_fits` for those of `fields` that the workload has and for which there is an answer."""
     answers = {
@@ -171,7 +175,7 @@ def _is_size(change: Change) -> bool:
 def _patched(workload: AnyWorkload, patch: dict[str, Any], place: Place) -> tuple[AnyWorkload, Estimate] | None:
     """The workload with the patch, and its estimate; None where the library refuses it or it is not covered."""
     try:
-        after = parse_workload(workload.model_dump() | patch)
+        after = patched(workload, patch)
         return after, estimate(after, place.compute_capability)
     except InputError:
         return None
@@ -211,7 +215,7 @@ def _saved(state: _State, before: Estimate, place: Place) -> int:
     return _needed(before, place) - _needed(state.estimate, place)
 
 
-def _as_change(state: _State, whole: int, place: Place) -> Change:
+def _as_change(state: _State, workload: AnyWorkload, whole: int, place: Place) -> Change:
     """One change that stands for all that were made; a single one as it is."""
     made, after = state.made, _needed(state.estimate, place)
     if len(made) == 1:
@@ -236,5 +240,10 @@ def _as_change(state: _State, whole: int, place: Place) -> Change:
         effect_detail="; ".join(dict.fromkeys(change.effect_detail for change in made if change.effect_detail)),
         cost="; ".join(dict.fromkeys(change.cost for change in made if change.cost not in ("", "none"))) or "none",
         slowdown=slowdown(made),
-        code="\n".join(change.code for change in made if change.code),
+        code=code_of(
+            workload,
+            state.workload,
+            by_layer=any(change.strategy == "layer_by_layer" for change in made),
+            device=place.torch_device,
+        ),
     )

@@ -191,7 +191,7 @@ def _select(
     blocks = sorted({i % n for i in layers}) if layers is not None else list(range(n))
     if names_filter is not None and not names_filter:
         raise InputError("names_filter: an empty list keeps nothing; leave it out to keep every layer's output")
-    pattern = re.compile("|".join(_regex(glob) for glob in names_filter or [f"{known.layers}.*"]))
+    pattern = re.compile("|".join(module_regex(glob) for glob in names_filter or [f"{known.layers}.*"]))
     counts: Counter[tuple[str, str]] = Counter()
     roles: list[set[str]] = [set() for _ in range(n)]
     for i in blocks:
@@ -221,7 +221,8 @@ def _join(*parts: str) -> str:
     return ".".join(part for part in parts if part)
 
 
-def _regex(glob: str) -> str:
+def module_regex(glob: str) -> str:
+    """The regular expression of the module paths that a glob stands for, to be matched as a whole."""
     tail = glob.lstrip("*")
     parts = re.split(r"(\*|\?)", tail)
     out = "".join({"*": "[^.]*", "?": "[^.]"}.get(part) or re.escape(part) for part in parts)

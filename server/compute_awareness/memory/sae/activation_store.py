@@ -18,6 +18,11 @@ MIXING_FRACTION = 0.5  # activations_mixing_fraction, the default of LanguageMod
 _REFILLS = 4096
 
 
+def smallest_buffer(train_batch_size_tokens: int, context_size: int) -> int:
+    """The least n_batches_in_buffer with which SAELens' `mixing_buffer` does not stop."""
+    return -(-train_batch_size_tokens // context_size)
+
+
 def check_store(
     train_batch_size_tokens: int, context_size: int, n_batches_in_buffer: int, store_batch_size_prompts: int
 ) -> str | None:
@@ -29,7 +34,7 @@ def check_store(
     tokens = n_batches_in_buffer * context_size
     if tokens >= train_batch_size_tokens:
         return None
-    enough = -(-train_batch_size_tokens // context_size)
+    enough = smallest_buffer(train_batch_size_tokens, context_size)
     return (
         f'SAELens will stop with "Buffer size must be greater than or equal to batch size": the buffer holds '
         f"n_batches_in_buffer * context_size = {n_batches_in_buffer} * {context_size} = {tokens} tokens, a training "
