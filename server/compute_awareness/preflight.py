@@ -91,9 +91,7 @@ def preflight(
     result.warnings += version_note
     verdict = verdict_at(result, place)
     advice = _advise(workload, result, wanted, compute)
-    time = result.time = estimate_time(
-        result.flops, result.traffic, wanted.gpu, workload.dtype, wanted.kind, wanted.cpus
-    )
+    time = result.time = estimate_time(result.work, wanted.gpu, wanted.kind, wanted.cpus)
     spec = _spec(workload)
     asking = decide(
         workload,
@@ -222,7 +220,7 @@ def _advise(workload: AnyWorkload, result: Estimate, place: Place, compute: Comp
     if not fitting and choices:
         fitting, count = [choices[0].gpu_id], choices[0].count
     reference = next((card for card in gpus.all_gpus() if fitting and card.id == fitting[0]), None)
-    time = estimate_time(result.flops, result.traffic, reference, workload.dtype, "gpu", None)
+    time = estimate_time(result.work, reference, "gpu", None)
     rent = platforms.where_to_rent(fitting, time.high, count=count) if fitting else []
     # A trace takes seconds, and a change is tried many times.
     known = workload.model is None or _spec(workload) is not None

@@ -175,18 +175,25 @@ def _said(workload: dict[str, Any]) -> dict[str, Any]:
 
 def _headline(estimate: Estimate) -> Estimate:
     """What is alive at the peak and how sure that is; the workload and the sentence stand beside it already."""
+    from ..runtime.duration import UNCALIBRATED
+
     components = [
         c.model_copy(update={"detail": ""}) for c in estimate.components if c.bytes > estimate.peak.device // 100
     ]
     long = estimate.time if estimate.time is not None and estimate.time.high > 60 else None
+    if long is not None:
+        long = long.model_copy(update={"basis": ""})
     left_out = {
         "time": long,
+        "assumptions": [said for said in estimate.assumptions if long is not None or UNCALIBRATED not in said],
         "workload": {},
         "hooks": [],
         "overheads": [],
         "summary": "",
         "verified_on": "",
+        "work": [],
         "flops": 0,
+        "moved_bytes": 0,
         "loading_host_bytes": 0,
         "loading_device_bytes": 0,
     }
