@@ -75,6 +75,7 @@ class WorkPart(_Answer):
     times: int = Field(default=1, description="How often, over the whole run")
     flops: int = Field(description="Floating-point operations of its matrix products, each time")
     moved_bytes: int = Field(description="Bytes that those read and write at the least, each time")
+    activation_bytes: int = Field(default=0, description="Of these bytes, those that are not weights")
     kernels: int = Field(default=0, description="Kernels started, roughly, each time")
     dtype: str = Field(description="Of the matrix products")
 

@@ -11,7 +11,12 @@ from ..memory.estimate import Time, WorkPart
 # cards and 50 to 68 % on AMD (stas00/ml-engineering, MAMF). The worst: small batches, hooks and element-wise
 # kernels between the products; assumed, not measured.
 COMPUTE_SHARE = (0.15, 0.85)
+AMD_SHARE = (0.15, 0.70)
 BANDWIDTH_SHARE = (0.40, 0.90)
+# How often more than the products themselves everything else reads and writes their activations, and their weights
+# (which TransformerLens copies before it multiplies), at the most: counted from the operands of every operator that
+# is no view, forward and backward (tests/truth/test_traffic.py: transformers 5.23, TransformerLens 3.9, SAELens 6.54).
+AGAIN = {"activations": 9, "weights": 3}
 # Seconds per kernel that Python starts: about the driver's own time at the least; a line of Python, a hook and torch's
 # dispatcher at the most. Assumed; it rules for small models and for decoding.
 KERNEL_SECONDS = (2e-6, 30e-6)
@@ -31,6 +36,8 @@ class Card(Protocol):
     @property
     def name(self) -> str: ...
     @property
+    def vendor(self) -> str: ...
+    @property
     def tensor_tflops(self) -> float | None: ...
     @property
     def fp32_tflops(self) -> float | None: ...
@@ -42,6 +49,7 @@ class Card(Protocol):
 
 class _Rates(NamedTuple):
     name: str
+    vendor: str
     tensor_tflops: float
     fp32_tflops: float
     bandwidth_gb_s: float
@@ -49,7 +57,7 @@ class _Rates(NamedTuple):
 
 
 # What durations are quoted for where no card is known: the figures of the A100 40 GB in the GPU table.
-REFERENCE: Card = _Rates("an A100", 312, 19.5, 1555, True)
+REFERENCE: Card = _Rates("an A100", "nvidia", 312, 19.5, 1555, True)
 
 
 def peak_flops(card: Card, dtype: str) -> float | None:
@@ -93,27 +101,41 @@ def estimate_time(
 def _on_card(part: WorkPart, card: Card) -> tuple[float, float]:
     """Seconds of one time, at the least and at the most."""
     peak, bandwidth = peak_flops(card, part.dtype) or 0.0, card.bandwidth_gb_s * 1e9
+    worst, best = _share(card)
     least, most = (part.kernels * seconds for seconds in KERNEL_SECONDS)
+    moved_least, moved_most = _moved(part)
     return (
-        max(part.flops / (peak * COMPUTE_SHARE[1]), part.moved_bytes / (bandwidth * BANDWIDTH_SHARE[1]), least),
-        part.flops / (peak * COMPUTE_SHARE[0]) + part.moved_bytes / (bandwidth * BANDWIDTH_SHARE[0]) + most,
+        max(part.flops / (peak * best), moved_least / (bandwidth * BANDWIDTH_SHARE[1]), least),
+        part.flops / (peak * worst) + moved_most / (bandwidth * BANDWIDTH_SHARE[0]) + most,
     )
+
+
+def _share(card: Card) -> tuple[float, float]:
+    return AMD_SHARE if card.vendor == "amd" else COMPUTE_SHARE
+
+
+def _moved(part: WorkPart) -> tuple[int, int]:
+    """Bytes that cross the memory each time, at the least (what the products read and write) and at the most."""
+    weights = part.moved_bytes - part.activation_bytes
+    again = AGAIN["activations"] * part.activation_bytes + AGAIN["weights"] * weights
+    return part.moved_bytes, part.moved_bytes + again
 
 
 def _on_cpu(part: WorkPart, cores: float | None) -> tuple[float, float]:
     """A wide range: neither clock nor vector units are looked at."""
     used = cores or _CORES_ASSUMED
     slow, fast = (rate * 1e9 * used for rate in CPU_GFLOPS_PER_CORE[part.dtype])
+    moved_least, moved_most = _moved(part)
     return (
-        max(part.flops / fast, part.moved_bytes / (CPU_BANDWIDTH_GB_S[1] * 1e9)),
-        part.flops / slow + part.moved_bytes / (CPU_BANDWIDTH_GB_S[0] * 1e9) + part.kernels * KERNEL_SECONDS[1],
+        max(part.flops / fast, moved_least / (CPU_BANDWIDTH_GB_S[1] * 1e9)),
+        part.flops / slow + moved_most / (CPU_BANDWIDTH_GB_S[0] * 1e9) + part.kernels * KERNEL_SECONDS[1],
     )
 
 
 def _card_basis(card: Card, dtypes: Iterable[str]) -> str:
     peaks = ", ".join(f"{(peak_flops(card, dtype) or 0) / 1e12:g} TFLOP/s in {dtype}" for dtype in dtypes)
     return (
-        f"{COMPUTE_SHARE[0]:.0%} to {COMPUTE_SHARE[1]:.0%} of {peaks}; {BANDWIDTH_SHARE[0]:.0%} to "
+        f"{_share(card)[0]:.0%} to {_share(card)[1]:.0%} of {peaks}; {BANDWIDTH_SHARE[0]:.0%} to "
         f"{BANDWIDTH_SHARE[1]:.0%} of {card.bandwidth_gb_s:g} GB/s; {KERNEL_SECONDS[0] * 1e6:g} to "
         f"{KERNEL_SECONDS[1] * 1e6:g} us a kernel; {UNCALIBRATED}"
     )

@@ -48,7 +48,7 @@ def recomputing(spec: ModelSpec, shape: Shape, new_tokens: int, every_logit: boo
     # a block's work is c + a * length + b * length^2
     none, one, two = block(0), block(1), block(2)
     rising = two - one * 2 + none
-    square = Work(rising.flops // 2, rising.moved // 2)
+    square = Work(rising.flops // 2, rising.moved // 2, rising.activations // 2)
     linear = one - none - square
     first, last, steps = shape.seq_len + 1, shape.seq_len + new_tokens - 1, new_tokens - 1
     lengths = (first + last) * steps // 2

@@ -44,7 +44,7 @@ def _edge_scores(spec: ModelSpec, shape: Shape) -> Work:
     work = NOTHING
     for layer in range(spec.n_layers):
         before = 1 + layer * (heads + mlp)
-        work += product(before, inner, heads, shape.width) * 3
+        work += product(before, inner, heads, shape.width, weights=False) * 3
         if mlp:
-            work += product(before if spec.parallel_attn_mlp else before + heads, inner, 1, shape.width)
-    return work + product(1 + spec.n_layers * (heads + mlp), inner, 1, shape.width)
+            work += product(before if spec.parallel_attn_mlp else before + heads, inner, 1, shape.width, weights=False)
+    return work + product(1 + spec.n_layers * (heads + mlp), inner, 1, shape.width, weights=False)

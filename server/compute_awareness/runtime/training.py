@@ -144,4 +144,4 @@ def optimizer_step(optimizer: str, tensors: Iterable[tuple[int, int]], state: in
     trained = sum(elements * width for elements, width in tensors)
     # Adam's foreach variant writes and reads a list of square roots besides
     roots = 2 * trained if optimizer in ("adamw", "adam") else 0
-    return Work(0, 3 * trained + 2 * state + roots, KERNELS_PER_OPTIMIZER_STEP)
+    return Work(moved=3 * trained + 2 * state + roots, kernels=KERNELS_PER_OPTIMIZER_STEP)
