@@ -57,3 +57,29 @@ def test_unknown_cards_and_the_cpu() -> None:
     assert cpu.low < 1e12 / 84e9 < 1e12 / 11e9 < cpu.high and cpu.on == "the CPU with 2 cores"
     assert estimate_time(work(1e12, 0, "bfloat16"), None, "cpu", 2).high > cpu.high
     assert estimate_time(work(0, 0, "float32"), None, "cpu", None).high == 0
+
+
+def test_what_the_range_rests_on_is_said() -> None:
+    amd = estimate_time(work(1e15, 0, "bfloat16"), BY_ID["mi300x"], "gpu", None)
+    assert "15% to 70% of 1307 TFLOP/s in bfloat16" in amd.basis and "uncalibrated" in amd.basis
+    assert amd.low == pytest.approx(1e15 / (1307e12 * 0.70))
+    cpu = estimate_time(work(1e12, 0, "float32"), None, "cpu", 2)
+    assert "GFLOP/s a core" in cpu.basis and "uncalibrated" in cpu.basis
+
+
+def test_parts_add_up_each_at_its_own_rate() -> None:
+    """A language model in bfloat16 behind an SAE in float32: tensor cores for the one, none for the other."""
+    card = BY_ID["a100-80gb-sxm"]
+    lm = WorkPart(what="model", times=3, flops=10**15, moved_bytes=0, dtype="bfloat16")
+    sae = WorkPart(what="SAE", times=2, flops=10**15, moved_bytes=0, dtype="float32")
+    both, one, other = (estimate_time(parts, card, "gpu", None) for parts in ([lm, sae], [lm], [sae]))
+    assert both.low == pytest.approx(one.low + other.low) and both.high == pytest.approx(one.high + other.high)
+    assert one.low == pytest.approx(3 * 1e15 / (312e12 * 0.85))
+    assert other.low == pytest.approx(2 * 1e15 / (19.5e12 * 0.85))
+
+
+def test_starting_kernels_rules_small_models() -> None:
+    """A step of decoding with GPT-2 reads 0.5 GB, which takes an A100 a third of a millisecond; 600 kernels take more."""
+    step = [WorkPart(what="token", flops=25 * 10**7, moved_bytes=5 * 10**8, kernels=600, dtype="float32")]
+    time = estimate_time(step, BY_ID["a100-40gb-sxm"], "gpu", None)
+    assert time.low == pytest.approx(600 * 2e-6) and time.high > 600 * 30e-6

@@ -16,7 +16,7 @@ BANDWIDTH_SHARE = (0.40, 0.90)
 # How often more than the products themselves everything else reads and writes their activations, and their weights
 # (which TransformerLens copies before it multiplies), at the most: counted from the operands of every operator that
 # is no view, forward and backward (tests/truth/test_traffic.py: transformers 5.23, TransformerLens 3.9, SAELens 6.54).
-AGAIN = {"activations": 9, "weights": 3}
+AGAIN = {"activations": 10, "weights": 3}
 # Seconds per kernel that Python starts: about the driver's own time at the least; a line of Python, a hook and torch's
 # dispatcher at the most. Assumed; it rules for small models and for decoding.
 KERNEL_SECONDS = (2e-6, 30e-6)
