@@ -79,7 +79,7 @@ def test_parts_add_up_each_at_its_own_rate() -> None:
 
 
 def test_starting_kernels_rules_small_models() -> None:
-    """A step of decoding with GPT-2 reads 0.5 GB, which takes an A100 a third of a millisecond; 600 kernels take more."""
+    """A step of decoding with GPT-2 reads 0.5 GB, which takes an A100 a third of a ms; 600 kernels take more."""
     step = [WorkPart(what="token", flops=25 * 10**7, moved_bytes=5 * 10**8, kernels=600, dtype="float32")]
     time = estimate_time(step, BY_ID["a100-40gb-sxm"], "gpu", None)
     assert time.low == pytest.approx(600 * 2e-6) and time.high > 600 * 30e-6
