@@ -217,12 +217,12 @@ def test_hooked_transformer(name: str) -> None:
         with torch.no_grad():
             real = counted(lambda model=model: model.run_with_cache(tokens))
         assert work(hooked_pass(workload("activation_cache", spec, **shape, **given), None)) == real, switch
+    plain = build(spec, "float32", False)
     stopped = workload("activation_cache", spec, **shape, stop_at_layer=-1)
     if spec.n_layers > 1:
         with torch.no_grad():
-            real = counted(lambda: model.run_with_cache(tokens, stop_at_layer=-1))
+            real = counted(lambda: plain.run_with_cache(tokens, stop_at_layer=-1))
         assert work(hooked_pass(stopped, None)) == real
-    plain = build(spec, "float32", False)
     real = counted(lambda: plain(tokens, return_type="loss").backward())
     assert work(hooked_training(workload("training", spec, **shape, no_processing=True), None)) == real
 

@@ -69,17 +69,13 @@ def test_a_language_model(name: str, library: str) -> None:
     spec = found.model_copy(update={"n_layers": LAYERS})
     for b, s in ((4, 512), (1, 128)):
         ids = torch.zeros(b, s, dtype=torch.long, device="meta")
-        if library == "transformers":
-            model = hf_model(spec, attention="eager")
-            mask = {"use_cache": False, "attention_mask": torch.zeros(b, 1, s, s, device="meta")}
+        hugging_face = library == "transformers"
+        model = hf_model(spec, attention="eager") if hugging_face else hooked_transformer(spec)
+        mask = {"use_cache": False, "attention_mask": torch.zeros(b, 1, s, s, device="meta")} if hugging_face else {}
 
-            def logits(model: Any = model, ids: Any = ids, mask: Any = mask) -> torch.Tensor:
-                return model(ids, **mask).logits
-        else:
-            model = hooked_transformer(spec)
-
-            def logits(model: Any = model, ids: Any = ids) -> torch.Tensor:
-                return model(ids)
+        def logits(model: Any = model, ids: Any = ids, mask: Any = mask) -> torch.Tensor:
+            out = model(ids, **mask)
+            return getattr(out, "logits", out)
 
         with torch.no_grad():
             _within(_watched(logits), forward(spec, Shape(b, s)))
