@@ -9,7 +9,7 @@ from .memory.estimate import ROUGH_MARGIN, Estimate, Precision
 from .models.hf_config import Uncovered
 from .models.resolve import resolve
 from .precision import earned, weaker
-from .runtime.duration import estimate_time
+from .runtime.duration import UNCALIBRATED, estimate_time
 from .units import gib
 from .workload import ActivationCache, AnyWorkload, Generation, Inference, Patching, SaeInference, SaeTraining, Training
 
@@ -47,8 +47,8 @@ def estimate(workload: AnyWorkload, compute_capability: str | None = None, *, py
         result.precision = weaker(result.precision, _earned(workload))
     if result.precision == "rough":
         result.range.high += int(ROUGH_MARGIN * result.peak.tensors)
-    dtype = workload.model_dtype if isinstance(workload, SaeTraining | SaeInference) else workload.dtype
-    result.time = estimate_time(result.flops, result.traffic, None, dtype, "unknown", None)
+    result.time = estimate_time(result.work, None, "unknown", None)
+    result.assumptions.append(f"the time range is {UNCALIBRATED}; its rates are in time.basis")
     result.summary = _summary(workload, result)
     return result
 

@@ -119,9 +119,7 @@ def preflight(
     result.warnings += version_note
     verdict = verdict_at(result, place)
     advice = _advise(workload, result, wanted, compute)
-    time = result.time = estimate_time(
-        result.flops, result.traffic, wanted.gpu, workload.dtype, wanted.kind, wanted.cpus
-    )
+    time = result.time = estimate_time(result.work, wanted.gpu, wanted.kind, wanted.cpus)
     spec = _spec(workload)
     asking = decide(
         workload,
@@ -268,9 +266,16 @@ def _advise(workload: AnyWorkload, result: Estimate, place: Place, compute: Comp
     count = asked
     if not fitting and choices:
         fitting, count = [choices[0].gpu_id], choices[0].count
-    reference = next((card for card in gpus.all_gpus() if fitting and card.id == fitting[0]), None)
-    time = estimate_time(result.flops, result.traffic, reference, workload.dtype, "gpu", None)
-    rent = platforms.where_to_rent(fitting, time.high, count=count) if fitting else []
+    cards = {card.id: card for card in gpus.all_gpus()}
+
+    def seconds(gpu_id: str) -> tuple[float, float]:
+        time = estimate_time(result.work, cards[gpu_id], "gpu", None)
+        return time.low, time.high
+
+    needs = platforms.Needs(result.workload["dtype"], result.download_bytes or 0)
+    choices = [gpus.with_cost(choice, seconds(choice.gpu_id)) for choice in choices]
+    rent = platforms.where_to_rent(fitting, seconds, count=count, needs=needs) if fitting else []
+    time = estimate_time(result.work, cards[fitting[0]] if fitting else None, "gpu", None)
     # A trace takes seconds, and a change is tried many times.
     known = workload.model is None or _spec(workload) is not None
     tried = changes(workload, result, place) if known and result.method != "trace" else []

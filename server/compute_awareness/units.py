@@ -20,6 +20,12 @@ def gib(n: int | float) -> str:
     return f"{n:.0f} B"
 
 
+def span(low: float, high: float) -> str:
+    """A range of seconds for a person: `12 s to 2.1 h`."""
+    first, last = duration(low), duration(high)
+    return first if first == last else f"{first} to {last}"
+
+
 def duration(seconds: float) -> str:
     """Seconds for a person: `under a second`, `40 s`, `12 min`, `3.5 h`, `2.1 days`."""
     if seconds < 1:

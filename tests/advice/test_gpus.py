@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 
 import compute_awareness
 from compute_awareness.advice.gpu_table import Gpu, all_gpus
-from compute_awareness.advice.gpus import find_gpu, gpus_that_fit, smallest_that_fits
+from compute_awareness.advice.gpus import find_gpu, gpus_that_fit, smallest_that_fits, with_cost
 from compute_awareness.asking.table import policy_table
 from compute_awareness.errors import InputError
 from compute_awareness.hardware.probe.gpu_table import gpu_id
 from compute_awareness.memory.card.device import device_range
+from compute_awareness.preflight import recommend
 from compute_awareness.units import GIB, MIB
+from compute_awareness.workload import parse_workload
 
 FACTS = Path(compute_awareness.__file__).parent / "facts"
 BY_ID = {gpu.id: gpu for gpu in all_gpus()}
@@ -222,3 +224,22 @@ def test_the_limit_holds_and_laptops_and_old_cards_are_not_advised() -> None:
     advised = [gpu for gpu in all_gpus() if gpu.advised]
     assert {gpu.kind for gpu in advised} <= {"data_center", "workstation", "consumer"}
     assert all(gpu.vendor == "nvidia" and float(gpu.compute_capability or 0) >= 7.5 for gpu in advised)
+
+
+def test_a_run_is_priced_where_it_may_run_so_long() -> None:
+    """The free T4 ends after 12 hours: a longer run is priced where it can run, and costs its hours."""
+    task = {"task": "training", "model": "gpt2", "batch_size": 1, "seq_len": 128, "dtype": "float16"}
+    short, long = (
+        recommend(parse_workload(task | {"training_tokens": tokens})).advice.gpus for tokens in (10**5, 3 * 10**9)
+    )
+    free, paid = (next(gpu for gpu in gpus if gpu.name == "Tesla T4") for gpus in (short, long))
+    assert free.usd_per_hour == free.usd_high == 0 and free.seconds_high is not None and free.seconds_high < 12 * 3600
+    assert paid.seconds_high is not None and paid.seconds_low is not None and paid.seconds_high > 12 * 3600
+    assert paid.usd_per_hour and paid.usd_high == pytest.approx(paid.usd_per_hour * paid.seconds_high / 3600, abs=0.01)
+
+
+def test_two_cards_are_no_faster_and_cost_twice() -> None:
+    choice = smallest_that_fits(150 * 2**30)[0].model_copy(update={"gpu_id": "h100-sxm", "count": 1})
+    one, two = (with_cost(choice.model_copy(update={"count": n}), (3600, 7200)) for n in (1, 2))
+    assert one.seconds_high == two.seconds_high == 7200
+    assert one.usd_high and two.usd_high and two.usd_high >= 1.99 * one.usd_high

@@ -12,9 +12,10 @@ from compute_awareness.errors import InputError
 from compute_awareness.memory.sae.activation_store import check_store, refills
 from compute_awareness.memory.sae.evaluation import first_evaluation
 from compute_awareness.memory.sae.inference import Use, attached, encode
-from compute_awareness.memory.sae.training import LanguageModelPart, Shape, sae_params, training_flops
+from compute_awareness.memory.sae.training import LanguageModelPart, Shape, sae_params
 from compute_awareness.memory.sae.training import training_memory as memory_of
 from compute_awareness.memory.tape import Tape
+from compute_awareness.runtime.sae import Step
 
 ARCHITECTURES = ("standard", "topk", "batchtopk", "jumprelu", "gated")
 # Fitted to 29 measured points per architecture with d_sae several times d_in, to 0.7 %, before the step was written
@@ -132,8 +133,8 @@ def test_huge_sizes_answer_at_once() -> None:
 
 def test_flops() -> None:
     # encoder and decoder, 2 * 768 * 24576 each, and twice that backward
-    assert training_flops("standard", 768, 24_576, 10**6) == 6 * 2 * 768 * 24_576 * 10**6
-    assert training_flops("gated", 768, 24_576, 1) == 13 * 2 * 768 * 24_576
+    assert Step("standard", 768, 24_576, 10**6).in_saelens().flops == 6 * 2 * 768 * 24_576 * 10**6
+    assert Step("gated", 768, 24_576, 1).in_saelens().flops == 13 * 2 * 768 * 24_576
 
 
 def test_unknown_architecture_names_the_nearest() -> None:

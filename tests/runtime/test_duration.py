@@ -5,9 +5,14 @@ from __future__ import annotations
 import pytest
 
 from compute_awareness.advice.gpu_table import all_gpus
+from compute_awareness.memory.estimate import WorkPart
 from compute_awareness.runtime.duration import REFERENCE, estimate_time, peak_flops
 
 BY_ID = {gpu.id: gpu for gpu in all_gpus()}
+
+
+def work(flops: float, moved_bytes: float, dtype: str) -> list[WorkPart]:
+    return [WorkPart(what="a run", flops=int(flops), moved_bytes=int(moved_bytes), dtype=dtype)]
 
 
 def test_float32_does_not_run_on_tensor_cores() -> None:
@@ -32,23 +37,49 @@ def test_the_reference_card_is_the_tables() -> None:
 def test_every_card_has_a_range(gpu: object) -> None:
     card = BY_ID[gpu.id]  # type: ignore[attr-defined]
     for dtype in ("float32", "bfloat16", "float16"):
-        time = estimate_time(1e15, 1e12, card, dtype, "gpu", None)
+        time = estimate_time(work(1e15, 1e12, dtype), card, "gpu", None)
         assert 0 < time.low < time.high
         assert time.on == (card.name if peak_flops(card, dtype) else "an A100")
 
 
 def test_memory_traffic_bounds_what_has_little_arithmetic() -> None:
     card = BY_ID["rtx4090"]
-    assert estimate_time(0, card.bandwidth_gb_s * 1e9, card, "float32", "gpu", None).low >= 1
+    assert estimate_time(work(0, card.bandwidth_gb_s * 1e9, "float32"), card, "gpu", None).low >= 1
     # A known run: 795 TFLOP/s of 989 were reached on an H100 (stas00), so the low figure must not be above it.
-    assert estimate_time(795e12, 0, BY_ID["h100-sxm"], "bfloat16", "gpu", None).low <= 1.01
+    assert estimate_time(work(795e12, 0, "bfloat16"), BY_ID["h100-sxm"], "gpu", None).low <= 1.01
 
 
 def test_unknown_cards_and_the_cpu() -> None:
-    unknown = estimate_time(1e15, 0, None, "float32", "unknown", None)
+    unknown = estimate_time(work(1e15, 0, "float32"), None, "unknown", None)
     assert unknown.on == "an A100"
-    cpu = estimate_time(1e12, 0, None, "float32", "cpu", 2)
+    cpu = estimate_time(work(1e12, 0, "float32"), None, "cpu", 2)
     # 36 to 84 GFLOP/s were measured on two shared cores.
     assert cpu.low < 1e12 / 84e9 < 1e12 / 11e9 < cpu.high and cpu.on == "the CPU with 2 cores"
-    assert estimate_time(1e12, 0, None, "bfloat16", "cpu", 2).high > cpu.high
-    assert estimate_time(0, 0, None, "float32", "cpu", None).high == 0
+    assert estimate_time(work(1e12, 0, "bfloat16"), None, "cpu", 2).high > cpu.high
+    assert estimate_time(work(0, 0, "float32"), None, "cpu", None).high == 0
+
+
+def test_what_the_range_rests_on_is_said() -> None:
+    amd = estimate_time(work(1e15, 0, "bfloat16"), BY_ID["mi300x"], "gpu", None)
+    assert "15% to 70% of 1307 TFLOP/s in bfloat16" in amd.basis and "uncalibrated" in amd.basis
+    assert amd.low == pytest.approx(1e15 / (1307e12 * 0.70))
+    cpu = estimate_time(work(1e12, 0, "float32"), None, "cpu", 2)
+    assert "GFLOP/s a core" in cpu.basis and "uncalibrated" in cpu.basis
+
+
+def test_parts_add_up_each_at_its_own_rate() -> None:
+    """A language model in bfloat16 behind an SAE in float32: tensor cores for the one, none for the other."""
+    card = BY_ID["a100-80gb-sxm"]
+    lm = WorkPart(what="model", times=3, flops=10**15, moved_bytes=0, dtype="bfloat16")
+    sae = WorkPart(what="SAE", times=2, flops=10**15, moved_bytes=0, dtype="float32")
+    both, one, other = (estimate_time(parts, card, "gpu", None) for parts in ([lm, sae], [lm], [sae]))
+    assert both.low == pytest.approx(one.low + other.low) and both.high == pytest.approx(one.high + other.high)
+    assert one.low == pytest.approx(3 * 1e15 / (312e12 * 0.85))
+    assert other.low == pytest.approx(2 * 1e15 / (19.5e12 * 0.85))
+
+
+def test_starting_kernels_rules_small_models() -> None:
+    """A step of decoding with GPT-2 reads 0.5 GB, which takes an A100 a third of a ms; 600 kernels take more."""
+    step = [WorkPart(what="token", flops=25 * 10**7, moved_bytes=5 * 10**8, kernels=600, dtype="float32")]
+    time = estimate_time(step, BY_ID["a100-40gb-sxm"], "gpu", None)
+    assert time.low == pytest.approx(600 * 2e-6) and time.high > 600 * 30e-6

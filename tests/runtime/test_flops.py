@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from compute_awareness.memory.sae.training import training_flops
 from compute_awareness.models.catalogue import find
 from compute_awareness.models.spec import ModelSpec
-from compute_awareness.runtime.flops import forward_flops
+from compute_awareness.runtime.flops import Shape, forward
+from compute_awareness.runtime.sae import Step
+from compute_awareness.runtime.work import Work
 
 sys.path.append(str(Path(__file__).parents[1] / "truth"))
 from builders import hf_model, hooked_transformer, quiet
@@ -38,7 +39,7 @@ def _counted(model: Any, batch: int, seq: int, **forward: Any) -> int:
 @pytest.mark.parametrize("name", MODELS)
 def test_transformers_eager(name: str) -> None:
     spec = _spec(name)
-    ours = forward_flops(spec, 2, 24)
+    ours = forward(spec, Shape(2, 24)).flops
     # A mask that is ready for use: transformers cannot make one without values.
     mask = torch.zeros(2, 1, 24, 24, device="meta")
     theirs = _counted(hf_model(spec, attention="eager"), 2, 24, use_cache=False, attention_mask=mask)
@@ -51,15 +52,15 @@ def test_transformers_eager(name: str) -> None:
 def test_hooked_transformer(name: str) -> None:
     spec = _spec(name)
     model = hooked_transformer(spec)
-    assert _counted(model, 3, 17) == forward_flops(spec, 3, 17)
+    assert _counted(model, 3, 17) == forward(spec, Shape(3, 17)).flops
     stopped = _counted(model, 3, 17, stop_at_layer=1)
-    assert stopped == forward_flops(spec, 3, 17, layers=1, logits=False)
+    assert stopped == forward(spec, Shape(3, 17), layers=1, logits=0).flops
 
 
 def test_layers_beyond_the_model_are_not_run() -> None:
     spec = _spec("gpt2")
-    assert forward_flops(spec, 1, 8, layers=99) == forward_flops(spec, 1, 8)
-    assert forward_flops(spec, 1, 8, layers=0, logits=False) == 0
+    assert forward(spec, Shape(1, 8), layers=99) == forward(spec, Shape(1, 8))
+    assert forward(spec, Shape(1, 8), layers=0, logits=0) == Work()
 
 
 def test_an_sae_step() -> None:
@@ -72,4 +73,4 @@ def test_an_sae_step() -> None:
     with counter:
         out = torch.relu((x - b_dec) @ w_enc) @ w_dec + b_dec
         (out - x).pow(2).sum().backward()
-    assert counter.get_total_flops() == training_flops("standard", d_in, d_sae, tokens)
+    assert counter.get_total_flops() == Step("standard", d_in, d_sae, tokens).in_saelens().flops

@@ -19,11 +19,11 @@ from judge import judge
 from meters import Measured, distinct_bytes, measure_peak, profiler_peak
 
 from compute_awareness.errors import InputError
-from compute_awareness.estimates.generation import generation, generation_flops
+from compute_awareness.estimates.generation import generation
 from compute_awareness.memory.huggingface.forward import default_attention, supports_sdpa
 from compute_awareness.models.catalogue import find
 from compute_awareness.models.spec import ModelSpec
-from compute_awareness.runtime.flops import forward_flops
+from compute_awareness.runtime.flops import Shape, forward
 from compute_awareness.workload.generation import Generation
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -209,10 +209,10 @@ def test_flops_are_the_sum_of_the_steps(library: Any, kv_cache: bool) -> None:
         length = 7 + step
         if kv_cache and step:
             scores = 4 * 2 * spec.n_layers * spec.q_width
-            total += forward_flops(spec, 2, 1, logits=False) + scores * (length - 1) + unembed
+            total += forward(spec, Shape(2, 1), logits=0).flops + scores * (length - 1) + unembed
         else:
-            total += forward_flops(spec, 2, length, logits=False) + unembed * (length if lens else 1)
-    assert generation_flops(w, spec) == total
+            total += forward(spec, Shape(2, length), logits=0).flops + unembed * (length if lens else 1)
+    assert generation(w, None).flops == total
 
 
 def test_a_million_new_tokens_take_no_longer() -> None:

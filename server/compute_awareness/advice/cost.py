@@ -68,7 +68,7 @@ def run_cost(
     if choice is None or choice.usd_per_hour is None or no_gpu:
         return None
     card = next((gpu for gpu in all_gpus() if gpu.name == choice.gpu.split(" x ")[-1]), None)
-    seconds = estimate_time(estimate.flops, estimate.traffic, card, str(estimate.workload["dtype"]), "gpu", None).high
+    seconds = estimate_time(estimate.work, card, "gpu", None).high
     price = Price(choice.usd_per_hour, choice.gpu, choice.platform, choice.price_date)
     return Cost(seconds / 3600 * price.usd_per_hour, price)
 

@@ -181,6 +181,27 @@ def _split_over_several(needed: Needed, over: Over | None) -> list[GpuChoice]:
     return sorted(found, key=lambda c: c.count * c.usable_bytes)
 
 
+def with_cost(choice: GpuChoice, seconds: tuple[float, float]) -> GpuChoice:
+    """With how long the run takes on it, and the cheapest price of a place that lets it run so long.
+
+    Several cards are no faster than one, and all are paid.
+    """
+    low, high = seconds
+    deal = cheapest([choice.gpu_id], choice.count, seconds=max(high, 3600))
+    price = deal.usd_per_hour if deal else None
+    return choice.model_copy(
+        update={
+            "seconds_low": round(low, 1),
+            "seconds_high": round(high, 1),
+            "usd_per_hour": price,
+            "price_platform": deal.platform.name if deal else None,
+            "price_date": deal.offer.date if deal else None,
+            "usd_low": None if price is None else round(price * low / 3600, 2),
+            "usd_high": None if price is None else round(price * high / 3600, 2),
+        }
+    )
+
+
 def _choice(gpu: Gpu, count: int, needed: int, deal: Deal | None, notes: list[str]) -> GpuChoice:
     if deal and deal.offer.note:
         notes = [*notes, f"price: {deal.offer.note}"]

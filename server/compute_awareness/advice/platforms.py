@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..errors import InputError, nearest
-from ..units import duration
+from ..units import GIB, duration
 from .answers import PlatformChoice
 from .gpu_table import all_gpus
 
 Tier = Literal["free", "community", "secure", "on_demand", "marketplace", "spot"]
 Count = Annotated[int, Field(ge=1)]
+_SETUP_S = 900
+_LONG_SHARE = 0.5
+"""Of a session: a run that may take longer than this should be able to go on in another."""
 
 
 class Offer(BaseModel):
@@ -38,6 +41,37 @@ class Offer(BaseModel):
     session_limit_hours: float | None = Field(None, description="Longest run of this offer; null = the platform's")
 
 
+class Gotcha(BaseModel):
+    """What goes wrong on a platform, and for which runs it matters: those that meet every condition given.
+
+    In the table a plain string is a gotcha that always matters. `gpus` empty: it matters to nobody who takes a card
+    from here, only to who reads about the platform.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    text: str
+    min_hours: float = Field(0, description="Only runs that may take longer")
+    min_download_gib: float = Field(0, description="Only where as much is downloaded")
+    gpus: tuple[str, ...] | None = None
+    tiers: tuple[Tier, ...] | None = None
+    dtypes: tuple[str, ...] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, data: Any) -> Any:
+        return {"text": data} if isinstance(data, str) else data
+
+    def matters(self, offer: Offer, needs: Needs, seconds: float) -> bool:
+        return (
+            seconds >= self.min_hours * 3600
+            and needs.download_bytes >= self.min_download_gib * GIB
+            and (self.gpus is None or offer.gpu_id in self.gpus)
+            and (self.tiers is None or offer.tier in self.tiers)
+            and (self.dtypes is None or needs.dtype in self.dtypes)
+        )
+
+
 class Platform(BaseModel):
     """One place that rents GPUs."""
 
@@ -52,9 +86,25 @@ class Platform(BaseModel):
     how: str = Field(description="How to start a run there; {request} stands for the platform's name of the GPU")
     limits: dict[str, str]
     launch: dict[str, str]
-    gotchas: tuple[str, ...]
+    gotchas: tuple[Gotcha, ...]
     sources: tuple[str, ...]
     offers: tuple[Offer, ...]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What of a run decides which gotchas matter."""
+
+    dtype: str = "float32"
+    download_bytes: int = 0
+
+
+Seconds = float | Callable[[str], tuple[float, float]]
+"""How long a run takes, at the least and at the most, on the card of an id; one number = so long anywhere."""
+
+
+def _on(seconds: Seconds, gpu_id: str) -> tuple[float, float]:
+    return seconds(gpu_id) if callable(seconds) else (seconds, seconds)
 
 
 @dataclass(frozen=True)
@@ -117,7 +167,7 @@ def _plain(name: str) -> str:
     return "".join(c for c in name.lower() if c.isalnum())
 
 
-def _deals(gpu_ids: Sequence[str], count: int, seconds: float) -> list[Deal]:
+def _deals(gpu_ids: Sequence[str], count: int, seconds: Seconds, shortest: float = 0) -> list[Deal]:
     wanted = set(gpu_ids)
     deals: list[Deal] = []
     for place in current_platforms():
@@ -128,53 +178,72 @@ def _deals(gpu_ids: Sequence[str], count: int, seconds: float) -> list[Deal]:
             rented = max(count, offer.count)
             deal = Deal(place, offer, rented, round(offer.usd_per_gpu_hour * rented, 4))
             limit = deal.session_limit_hours
-            if limit is None or seconds <= limit * 3600:
+            if limit is None or max(_on(seconds, offer.gpu_id)[1], shortest) <= limit * 3600:
                 deals.append(deal)
-    return sorted(deals, key=lambda d: d.usd_per_hour)
+
+    def cost(deal: Deal) -> tuple[float, float]:
+        """Of a run of some minutes the price per hour decides: setting up takes as long."""
+        return deal.usd_per_hour * max(_on(seconds, deal.offer.gpu_id)[1], _SETUP_S), deal.usd_per_hour
+
+    return sorted(deals, key=cost)
 
 
 def cheapest(
-    gpu_ids: Sequence[str], count: int = 1, among: Sequence[str] | None = None, *, paid: bool = False
+    gpu_ids: Sequence[str],
+    count: int = 1,
+    among: Sequence[str] | None = None,
+    seconds: float = 3600,
+    *,
+    paid: bool = False,
 ) -> Deal | None:
     """The cheapest known way to have `count` of any of these GPUs in one machine, or None.
 
-    Demo quotas, whose sessions are shorter than an hour, are left out; session limits are not looked at otherwise.
+    Places whose sessions are shorter than `seconds`, demo quotas among them, are left out.
     `among`: ids of the platforms that are considered; None = all. `paid` leaves out what is free.
     """
-    for deal in _deals(gpu_ids, count, 3600):
+    for deal in _deals(gpu_ids, count, seconds):
         if (among is None or deal.platform.id in among) and not (paid and deal.usd_per_hour == 0):
             return deal
     return None
 
 
-def where_to_rent(gpu_ids: Sequence[str], seconds_high: float, limit: int = 3, count: int = 1) -> list[PlatformChoice]:
-    """Places to run `seconds_high` seconds on `count` of any of these GPUs, cheapest first, each place once.
+def where_to_rent(
+    gpu_ids: Sequence[str], seconds: Seconds, limit: int = 3, count: int = 1, needs: Needs | None = None
+) -> list[PlatformChoice]:
+    """Places for a run on `count` of any of these GPUs, the cheapest run first, each place once.
 
-    A place whose longest session is shorter than the run is left out, as are quotas of less than a quarter of an hour.
-    Prices are for the whole machine, with their dates; nothing is asked online here.
+    A run costs the price of the whole machine times its duration on that card. A place whose longest session is shorter
+    than the run may take is left out, as are quotas of less than a quarter of an hour. Prices have their dates;
+    nothing is asked online here.
     """
     choices: dict[str, PlatformChoice] = {}
-    for deal in _deals(gpu_ids, count, max(seconds_high, 900)):
+    for deal in _deals(gpu_ids, count, seconds, 900):
         if deal.platform.id not in choices:
-            choices[deal.platform.id] = _as_choice(deal, seconds_high)
+            choices[deal.platform.id] = _as_choice(deal, _on(seconds, deal.offer.gpu_id), needs or Needs())
     return list(choices.values())[:limit]
 
 
-def _as_choice(deal: Deal, seconds: float) -> PlatformChoice:
+def _as_choice(deal: Deal, seconds: tuple[float, float], needs: Needs) -> PlatformChoice:
     place, offer = deal.platform, deal.offer
     names = {gpu.id: gpu.name for gpu in all_gpus()}
-    gotchas = list(place.gotchas)
+    low, high = seconds
+    gotchas = [gotcha.text for gotcha in place.gotchas if gotcha.matters(offer, needs, high)]
     if offer.note:
         gotchas.insert(0, offer.note)
-    default = place.default_timeout_hours
-    if default is not None and seconds > default * 3600:
-        gotchas.insert(0, f"the run may take {duration(seconds)}, the timeout is {duration(default * 3600)} unless set")
     longest = deal.session_limit_hours
+    if longest is not None and high > _LONG_SHARE * longest * 3600:
+        gotchas.insert(0, f"the run may take {duration(high)} of the {duration(longest * 3600)} that a session lasts: "
+                          "write checkpoints from which it can go on")  # fmt: skip
+    default = place.default_timeout_hours
+    if default is not None and high > default * 3600:
+        gotchas.insert(0, f"the run may take {duration(high)}, the timeout is {duration(default * 3600)} unless set")
     return PlatformChoice(
         platform=place.name,
         gpu=(f"{deal.gpus} x " if deal.gpus > 1 else "") + names[offer.gpu_id],
         usd_per_hour=deal.usd_per_hour,
         price_date=offer.date,
+        usd_low=round(deal.usd_per_hour * low / 3600, 2),
+        usd_high=round(deal.usd_per_hour * high / 3600, 2),
         session_limit=f"at most {duration(longest * 3600)}" if longest is not None else "",
         how=place.how.replace("{request}", offer.request),
         gotchas=gotchas,

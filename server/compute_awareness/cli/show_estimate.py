@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from ..memory.estimate import Estimate
-from ..units import duration, gib
+from ..units import gib, span
 from .memory_bar import show_memory
 from .show import bullets, heading, pairs, say, screen, table
 
@@ -33,8 +33,7 @@ def time_words(estimate: Estimate) -> str | None:
     time = estimate.time
     if time is None or not estimate.flops:
         return None
-    low, high = duration(time.low), duration(time.high)
-    return f"{low if low == high else f'{low} to {high}'} on {time.on} (not calibrated)"
+    return f"{span(time.low, time.high)} on {time.on} (not calibrated)"
 
 
 def show_estimate(estimate: Estimate) -> None:

@@ -9,7 +9,7 @@ from rich.panel import Panel
 
 from ..advice.answers import Advice, Change, GpuChoice, PlatformChoice
 from ..asking.question import Question
-from ..units import gib
+from ..units import gib, span
 from .memory_bar import show_memory
 from .show import bullets, code, heading, put, say, screen, table, text
 from .show_estimate import show_notes, time_words, workload_line
@@ -29,6 +29,9 @@ EFFECT = {
     "different_experiment": "another experiment",
 }
 DECISION = {"ask": "Ask the user", "tell": "Tell the user, and go on", "silent": "No need to ask"}
+
+_WORTH_A_PRICE_S = 600
+"""Of a shorter run nobody asks for time and cost."""
 
 
 def show_preflight(answer: Preflight) -> None:
@@ -82,14 +85,19 @@ def show_advice(to: Console, advice: Advice) -> None:
         for path in advice.paths:
             say(to, f"  {path.interactive}")
             bullets(to, [path.why, *path.cautions])
+    long = any((choice.seconds_high or 0) > _WORTH_A_PRICE_S for choice in advice.gpus)
     if advice.gpus:
         heading(to, "GPUs that fit")
-        table(to, ("GPU", "usable", "to spare", "price"), map(_gpu_row, advice.gpus), right=(1, 2))
+        columns = ("GPU", "usable", "to spare", "price", "run")[: 5 if long else 4]
+        table(to, columns, (_gpu_row(choice)[: len(columns)] for choice in advice.gpus), right=(1, 2))
         bullets(to, (f"{g.count} x {g.name}: {g.note}" for g in advice.gpus if g.count > 1 and g.note))
     if advice.platforms:
         heading(to, "Where to rent one")
-        table(to, ("platform", "GPU", "USD/h", "price of", "limits"), map(_platform_row, advice.platforms), right=(2,))
+        columns = ("platform", "GPU", "USD/h", "price of", "limits", "run, USD")[: 6 if long else 5]
+        table(to, columns, (_platform_row(choice)[: len(columns)] for choice in advice.platforms), right=(2,))
         bullets(to, (f"{p.platform}: {p.how}" for p in advice.platforms if p.how))
+        if long:
+            bullets(to, (f"{p.platform}: {gotcha}" for p in advice.platforms for gotcha in p.gotchas), "!")
 
 
 def _longer(change: Change) -> str:
@@ -111,12 +119,26 @@ def _gpu_row(choice: GpuChoice) -> tuple[object, ...]:
     if choice.usd_per_hour is not None:
         price = f"{choice.usd_per_hour:.2f} USD/h, {choice.price_platform} ({choice.price_date})"
     name = choice.name if choice.count == 1 else f"{choice.count} x {choice.name}"
-    return name, gib(choice.usable_bytes), gib(choice.headroom_bytes), price
+    return name, gib(choice.usable_bytes), gib(choice.headroom_bytes), price, _run(choice)
+
+
+def _run(choice: GpuChoice) -> str:
+    """How long the run takes on the card, and what that costs where it is more than cents."""
+    if choice.seconds_low is None or choice.seconds_high is None:
+        return ""
+    cost = f", {choice.usd_low:.2f} to {choice.usd_high:.2f} USD" if choice.usd_low and choice.usd_high else ""
+    return f"{span(choice.seconds_low, choice.seconds_high)}{cost}"
 
 
 def _platform_row(choice: PlatformChoice) -> tuple[object, ...]:
     price = "?" if choice.usd_per_hour is None else f"{choice.usd_per_hour:.2f}"
-    return choice.platform, choice.gpu, price, choice.price_date, choice.session_limit
+    return choice.platform, choice.gpu, price, choice.price_date, choice.session_limit, _cost(choice)
+
+
+def _cost(choice: PlatformChoice) -> str:
+    if choice.usd_high < 0.01:
+        return "free" if choice.usd_per_hour == 0 else "under 0.01"
+    return f"{choice.usd_low:.2f} to {choice.usd_high:.2f}"
 
 
 def show_question(to: Console, asking: Question) -> None:

@@ -187,6 +187,6 @@ def _show_platform(place: Platform) -> None:
         table(to, ("GPU", "USD/GPU/h", "price of", "tier", "GPUs", "note"), rows, right=(1,))
     if place.gotchas:
         heading(to, "Mind")
-        bullets(to, place.gotchas)
+        bullets(to, (gotcha.text for gotcha in place.gotchas))
     heading(to, "Sources")
     bullets(to, place.sources)

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from ..memory import weights
 from ..memory.card import device
 from ..memory.card.playback import reserved as reserved_by
-from ..memory.estimate import Component, ComponentName, Estimate, HookFamily, Peak, Precision, Range
+from ..memory.estimate import Component, ComponentName, Estimate, HookFamily, Peak, Precision, Range, WorkPart
 from ..memory.loading import Loading
 from ..memory.tape import Tape
 from ..models.catalogue import find
@@ -30,12 +30,11 @@ def assemble(
     host_bytes: int = 0,
     loading: Loading | None = None,
     download_bytes: int | None = None,
-    flops: int = 0,
+    work: Sequence[WorkPart] = (),
     assumptions: list[str],
     warnings: list[str],
     extra: list[Component] | None = None,
     late_bytes: int = 0,
-    moved_bytes: int = 0,
     events: Tape | None = None,
     standing: Sequence[int] = (),
     n_gpus: int = 1,
@@ -51,7 +50,7 @@ def assemble(
         loading: the worst moment of loading the weights.
         extra: components in host memory.
         late_bytes: tensor bytes that may come on top late in the run; they widen the range.
-        moved_bytes: that cross the device's memory over the run; 0 = the peak once.
+        work: what the run does (`runtime`).
         events: the tape whose order of allocations the caching allocator is simulated with; None = a rule of thumb.
         standing: with `events`, bytes of each tensor that is on the card before the tape begins and stays
             (`memory.parameters`). What they and the tape fall short of `at_peak` counts as one tensor more; where they
@@ -92,8 +91,9 @@ def assemble(
         loading_host_bytes=loading.host_bytes if loading else 0,
         loading_device_bytes=loading.device_bytes if loading else 0,
         download_bytes=download_bytes,
-        flops=flops,
-        moved_bytes=moved_bytes,
+        work=list(work),
+        flops=sum(part.times * part.flops for part in work),
+        moved_bytes=sum(part.times * part.moved_bytes for part in work),
         assumptions=assumptions,
         warnings=warnings,
     )

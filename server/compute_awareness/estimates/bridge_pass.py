@@ -15,7 +15,8 @@ from ..memory.estimate import Component, Estimate, HookFamily
 from ..memory.loading import loading
 from ..models.resolve import resolve
 from ..models.spec import ModelSpec
-from ..runtime.flops import forward_flops
+from ..runtime import flops
+from ..runtime.work import part
 from ..units import gib
 from ..versions import check, is_verified, parse
 from ..workload import DTYPE_BYTES, ActivationCache, Inference
@@ -82,6 +83,8 @@ def bridge_pass(workload: ActivationCache | Inference, capability: str | None) -
             )
         )  # fmt: skip
     layers = run.stop_at_layer
+    shape = flops.Shape(workload.batch_size, workload.seq_len, width)
+    work = flops.forward(spec, shape, layers=layers, logits=None if layers is None else 0)
     return assemble(
         workload.model_dump() | {"model": repeatable(workload.model, spec)},
         at_peak,
@@ -97,7 +100,7 @@ def bridge_pass(workload: ActivationCache | Inference, capability: str | None) -
             compatibility_mode=workload.compatibility_mode, no_processing=workload.no_processing,
         ),
         download_bytes=download_bytes(spec),
-        flops=forward_flops(spec, workload.batch_size, workload.seq_len, layers=layers, logits=layers is None),
+        work=[part("forward pass", work, workload.dtype)],
         assumptions=assumptions,
         warnings=warnings,
         extra=extra,

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from ..errors import InputError, NotCovered
 from ..memory import weights
-from ..memory.estimate import Estimate, Precision
+from ..memory.estimate import Estimate, Precision, WorkPart
 from ..memory.hooked import generate as hooked_generate
 from ..memory.hooked import versions as hooked_versions
 from ..memory.huggingface import forward as transformers_forward
 from ..memory.huggingface import generate as transformers_generate
+from ..memory.huggingface.embedding import slides
 from ..memory.loading import loading
 from ..memory.quantization import quantized_weight_bytes, scratch_bytes
 from ..memory.tape import Tape
 from ..models.resolve import resolve
 from ..models.spec import ModelSpec
-from ..runtime.flops import forward_flops
+from ..runtime import generation as effort
+from ..runtime.flops import Shape
+from ..runtime.work import Work, part
 from ..versions import check, is_verified, parse
 from ..workload import DTYPE_BYTES
 from ..workload.generation import Generation
@@ -74,6 +77,8 @@ def generation(workload: Generation, capability: str | None) -> Estimate:
             f"linear layers of the blocks in {quantization}, the rest and all computing in {workload.dtype}; the "
             "scratch of the hungriest layer is added to the peak"
         )
+    fused = attention == "sdpa" and not any("runs unfused" in line for line in said)
+    work = generation_work(workload, spec, width, fused, parameters * width - weight_bytes)
     details = {
         "weights": f"{millions(parameters)} parameters in {quantization or workload.dtype}",
         "kv_cache": f"keys and values of {total - 1} tokens for each of {workload.batch_size} sequences",
@@ -99,9 +104,7 @@ def generation(workload: Generation, capability: str | None) -> Estimate:
             quantization=quantization,
         ),
         download_bytes=download_bytes(spec),
-        flops=generation_flops(workload, spec),
-        # Every token after the first reads all weights, and the cache as it stands: half of its last size on average.
-        moved_bytes=tape.peak + (workload.new_tokens - 1) * (at_peak["weights"] + largest["kv_cache"] // 2),
+        work=work,
         assumptions=assumptions,
         warnings=warnings,
     )
@@ -140,24 +143,25 @@ def _hooked(
     return hooked_generate.generate(run), "eager", weights.tl_params(spec, folded), buffers, spec.context_tl, said
 
 
-def generation_flops(workload: Generation, spec: ModelSpec) -> int:
-    """Operations of the whole call: the prompt's pass, then one token at a time over a growing context.
+def generation_work(
+    workload: Generation, spec: ModelSpec, width: int, fused: bool, not_stored: int = 0
+) -> list[WorkPart]:
+    """The prompt's pass and the passes after it.
 
-    Without a cache every step runs the whole sequence again. Sums over the steps are closed forms. transformers
-    unembeds the last position only, TransformerLens every position it is given.
+    Args:
+        fused: attention runs in a fused kernel.
+        not_stored: bytes that quantised weights are smaller by; they are read as they are stored.
     """
-    b, s, n = workload.batch_size, workload.seq_len, workload.new_tokens
     lens = workload.library != "transformers"
-    unembed = 2 * b * spec.d_model * spec.d_vocab
-    last = s + n - 1
+    shape = Shape(workload.batch_size, workload.seq_len, width, kernel="fused" if fused else "products")
+    smaller = Work(moved=not_stored)
+    parts = [part("the prompt's pass", effort.prompt(spec, shape, lens) - smaller, workload.dtype)]
+    steps = workload.new_tokens - 1
+    if not steps:
+        return parts
     if workload.kv_cache:
-        prefill = forward_flops(spec, b, s, logits=False) + unembed * (s if lens else 1)
-        scores = 4 * b * spec.n_layers * spec.q_width
-        one = forward_flops(spec, b, 1, logits=False) - scores
-        context = (last * (last + 1) - s * (s + 1)) // 2  # keys seen by the new tokens, s + 1 .. last
-        return prefill + (n - 1) * (one + unembed) + scores * context
-    tokens = (last * (last + 1) - (s - 1) * s) // 2
-    squares = (last * (last + 1) * (2 * last + 1) - (s - 1) * s * (2 * s - 1)) // 6
-    scores = 4 * b * spec.n_layers * spec.q_width
-    per_token = forward_flops(spec, b, 1, logits=False) - scores
-    return per_token * tokens + scores * squares + unembed * (tokens if lens else n)
+        sliding = 0 if lens else sum(slides(spec, layer) for layer in range(spec.n_layers))
+        rest = effort.decoding(spec, shape, workload.new_tokens, sliding)
+    else:
+        rest = effort.recomputing(spec, shape, workload.new_tokens, lens)
+    return [*parts, part(f"{steps} passes, one for each further token", rest - smaller * steps, workload.dtype)]

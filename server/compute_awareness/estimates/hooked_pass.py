@@ -12,7 +12,8 @@ from ..memory.hooked.transformer import Forward, Run
 from ..memory.loading import loading
 from ..models.resolve import resolve
 from ..models.spec import ModelSpec
-from ..runtime.flops import forward_flops
+from ..runtime import flops
+from ..runtime.work import part
 from ..versions import check, is_verified, parse, span_of
 from ..workload import DTYPE_BYTES, ActivationCache, Inference
 from .assemble import assemble, download_bytes, largest_and_peak, millions, repeatable
@@ -76,6 +77,8 @@ def hooked_pass(workload: ActivationCache | Inference, capability: str | None) -
             )
         )  # fmt: skip
     layers = run.stop_at_layer
+    shape = flops.Shape(workload.batch_size, workload.seq_len, width)
+    work = flops.forward(spec, shape, layers=layers, logits=None if layers is None else 0, elementwise=run.elementwise)
     return assemble(
         filled | {"model": repeatable(workload.model, spec)},
         at_peak,
@@ -90,7 +93,7 @@ def hooked_pass(workload: ActivationCache | Inference, capability: str | None) -
             "transformer_lens", workload.library_version, spec, workload.dtype, no_processing=workload.no_processing
         ),
         download_bytes=download_bytes(spec),
-        flops=forward_flops(spec, workload.batch_size, workload.seq_len, layers=layers, logits=layers is None),
+        work=[part("forward pass", work, workload.dtype)],
         assumptions=assumptions,
         warnings=warnings,
         extra=extra,

@@ -14,7 +14,8 @@ from ..memory.loading import loading
 from ..models.resolve import resolve
 from ..models.spec import ModelSpec
 from ..precision import earned, weaker
-from ..runtime.flops import forward_flops
+from ..runtime import flops, training
+from ..runtime.work import part
 from ..versions import check, is_verified, parse
 from ..workload import DTYPE_BYTES
 from .assemble import assemble, download_bytes, largest_and_peak, millions, repeatable
@@ -90,10 +91,12 @@ def hooked_training(workload: Training, capability: str | None) -> Estimate:
         "temporaries": "alive at the peak besides all that: gradients of activations, the optimizer's lists",
         "buffers": "rotary tables, masks and the like",
     }
-    per_batch = 3 * forward_flops(spec, workload.batch_size, workload.seq_len)
-    passes = batches
-    if workload.training_tokens:
-        passes = -(-workload.training_tokens // (workload.batch_size * workload.seq_len))
+    shape = flops.Shape(workload.batch_size, workload.seq_len, 2 if workload.autocast else width)
+    passes, steps, said = training.length(
+        workload.training_tokens, workload.batch_size * workload.seq_len, workload.gradient_accumulation
+    )
+    assumptions.append(said)
+    update = training.optimizer_step(workload.optimizer, step.trained, largest["optimizer_state"])
     return assemble(
         workload.model_dump() | {"model": repeatable(workload.model, spec)},
         at_peak,
@@ -106,7 +109,10 @@ def hooked_training(workload: Training, capability: str | None) -> Estimate:
             "transformer_lens", workload.library_version, spec, workload.dtype, no_processing=workload.no_processing
         ),
         download_bytes=download_bytes(spec),
-        flops=per_batch * passes,
+        work=[
+            part(training.PASS, training.step(spec, shape), workload.autocast or workload.dtype, passes),
+            part("optimizer step", update, workload.dtype, steps),
+        ],
         assumptions=assumptions,
         warnings=warnings,
     )

@@ -18,7 +18,9 @@ from ..memory.hooked.transformer import family
 from ..memory.loading import loading
 from ..models.resolve import resolve
 from ..models.spec import ModelSpec
-from ..runtime.flops import forward_flops
+from ..runtime import patching as effort
+from ..runtime.flops import Shape
+from ..runtime.work import part
 from ..versions import check, is_verified
 from ..workload import DTYPE_BYTES, ActivationCache
 from .assemble import assemble, download_bytes, largest_and_peak, millions, repeatable
@@ -55,12 +57,13 @@ def patching(workload: Patching, capability: str | None) -> Estimate:
     assumptions = [
         verified if edges else f"{verified}; the clean cache is made under torch.no_grad(), its logits are kept"
     ]
-    one = forward_flops(spec, workload.batch_size, workload.seq_len)
+    shape = Shape(workload.batch_size, workload.seq_len, width)
+    frozen = not workload.parameter_gradients
     hooked = True
     if edges:
         steps = workload.ig_steps if workload.method == "eap_ig" else 1
         tape = hooked_edges.edge_attribution(run, steps * batches, workload.method == "eap_ig")
-        flops = one * (2 + 3 * steps)
+        work = effort.edge_attribution(spec, shape, steps, frozen)
         assumptions.append(
             "as in hannamw/EAP-IG: activation_difference of all nodes, two passes under torch.inference_mode(), then "
             f"{steps} forward and backward; ungroup_grouped_query_attention; a metric of one logit per prompt"
@@ -78,13 +81,13 @@ def patching(workload: Patching, capability: str | None) -> Estimate:
         patches = _patches(workload, spec, run.selects)
         tape, clean = memory.activation_patching(run, patches)
         hooked = sum(clean.hook_counts.values()) > 0
-        flops = one * (1 + patches)
+        work = effort.activation_patching(spec, shape, patches, run.elementwise)
         assumptions.append(f"{patches} patched forward passes per batch of prompts, one after the other, no gradients")
         warnings.append("transformer_lens.patching does not switch gradients off; run it under torch.no_grad()")
     else:
         tape, clean = memory.attribution_patching(run)
         hooked = sum(clean.hook_counts.values()) > 0
-        flops = 4 * one
+        work = effort.attribution_patching(spec, shape, frozen, run.elementwise)
         assumptions.append(
             "activations and gradients of the corrupted run are cached by hooks, model(tokens) goes straight into a "
             "metric of one logit per prompt, then backward()"
@@ -96,6 +99,8 @@ def patching(workload: Patching, capability: str | None) -> Estimate:
         )
     if not hooked:
         raise InputError(hook_names.no_hook(cached, spec, run))
+    if workload.n_prompts is None:
+        assumptions.append("work and time are those of one batch of prompts: n_prompts is not given")
     at_peak, largest = largest_and_peak(
         tape, {"weights": weights.tl_params(spec, folded) * width, "buffers": standing_buffers(spec, run)}
     )
@@ -130,7 +135,7 @@ def patching(workload: Patching, capability: str | None) -> Estimate:
             "transformer_lens", workload.library_version, spec, workload.dtype, no_processing=workload.no_processing
         ),
         download_bytes=download_bytes(spec),
-        flops=flops * batches,
+        work=[part(f"{workload.method.replace('_', ' ')} of a batch of prompts", work, workload.dtype, batches)],
         assumptions=assumptions,
         warnings=warnings,
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..errors import InputError
 from ..memory import weights
-from ..memory.estimate import Estimate
+from ..memory.estimate import Estimate, WorkPart
 from ..memory.huggingface import forward as transformers_forward
 from ..memory.huggingface import outputs as transformers_outputs
 from ..memory.loading import loading
@@ -16,12 +16,15 @@ from ..memory.sae import training as sae
 from ..memory.sae.activation_buffer import ActivationBuffer
 from ..models.resolve import resolve
 from ..models.spec import ModelSpec
-from ..runtime.flops import forward_flops
+from ..runtime import flops, training
+from ..runtime import sae as effort
+from ..runtime.work import Work, part
 from ..units import gib
 from ..workload import DTYPE_BYTES, SaeTraining
 from .assemble import assemble, download_bytes, millions, repeatable
 from .sae_parts import features, widths
 
+FLOAT = 4
 INT64 = 8
 _READ = ("layer", "mlp")
 
@@ -34,8 +37,8 @@ class _Behind:
     part: sae.LanguageModelPart
     buffer: ActivationBuffer
     attention: str
-    flops: int
-    """Of the texts of the whole run."""
+    work: Work
+    """Of one forward pass."""
 
 
 def _behind(workload: SaeTraining, capability: str | None) -> _Behind | None:
@@ -72,7 +75,7 @@ def _behind(workload: SaeTraining, capability: str | None) -> _Behind | None:
     tape = transformers_forward.keeping(short, texts, length, width, attention, True, unfused, keeps).tape
     tokens = texts * length
     prepared = 4 * INT64 * tokens  # ids and mask, as the tokenizer gives them and as nnsight puts the batch together
-    part = sae.LanguageModelPart(
+    lm = sae.LanguageModelPart(
         weights=weights.hf_params(spec) * width,
         buffers=weights.hf_buffer_bytes(spec, width),
         forward_peak=tape.peak + prepared,
@@ -80,10 +83,24 @@ def _behind(workload: SaeTraining, capability: str | None) -> _Behind | None:
     )
     batch = workload.train_batch_size_tokens
     buffer = ActivationBuffer(workload.n_ctxs, length, texts, batch, spec.d_model, width)
-    forwards = -(-workload.training_tokens // tokens)
-    return _Behind(
-        spec, part, buffer, attention, forwards * forward_flops(spec, texts, length, layers=blocks, logits=False)
-    )
+    kernel = "fused" if attention == "sdpa" and not unfused else "products"
+    shape = flops.Shape(texts, length, width, kernel=kernel)
+    return _Behind(spec, lm, buffer, attention, flops.forward(spec, shape, layers=blocks, logits=0))
+
+
+def _work(workload: SaeTraining, behind: _Behind | None, shape: sae.Shape) -> list[WorkPart]:
+    """The trainers' steps, and the language model's passes that fill the buffer."""
+    steps = -(-workload.training_tokens // shape.batch)
+    step = effort.Step(shape.architecture, shape.d_in, shape.d_sae, shape.batch).in_dictionary_learning()
+    params = sae.sae_params(shape.architecture, shape.d_in, shape.d_sae)
+    adam = training.optimizer_step("adam", [(params, FLOAT)], 2 * params * FLOAT)
+    parts = [part("training step of one SAE", step + adam, "float32", steps * workload.n_saes)]
+    if behind is not None:
+        batches = effort.buffer_batches(steps, behind.buffer)
+        parts.append(
+            part("forward pass of the language model that fills the buffer", behind.work, workload.model_dtype, batches)
+        )
+    return parts
 
 
 def dictionary_learning(workload: SaeTraining, capability: str | None, verified: str, warnings: list[str]) -> Estimate:
@@ -158,9 +175,7 @@ def dictionary_learning(workload: SaeTraining, capability: str | None, verified:
         verified_on=f"{verified}, torch 2.13 (CPU; no GPU measurement)",
         loading=loading("transformers", None, spec, workload.model_dtype) if spec else None,
         download_bytes=download_bytes(spec) if spec else None,
-        flops=(behind.flops if behind is not None else 0)
-        + workload.n_saes
-        * dictionary_learning_run.training_flops(workload.architecture, d_in, d_sae, workload.training_tokens),
+        work=_work(workload, behind, shape),
         assumptions=assumptions,
         warnings=warnings,
         late_bytes=memory.dead_latents_extra,

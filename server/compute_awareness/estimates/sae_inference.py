@@ -16,7 +16,9 @@ from ..memory.sae.splice import spliced_forward
 from ..memory.sae.step import Ledger
 from ..memory.sae.temporal import Temporal
 from ..memory.tape import Tape, Tensor
-from ..runtime.flops import forward_flops
+from ..runtime import flops
+from ..runtime import sae as effort
+from ..runtime.work import WorkPart, part
 from ..versions import check
 from ..workload import DTYPE_BYTES
 from ..workload.sae_inference import SaeInference
@@ -58,22 +60,22 @@ def sae_inference(workload: SaeInference, capability: str | None) -> Estimate:
     )  # fmt: skip
     tape = Ledger()
     tape.new(workload.n_saes * use.params * use.width, "sae_weights")
-    flops = workload.n_saes * 2 * use.products
     if model is not None:
-        part = model.part
-        tape.new(part.weights, "weights")
-        tape.new(part.buffers, "buffers")
+        lm = model.part
+        tape.new(lm.weights, "weights")
+        tape.new(lm.buffers, "buffers")
     if workload.splice:
         assert model is not None
         _splice(tape, workload, model, use)
-        flops += 2 * d_sae * use.d_out * tokens
-        flops *= 2 if workload.use_error_term else 1
     else:
         _encode(tape, workload, model, use)
     spec = model.spec if model else None
+    work = _work(workload, use)
     if spec is not None:
         layers = model.run.stop_at_layer if model and workload.stop_after_hook and not workload.splice else None
-        flops += forward_flops(spec, workload.batch_size, workload.seq_len, layers=layers, logits=layers is None)
+        shape = flops.Shape(workload.batch_size, workload.seq_len, model_width)
+        once = flops.forward(spec, shape, layers=layers, logits=None if layers is None else 0)
+        work.append(part("forward pass of the language model", once, workload.model_dtype))
     assumptions = [f"under torch.no_grad(), one batch at a time; {verified}"]
     if workload.architecture != architecture:
         assumptions.append(f"a {workload.architecture} SAE is saved and loaded as {architecture}")
@@ -86,9 +88,9 @@ def sae_inference(workload: SaeInference, capability: str | None) -> Estimate:
         how = "in torch's memory-efficient kernel (not run here)" if fused else "unfused: all scores in float32"
         assumptions.append(f"the temporal SAE's attention runs {how}")
     if workload.splice and workload.architecture in ("skip_transcoder", "jumprelu_skip_transcoder", "temporal"):
-        part = "predicted codes" if workload.architecture == "temporal" else "skip connection"
+        lost = "predicted codes" if workload.architecture == "temporal" else "skip connection"
         warnings.append(
-            f"spliced in, a {workload.architecture} loses its {part}: HookedSAETransformer calls encode and decode, "
+            f"spliced in, a {workload.architecture} loses its {lost}: HookedSAETransformer calls encode and decode, "
             "not the SAE itself"
         )
     if workload.splice:
@@ -115,10 +117,18 @@ def sae_inference(workload: SaeInference, capability: str | None) -> Estimate:
         verified_on=f"{verified}, torch 2.13 (CPU; no GPU measurement)",
         loading=loading("transformer_lens", None, spec, workload.model_dtype, no_processing=True) if spec else None,
         download_bytes=download_bytes(spec) if spec else None,
-        flops=flops,
+        work=work,
         assumptions=assumptions,
         warnings=warnings,
     )
+
+
+def _work(workload: SaeInference, use: Use) -> list[WorkPart]:
+    """What the SAEs do."""
+    if not workload.splice:
+        return [part("encoding with an SAE", effort.encode(use), workload.dtype, workload.n_saes)]
+    times = 2 if workload.use_error_term else 1
+    return [part("encoding and decoding with the SAE", effort.encode(use) + effort.decode(use), workload.dtype, times)]
 
 
 def _encode(tape: Ledger, workload: SaeInference, model: HookedModel | None, use: Use) -> None:

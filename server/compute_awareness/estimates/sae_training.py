@@ -16,7 +16,9 @@ from ..memory.sae.matching_pursuit import Pursuit, bytes_per_iteration
 from ..memory.tape import Tape
 from ..models.spec import ModelSpec
 from ..precision import earned, weaker
-from ..runtime.flops import forward_flops
+from ..runtime import flops, training
+from ..runtime import sae as effort
+from ..runtime.work import WorkPart, part
 from ..units import gib
 from ..versions import check
 from ..workload import DTYPE_BYTES, SaeTraining
@@ -24,6 +26,9 @@ from .assemble import assemble, download_bytes, millions, repeatable
 from .hooked_training import refuse_uncovered
 from .sae_dictionary_learning import dictionary_learning
 from .sae_parts import HookedModel, features, hooked_model, pursuit, widths
+
+EVAL_BATCHES = 10
+"""n_eval_batches of LanguageModelSAERunnerConfig, its default in sae_lens 6.54."""
 
 
 def sae_training(workload: SaeTraining, capability: str | None) -> Estimate:
@@ -33,21 +38,14 @@ def sae_training(workload: SaeTraining, capability: str | None) -> Estimate:
     model = lm = spec = None
     d_in = workload.d_in
     width = DTYPE_BYTES[workload.dtype]
-    lm_flops = 0
     if workload.model is not None:
         assert workload.hook_name is not None
         model = hooked_model(
             workload.model, workload.hook_name, workload.store_batch_size_prompts, workload.context_size,
             DTYPE_BYTES[workload.model_dtype], d_in,
         )  # fmt: skip
-        spec, run, d_in = model.spec, model.run, model.width_of_hook
+        spec, d_in = model.spec, model.width_of_hook
         lm = _under_autocast(model) if workload.autocast_lm else model.part
-        tokens = workload.store_batch_size_prompts * workload.context_size
-        lm_flops = (
-            forward_flops(spec, workload.store_batch_size_prompts, workload.context_size, layers=run.stop_at_layer,
-                          logits=run.stop_at_layer is None)
-            * -(-workload.training_tokens // tokens)
-        )  # fmt: skip
     assert d_in is not None
     d_sae = features(workload.d_sae, workload.expansion_factor, d_in, warnings)
     if workload.k > d_sae and workload.architecture in sae.TOP_K_FAMILY:
@@ -122,12 +120,53 @@ def sae_training(workload: SaeTraining, capability: str | None) -> Estimate:
         host_bytes=memory.host_bytes,
         loading=loading("transformer_lens", None, spec, workload.model_dtype, no_processing=True) if spec else None,
         download_bytes=download_bytes(spec) if spec else None,
-        flops=lm_flops
-        + sae.training_flops(workload.architecture, d_in, d_sae, workload.training_tokens, shape.pursuit),
+        work=_work(workload, model, shape, assumptions),
         assumptions=assumptions,
         warnings=warnings,
         late_bytes=memory.dead_latents_extra,
     )
+
+
+def _work(workload: SaeTraining, model: HookedModel | None, shape: sae.Shape, assumptions: list[str]) -> list[WorkPart]:
+    """The steps of the run, the language model's passes that fill the store, and the evaluations."""
+    steps = -(-workload.training_tokens // shape.batch)
+    step = effort.Step(
+        shape.architecture, shape.d_in, shape.d_sae, shape.batch, shape.matryoshka_widths,
+        shape.pursuit.iterations if shape.pursuit is not None else 0, 2 if workload.autocast else shape.width,
+    )  # fmt: skip
+    params = sae.sae_params(shape.architecture, shape.d_in, shape.d_sae)
+    adam = training.optimizer_step("adam", [(params, shape.width)], 2 * params * shape.width)
+    dtype = "bfloat16" if workload.autocast else workload.dtype
+    parts = [part("SAE training step", step.in_saelens() + adam, dtype, steps)]
+    if step.of_dead_latents().flops:
+        more = step.of_dead_latents().flops / step.in_saelens().flops
+        assumptions.append(f"work without dead latents: once many are dead, each SAE step takes {more:.0%} more")
+    if model is None:
+        return parts
+    spec, context = model.spec, workload.context_size
+    lm_width, lm_dtype = model.run.width, workload.model_dtype
+    prompts = workload.store_batch_size_prompts
+    store_width, store_dtype = (2, "bfloat16") if workload.autocast_lm else (lm_width, lm_dtype)
+    stop = model.run.stop_at_layer
+    ends = None if stop is None else 0
+    fill = flops.forward(spec, flops.Shape(prompts, context, store_width), layers=stop, logits=ends)
+    buffer = workload.n_batches_in_buffer * context
+    batches = effort.store_batches(steps, shape.batch, max(buffer, shape.batch), prompts * context)
+    parts.append(part("forward pass of the language model that fills the store", fill, store_dtype, batches))
+    rounds = steps // workload.eval_every_n_steps if workload.evaluation else 0
+    if rounds:
+        prompts = workload.eval_batch_size_prompts or prompts
+        whole = flops.Shape(prompts, context, lm_width)
+        use = Use(
+            shape.architecture, shape.d_in, shape.d_sae, shape.d_in, shape.k, prompts * context, width=shape.width,
+            input_width=lm_width, training=True, pursuit=shape.pursuit,
+        )  # fmt: skip
+        once = flops.forward(spec, whole) * 3 + flops.forward(spec, whole, layers=stop, logits=ends)
+        parts.append(part("batch of SAELens' evaluation, language model", once, lm_dtype, rounds * EVAL_BATCHES))
+        both = (effort.encode(use) + effort.decode(use)) * 2
+        parts.append(part("batch of SAELens' evaluation, SAE", both, workload.dtype, rounds * EVAL_BATCHES))
+        assumptions.append(f"{rounds} evaluations of n_eval_batches = {EVAL_BATCHES} batches, SAELens' default")
+    return parts
 
 
 def _under_autocast(model: HookedModel) -> sae.LanguageModelPart:

@@ -17,7 +17,8 @@ from ..memory.huggingface.parts import INT64
 from ..memory.loading import loading
 from ..memory.quantization import quantized_weight_bytes, scratch_bytes
 from ..models.resolve import resolve
-from ..runtime.flops import forward_flops
+from ..runtime import flops
+from ..runtime.work import Work, part
 from ..versions import check, is_verified
 from ..workload import DTYPE_BYTES, ActivationCache, Inference
 from .assemble import assemble, download_bytes, largest_and_peak, millions, repeatable
@@ -135,6 +136,10 @@ def transformers_pass(workload: Inference | ActivationCache, capability: str | N
         workload.dtype,
         quantization=quantization,
     )
+    kernel = "fused" if attention == "sdpa" and not unfused else "products"
+    work = flops.forward(spec, flops.Shape(workload.batch_size, workload.seq_len, width, kernel=kernel))
+    if quantization is not None:  # the weights are read as they are stored
+        work -= Work(moved=weights.hf_params(spec) * width - weight_bytes)
     hooks, host_bytes = _hooks(selection, played)
     extra = []
     if host_bytes:
@@ -159,7 +164,7 @@ def transformers_pass(workload: Inference | ActivationCache, capability: str | N
         host_bytes=host_bytes,
         loading=loaded if workload.n_devices == 1 else replace(loaded, device_bytes=weight_bytes + standing["buffers"]),
         download_bytes=download_bytes(spec),
-        flops=forward_flops(spec, workload.batch_size, workload.seq_len, layers=None, logits=True),
+        work=[part("forward pass", work, workload.dtype)],
         assumptions=assumptions,
         warnings=warnings,
         extra=extra,

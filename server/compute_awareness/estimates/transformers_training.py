@@ -16,7 +16,8 @@ from ..memory.loading import loading
 from ..models.resolve import resolve
 from ..models.spec import ModelSpec
 from ..precision import earned, weaker
-from ..runtime.flops import forward_flops
+from ..runtime import flops, training
+from ..runtime.work import Work, part
 from ..units import gib
 from ..versions import check, is_verified
 from ..workload import DTYPE_BYTES
@@ -120,11 +121,13 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
         "temporaries": "alive at the peak besides all that: gradients of activations, the optimizer's lists",
         "buffers": "rotary tables, masks and the like",
     }
-    per_batch = forward_flops(spec, workload.batch_size, workload.seq_len)
-    per_batch *= 4 if workload.gradient_checkpointing else 3
-    passes = workload.gradient_accumulation
-    if workload.training_tokens:
-        passes = -(-workload.training_tokens // (workload.batch_size * workload.seq_len * workload.n_devices))
+    passes, steps, said = training.length(
+        workload.training_tokens,
+        workload.batch_size * workload.seq_len * workload.n_devices,
+        workload.gradient_accumulation,
+    )
+    assumptions.append(said)
+    update = training.optimizer_step(workload.optimizer, played.trained, largest["optimizer_state"])
     known = is_verified("transformers", workload.library_version)
     return assemble(
         workload.model_dump() | {"attention": attention, "model": repeatable(workload.model, spec)},
@@ -136,7 +139,10 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
         verified_on=f"{verified}, torch 2.13 (CPU; no GPU measurement)",
         loading=loaded,
         download_bytes=download_bytes(spec),
-        flops=per_batch * passes,
+        work=[
+            part(training.PASS, _pass(workload, step, played.linears), workload.autocast or workload.dtype, passes),
+            part("optimizer step", update, workload.dtype, steps),
+        ],
         assumptions=assumptions,
         warnings=warnings,
         n_gpus=workload.n_devices,
@@ -163,6 +169,17 @@ def _buckets_detail(workload: Training, buckets: int) -> str:
         f", and DistributedDataParallel's buckets, {gib(buckets)}: a second copy of them, which always stays "
         "(gradient_as_bucket_view=True does without)"
     )
+
+
+def _pass(workload: Training, step: Step, linears: list[str]) -> Work:
+    """Forward and backward of one batch."""
+    kernel = "fused" if step.attention == "sdpa" and not step.math_kernel else "products"
+    shape = flops.Shape(step.batch_size, step.seq_len, 2 if step.autocast else step.width, kernel=kernel)
+    again = workload.gradient_checkpointing
+    if step.lora is None:
+        return training.step(step.spec, shape, checkpointing=again, dropout=step.dropout)
+    adapters = training.Adapters(step.lora.rank, [step.lora.adapts(name) for name in linears])
+    return training.lora_step(step.spec, shape, adapters, checkpointing=again, dropout=step.dropout)
 
 
 def _precision(workload: Training, as_measured: bool) -> Precision:

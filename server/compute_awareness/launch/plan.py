@@ -216,7 +216,7 @@ def deal_for(engine: Engine, gpu_id: str, count: int) -> Deal | None:
 
 
 def _hours(result: Estimate, card: Gpu) -> tuple[float, float]:
-    time = estimate_time(result.flops, result.traffic, card, result.workload["dtype"], "gpu", None)
+    time = estimate_time(result.work, card, "gpu", None)
     return time.low / 3600, time.high / 3600
 
 

@@ -13,7 +13,7 @@ from .budget import within
 
 if TYPE_CHECKING:
     # The core is imported by the first call, not by the start of the server.
-    from ..advice.answers import Advice, Change
+    from ..advice.answers import Advice, Change, GpuChoice
     from ..asking.question import Question
     from ..hardware.compute import Cluster, Compute
     from ..memory.estimate import Estimate
@@ -25,6 +25,8 @@ _HOOKS_KEPT = 4
 _CHANGES_KEPT = 3
 _GPUS_KEPT = 2
 _PLATFORMS_KEPT = 3
+_WORTH_A_PRICE_S = 600
+_CHEAP = {"usd_low": 0, "usd_high": 0}
 _CARDS_KEPT = 2
 _UNMET_KEPT = 3
 _PYTHONS_KEPT = 8
@@ -197,18 +199,25 @@ def _said(workload: dict[str, Any]) -> dict[str, Any]:
 
 def _headline(estimate: Estimate) -> Estimate:
     """What is alive at the peak and how sure that is; the workload and the sentence stand beside it already."""
+    from ..runtime.duration import UNCALIBRATED
+
     components = [
         c.model_copy(update={"detail": ""}) for c in estimate.components if c.bytes > estimate.peak.device // 100
     ]
     long = estimate.time if estimate.time is not None and estimate.time.high > 60 else None
+    if long is not None:
+        long = long.model_copy(update={"basis": ""})
     left_out = {
         "time": long,
+        "assumptions": [said for said in estimate.assumptions if long is not None or UNCALIBRATED not in said],
         "workload": {},
         "hooks": [],
         "overheads": [],
         "summary": "",
         "verified_on": "",
+        "work": [],
         "flops": 0,
+        "moved_bytes": 0,
         "loading_host_bytes": 0,
         "loading_device_bytes": 0,
     }
@@ -253,8 +262,18 @@ def _shorter(advice: Advice, gpus_kept: int) -> Advice:
     update = {
         "changes": [shorter(rank, change) for rank, change in enumerate(changes)],
         "solutions": [shorter(rank, change) for rank, change in enumerate(advice.solutions[:_CHANGES_KEPT])],
-        "gpus": [gpu.model_copy(update={"note": ""}) for gpu in advice.gpus[:gpus_kept]],
+        "gpus": [gpu.model_copy(update={"note": "", **_short_run(gpu)}) for gpu in advice.gpus[:gpus_kept]],
         "paths": advice.paths[:_PATHS_KEPT],
-        "platforms": [p.model_copy(update={"gotchas": [], "how": ""}) for p in advice.platforms[:_PLATFORMS_KEPT]],
+        "platforms": [
+            p.model_copy(update={"gotchas": [], "how": "", **({} if p.usd_high >= 1 else _CHEAP)})
+            for p in advice.platforms[:_PLATFORMS_KEPT]
+        ],
     }
     return advice.model_copy(update=update)
+
+
+def _short_run(gpu: GpuChoice) -> dict[str, None]:
+    """Nothing for a run that may take long; else its time and cost are left out: nobody decides by them."""
+    if gpu.seconds_high is not None and gpu.seconds_high > _WORTH_A_PRICE_S:
+        return {}
+    return dict.fromkeys(("seconds_low", "seconds_high", "usd_low", "usd_high"))

@@ -68,12 +68,25 @@ class Range(_Answer):
     high: int
 
 
+class WorkPart(_Answer):
+    """One kind of work and how often the run does it: a forward pass, an optimizer step."""
+
+    what: str
+    times: int = Field(default=1, description="How often, over the whole run")
+    flops: int = Field(description="Floating-point operations of its matrix products, each time")
+    moved_bytes: int = Field(description="Bytes that those read and write at the least, each time")
+    activation_bytes: int = Field(default=0, description="Of these bytes, those that are not weights")
+    kernels: int = Field(default=0, description="Kernels started, roughly, each time")
+    dtype: str = Field(description="Of the matrix products")
+
+
 class Time(_Answer):
     """Seconds of the whole workload on one named device."""
 
     low: float
     high: float
     on: str = Field(description="The device these seconds are for")
+    basis: str = Field(default="", description="The rates behind the range, and that no run was timed")
 
 
 class Estimate(_Answer):
@@ -108,16 +121,12 @@ class Estimate(_Answer):
     download_bytes: int | None = Field(
         default=None, description="Size of the published weights to download; null if not known"
     )
-    flops: int = Field(default=0, description="Floating-point operations of the whole workload")
-    moved_bytes: int = Field(
-        default=0, description="Bytes that must cross the device's memory over the run; 0 = the peak, once"
+    work: list[WorkPart] = Field(default_factory=list, description="What the run does, each kind with how often")
+    flops: int = Field(
+        default=0, description="Floating-point operations of the whole run, or of one step where no length is given"
     )
+    moved_bytes: int = Field(default=0, description="Bytes that must cross the device's memory for it, at the least")
     time: Time | None = Field(default=None, description="How long it takes; a wide range, not calibrated on any run")
     assumptions: list[str] = Field(default_factory=list)
     warnings: list[str] = Field(default_factory=list)
     summary: str = Field(default="", description="One sentence a person can read")
-
-    @property
-    def traffic(self) -> int:
-        """Bytes that cross the device's memory at the least."""
-        return self.moved_bytes or self.peak.tensors

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, NamedTuple, Protocol
 
-from ..memory.estimate import Time
+from ..memory.estimate import Time, WorkPart
 
 # Shares of the peak that a run reaches. The best: large matrix products reach 75 to 85 % of the dense peak on NVIDIA
 # cards and 50 to 68 % on AMD (stas00/ml-engineering, MAMF). The worst: small batches, hooks and element-wise
 # kernels between the products; assumed, not measured.
-COMPUTE_SHARE = (0.15, 0.80)
+COMPUTE_SHARE = (0.15, 0.85)
+AMD_SHARE = (0.15, 0.70)
 BANDWIDTH_SHARE = (0.40, 0.90)
+# How often more than the products themselves everything else reads and writes their activations, and their weights
+# (which TransformerLens copies before it multiplies), at the most: counted from the operands of every operator that
+# is no view, forward and backward (tests/truth/test_traffic.py: transformers 5.23, TransformerLens 3.9, SAELens 6.54).
+AGAIN = {"activations": 10, "weights": 3}
+# Seconds per kernel that Python starts: about the driver's own time at the least; a line of Python, a hook and torch's
+# dispatcher at the most. Assumed; it rules for small models and for decoding.
+KERNEL_SECONDS = (2e-6, 30e-6)
+UNCALIBRATED = "uncalibrated: no run was timed on a GPU"
 
 # One CPU core, 10^9 operations/s, least and most. float32: 5 to 84 was measured on one core and two shared ones with
 # torch 2.13, AVX-512 with two units gives more. Half precision: 0.1 to 1.3 was measured on a core without
@@ -26,6 +36,8 @@ class Card(Protocol):
     @property
     def name(self) -> str: ...
     @property
+    def vendor(self) -> str: ...
+    @property
     def tensor_tflops(self) -> float | None: ...
     @property
     def fp32_tflops(self) -> float | None: ...
@@ -37,6 +49,7 @@ class Card(Protocol):
 
 class _Rates(NamedTuple):
     name: str
+    vendor: str
     tensor_tflops: float
     fp32_tflops: float
     bandwidth_gb_s: float
@@ -44,7 +57,7 @@ class _Rates(NamedTuple):
 
 
 # What durations are quoted for where no card is known: the figures of the A100 40 GB in the GPU table.
-REFERENCE: Card = _Rates("an A100", 312, 19.5, 1555, True)
+REFERENCE: Card = _Rates("an A100", "nvidia", 312, 19.5, 1555, True)
 
 
 def peak_flops(card: Card, dtype: str) -> float | None:
@@ -59,40 +72,77 @@ def peak_flops(card: Card, dtype: str) -> float | None:
 
 
 def estimate_time(
-    flops: float,
-    bytes_moved: float,
-    card: Card | None,
-    dtype: str,
-    kind: Literal["gpu", "mps", "cpu", "unknown"],
-    cores: float | None,
+    work: Iterable[WorkPart], card: Card | None, kind: Literal["gpu", "mps", "cpu", "unknown"], cores: float | None
 ) -> Time:
-    """Seconds for `flops` operations and `bytes_moved` bytes of memory traffic, as a range on a named device.
+    """Seconds for the work, as a range on a named device; parts come one after the other.
 
-    The low figure overlaps arithmetic and traffic and takes the best shares, the high figure adds them and takes the
-    worst. Left out: start-up, loading, and the launch of kernels, which rules for models below about 100 M
-    parameters. Several cards are no faster here: TransformerLens' `n_devices` runs the layers one after another.
+    The low figure overlaps arithmetic, traffic and the starting of kernels, and takes the best shares; the high figure
+    adds them and takes the worst. Left out: start-up, downloads, loading, reading a data set. Several cards are no
+    faster here: TransformerLens' `n_devices` runs the layers one after another.
 
     Args:
         card: the row of the GPU table; None = not known, the figures are then those of an A100 and say so.
         cores: CPU cores, for `kind` "cpu"; None = four.
     """
+    low = high = 0.0
+    parts = list(work)
+    dtypes = list(dict.fromkeys(part.dtype for part in parts))
+    known = card if card is not None and all(peak_flops(card, dtype) for dtype in dtypes) else REFERENCE
+    for part in parts:
+        least, most = _on_cpu(part, cores) if kind == "cpu" else _on_card(part, known)
+        low, high = low + part.times * least, high + part.times * most
+    on = known.name
     if kind == "cpu":
-        return _on_cpu(flops, bytes_moved, cores, dtype)
-    known = card if card is not None and peak_flops(card, dtype) else REFERENCE
-    peak, bandwidth = peak_flops(known, dtype) or 0.0, known.bandwidth_gb_s * 1e9
-    return Time(
-        low=max(flops / (peak * COMPUTE_SHARE[1]), bytes_moved / (bandwidth * BANDWIDTH_SHARE[1])),
-        high=flops / (peak * COMPUTE_SHARE[0]) + bytes_moved / (bandwidth * BANDWIDTH_SHARE[0]),
-        on=known.name,
+        used = cores or _CORES_ASSUMED
+        on = f"the CPU with {used:g} core{'s' * (used != 1)}"
+    return Time(low=low, high=high, on=on, basis=_cpu_basis(dtypes) if kind == "cpu" else _card_basis(known, dtypes))
+
+
+def _on_card(part: WorkPart, card: Card) -> tuple[float, float]:
+    """Seconds of one time, at the least and at the most."""
+    peak, bandwidth = peak_flops(card, part.dtype) or 0.0, card.bandwidth_gb_s * 1e9
+    worst, best = _share(card)
+    least, most = (part.kernels * seconds for seconds in KERNEL_SECONDS)
+    moved_least, moved_most = _moved(part)
+    return (
+        max(part.flops / (peak * best), moved_least / (bandwidth * BANDWIDTH_SHARE[1]), least),
+        part.flops / (peak * worst) + moved_most / (bandwidth * BANDWIDTH_SHARE[0]) + most,
     )
 
 
-def _on_cpu(flops: float, bytes_moved: float, cores: float | None, dtype: str) -> Time:
+def _share(card: Card) -> tuple[float, float]:
+    return AMD_SHARE if card.vendor == "amd" else COMPUTE_SHARE
+
+
+def _moved(part: WorkPart) -> tuple[int, int]:
+    """Bytes that cross the memory each time, at the least (what the products read and write) and at the most."""
+    weights = part.moved_bytes - part.activation_bytes
+    again = AGAIN["activations"] * part.activation_bytes + AGAIN["weights"] * weights
+    return part.moved_bytes, part.moved_bytes + again
+
+
+def _on_cpu(part: WorkPart, cores: float | None) -> tuple[float, float]:
     """A wide range: neither clock nor vector units are looked at."""
     used = cores or _CORES_ASSUMED
-    slow, fast = (rate * 1e9 * used for rate in CPU_GFLOPS_PER_CORE[dtype])
-    return Time(
-        low=max(flops / fast, bytes_moved / (CPU_BANDWIDTH_GB_S[1] * 1e9)),
-        high=flops / slow + bytes_moved / (CPU_BANDWIDTH_GB_S[0] * 1e9),
-        on=f"the CPU with {used:g} core{'s' * (used != 1)}",
+    slow, fast = (rate * 1e9 * used for rate in CPU_GFLOPS_PER_CORE[part.dtype])
+    moved_least, moved_most = _moved(part)
+    return (
+        max(part.flops / fast, moved_least / (CPU_BANDWIDTH_GB_S[1] * 1e9)),
+        part.flops / slow + moved_most / (CPU_BANDWIDTH_GB_S[0] * 1e9) + part.kernels * KERNEL_SECONDS[1],
     )
+
+
+def _card_basis(card: Card, dtypes: Iterable[str]) -> str:
+    peaks = ", ".join(f"{(peak_flops(card, dtype) or 0) / 1e12:g} TFLOP/s in {dtype}" for dtype in dtypes)
+    return (
+        f"{_share(card)[0]:.0%} to {_share(card)[1]:.0%} of {peaks}; {BANDWIDTH_SHARE[0]:.0%} to "
+        f"{BANDWIDTH_SHARE[1]:.0%} of {card.bandwidth_gb_s:g} GB/s; {KERNEL_SECONDS[0] * 1e6:g} to "
+        f"{KERNEL_SECONDS[1] * 1e6:g} us a kernel; {UNCALIBRATED}"
+    )
+
+
+def _cpu_basis(dtypes: Iterable[str]) -> str:
+    rates = ", ".join(
+        f"{CPU_GFLOPS_PER_CORE[d][0]:g} to {CPU_GFLOPS_PER_CORE[d][1]:g} GFLOP/s a core in {d}" for d in dtypes
+    )
+    return f"{rates}; {CPU_BANDWIDTH_GB_S[0]:g} to {CPU_BANDWIDTH_GB_S[1]:g} GB/s; {UNCALIBRATED}"

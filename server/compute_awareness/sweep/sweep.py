@@ -187,7 +187,7 @@ def _cheapest_card(results: Sequence[Estimate], engine: Engine | None) -> Gpu:
 
 def _point(point: Point, result: Estimate, place: Place) -> SweepPoint:
     expected, _, high = needed(result, place)
-    time = estimate_time(result.flops, result.traffic, place.gpu, point.workload.dtype, place.kind, place.cpus)
+    time = estimate_time(result.work, place.gpu, place.kind, place.cpus)
     return SweepPoint(
         values=point.values,
         needed_bytes=expected,

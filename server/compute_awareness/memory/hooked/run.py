@@ -39,6 +39,13 @@ class Run:
     release: Release = NEWEST
     """What an older TransformerLens does otherwise."""
 
+    @property
+    def elementwise(self) -> frozenset[str]:
+        """Products of a block that are multiplied out number by number and summed (see `runtime.flops`)."""
+        heads = self.release.multiplied_heads and (self.use_split_qkv_input or self.use_attn_in)
+        results = self.use_attn_result and not self.release.contracted_results
+        return frozenset({"q", "k", "v"} if heads else ()) | frozenset({"o"} if results else ())
+
 
 class Pass:
     """The run of one section (embedding, one block, or the end) on a tape of its own."""

@@ -15,18 +15,6 @@ from .dictionary_learning import CONSTRAINED, COUNTS, TRAINERS, update
 from .step import FLOAT, INDEX, Ledger, Shape
 from .training import SaeMemory
 
-# Matrix products of d_in x d_sae per token, forward and backward; what is detached has fewer gradients: the batch
-# that JumpReLU's encoder reads, the decoder of the gate's reconstruction. Matryoshka's groups add up to one decoder.
-_PRODUCTS = {
-    "standard": 2 + 4, "topk": 2 + 4, "batchtopk": 2 + 4, "jumprelu": 2 + 3, "gated": 3 + 5,
-    "matryoshka_batchtopk": 2 + 4,
-}  # fmt: skip
-
-
-def training_flops(architecture: str, d_in: int, d_sae: int, training_tokens: int) -> int:
-    """Floating-point operations of one trainer on `training_tokens`: its matrix products."""
-    return _PRODUCTS[architecture] * 2 * d_in * d_sae * training_tokens
-
 
 def training_memory(
     shape: Shape, n_saes: int = 1, buffer: ActivationBuffer | None = None, lm: LanguageModelPart | None = None

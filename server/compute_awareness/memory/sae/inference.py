@@ -68,14 +68,6 @@ class Use:
         """Elements of the feature activations."""
         return self.rows * self.d_sae
 
-    @property
-    def products(self) -> int:
-        """Multiplications of one encode(): its matrix products."""
-        if self.temporal is not None:
-            return self.rows * self.temporal.products(self.d_in, self.d_sae)
-        times = self.pursuit.iterations if self.pursuit is not None else 1
-        return times * self.rows * self.d_in * self.d_sae
-
 
 class _Sae:
     """The SAE's operators on one tape, without gradients."""

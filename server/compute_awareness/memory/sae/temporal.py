@@ -43,12 +43,6 @@ class Temporal:
         widths = (d_sae // self.bottleneck_factor, d_sae)
         return all(n // self.n_heads * width % _ALIGNMENT == 0 for n in widths)
 
-    def products(self, d_in: int, d_sae: int) -> int:
-        """Multiplications per token of encode(): the matrix products, and the scores of causal attention."""
-        narrow = d_sae // self.bottleneck_factor
-        layer = 2 * d_in * d_sae + 2 * (narrow + d_sae) * d_sae + self.seq_len * (narrow + d_sae) // 2
-        return self.n_attn_layers * layer + d_in * d_sae
-
 
 def encode(graph: Graph, sae_in: Var, W_dec: Var, d_in: int, d_sae: int, options: Temporal) -> tuple[Var, Var]:
     """encode_with_predictions from process_sae_in's result on: (z_novel, z_pred); the caller holds `sae_in`."""

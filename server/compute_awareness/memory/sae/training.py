@@ -13,19 +13,10 @@ from ...errors import InputError, nearest
 from ..tape import Tape, Tensor
 from .activation_store import LanguageModelPart, Refill, play_refill, worst_refills
 from .architectures import previous_output, train_step
-from .matching_pursuit import Pursuit
 from .step import FLOAT, INDEX, VECTORS, Ledger, Shape, sae_bytes, sae_params
 
-__all__ = ["LanguageModelPart", "SaeMemory", "Shape", "sae_bytes", "sae_params", "training_flops", "training_memory"]
+__all__ = ["LanguageModelPart", "SaeMemory", "Shape", "sae_bytes", "sae_params", "training_memory"]
 
-# Matrix products of d_in x d_sae per token, forward and backward. Each product has two gradients, also that of the
-# input, because b_dec is subtracted from it. Gated: gate, magnitude, decoder, and once more gate and decoder for the
-# auxiliary loss; the first gate only decides, no gradient passes it. Matryoshka: the inner widths decode once more,
-# which is at most one more decoder product.
-_PRODUCTS = {
-    "standard": 2 + 4, "topk": 2 + 4, "abstopk": 2 + 4, "batchtopk": 2 + 4, "jumprelu": 2 + 4,
-    "matryoshka_batchtopk": 3 + 6, "gated": 5 + 8, "matching_pursuit": 1 + 2,
-}  # fmt: skip
 TOP_K_FAMILY = ("topk", "abstopk", "batchtopk", "matryoshka_batchtopk")
 
 
@@ -47,19 +38,6 @@ class SaeMemory:
     """How much higher the peak gets once d_in/2 latents are dead and the top-k family's auxiliary loss runs."""
     host_bytes: int
     """RAM of the activation store at its largest, where it is kept on the host; else 0."""
-
-
-def training_flops(
-    architecture: str, d_in: int, d_sae: int, training_tokens: int, pursuit: Pursuit | None = None
-) -> int:
-    """Floating-point operations of training the SAE on `training_tokens`, language model not included.
-
-    Only matrix products, 2 * d_in * d_sae each per token: encoder and decoder forward and twice that backward makes 6,
-    `gated` makes 13; matching pursuit one in each iteration, without a gradient, beside the decoder's. Counted in
-    sae_lens 6.54.12, saes/*.py.
-    """
-    products = _PRODUCTS[architecture] + (pursuit.iterations if pursuit is not None else 0)
-    return products * 2 * d_in * d_sae * training_tokens
 
 
 def training_memory(
