@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import torch
 from builders import hf_model
-from experiments import Experiment, by_record, program, run
 from hooked_models import inline, small
+from metered_runs import Experiment, by_record, program, run
 from meters import OverBudget
 
 from compute_awareness.advice.answers import Change

@@ -133,6 +133,7 @@ def concise_estimate(estimate: Estimate) -> Estimate:
     update = {
         "components": components,
         "hooks": kept,
+        "work": [],
         "overheads": [term.model_copy(update={"source": ""}) for term in estimate.overheads],
         "workload": _said(estimate.workload),
     }

@@ -14,6 +14,7 @@ from typing import Any
 import pydantic_core
 
 LIMIT_BYTES = {"concise": 1_600, "full": 8_000}
+_GRID_BYTES = 1_200
 
 Data = dict[str, Any]
 Step = Callable[[Data], None]
@@ -22,13 +23,20 @@ Step = Callable[[Data], None]
 def within(data: Data, kind: str, detail: str) -> Data:
     """`data` of a `kind` of result, brought within the limit of `detail` in place, as far as the steps go: an answer
     that is somewhat too long is better than none."""
-    limit = LIMIT_BYTES[detail]
+    limit = LIMIT_BYTES[detail] + _asked_for(data)
     for step in [None, *STEPS[kind, detail], *_LAST]:
         if step is not None:
             step(data)
         if size(data) <= limit:
             break
     return data
+
+
+def _asked_for(data: Data) -> int:
+    """Bytes of a task file, which is of no use but whole, and of a grid's figures beside those of one run."""
+    grid = data.get("sweep") or {}
+    files = [file for file in (data.get("launch"), grid.get("launch")) if file]
+    return sum(size(file) for file in files) + (_GRID_BYTES if grid else 0)
 
 
 def size(data: Any) -> int:
@@ -239,6 +247,7 @@ _RECOMMEND_CONCISE: list[Step] = [
 ]
 _ADVICE_FULL: list[Step] = [
     put({}, "estimate.workload"),
+    drop("estimate.work"),
     put("", "estimate.summary", "estimate.overheads.*.source"),
     drop("asking.message", "asking.fields"),
     drop("asking.by_trigger"),
@@ -280,7 +289,9 @@ _LAST: list[Step] = [
     clip(400, "summary"),
     drop("next_steps"),
     clip(240, "summary"),
-    clip(900, "asking.text"),
+    drop("estimate.late_bytes"),
+    clip(120, "summary"),
+    clip(1_050, "asking.text"),
 ]
 
 STEPS: dict[tuple[str, str], list[Step]] = {
