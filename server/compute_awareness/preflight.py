@@ -15,6 +15,7 @@ from .advice.solver import combinations, largest_sizes
 from .advice.strategies import changes
 from .asking.decision import decide
 from .asking.known import card_by_default, card_by_name
+from .asking.profile import Profile
 from .asking.profile_file import read_profile
 from .asking.question import Question
 from .errors import InputError
@@ -74,16 +75,7 @@ def preflight(
         InputError: a bad workload, GPU name or interpreter.
     """
     profile = read_profile()
-    today = datetime.date.today()
-    gpu, known = card_by_name(gpu, profile, today)
-    elsewhere = compute is not None  # a report made elsewhere is an answer already
-    place, compute = _place(gpu, compute, python)
-    if not elsewhere and (gpu is None or place.kind == "unknown"):
-        gpu, more = card_by_default(gpu, compute, profile, today)
-        known += more
-        if gpu is not None and place.kind != "gpu":
-            place, compute = _place(gpu, compute, None)
-    known += [f"the profile {problem}" for problem in profile.problems]
+    place, compute, gpu, known = where(gpu, compute, python, profile)
     # No GPU seen does not mean that none will be used: what would help is then counted for a card not known yet.
     wanted = UNKNOWN if place.kind == "cpu" and gpu is None else place
     workload, version_note = _with_installed_version(workload, compute)
@@ -120,6 +112,28 @@ def preflight(
         known=known,
         summary=_summary(result, verdict, asking, place),
     )
+
+
+def where(
+    gpu: str | None, compute: Compute | None, python: str | None, profile: Profile
+) -> tuple[Place, Compute | None, str | None, list[str]]:
+    """The place that a run will have: the one named, seen, or told by the user's profile.
+
+    Args and errors as in `preflight`.
+    Returns:
+        The place, what was seen, the card's name where one is named, and what came from the profile.
+    """
+    today = datetime.date.today()
+    gpu, known = card_by_name(gpu, profile, today)
+    elsewhere = compute is not None  # a report made elsewhere is an answer already
+    place, compute = _place(gpu, compute, python)
+    if not elsewhere and (gpu is None or place.kind == "unknown"):
+        gpu, more = card_by_default(gpu, compute, profile, today)
+        known += more
+        if gpu is not None and place.kind != "gpu":
+            place, compute = _place(gpu, compute, None)
+    known += [f"the profile {problem}" for problem in profile.problems]
+    return place, compute, gpu, known
 
 
 def _spec(workload: AnyWorkload) -> ModelSpec | None:

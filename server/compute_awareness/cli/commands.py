@@ -201,6 +201,22 @@ def preflight(
     return EXIT_OF_STATUS[verdict.status]
 
 
+@program.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@_gpu
+@_compute
+@_host
+@_python
+@_json
+def check(
+    files: tuple[str, ...], gpu: str | None, compute: str | None, host: str | None, python: str | None, as_json: bool
+) -> int:
+    """Read scripts or notebooks, run nothing. Per line what it takes and whether it fits, with the changes to make."""
+    from .check import check as check_files
+
+    return check_files(files, gpu, _elsewhere(compute, host, python), None if host else python, as_json)
+
+
 @program.command(name="explain-oom", cls=WithWorkloadCommand)
 @click.argument("log", metavar="LOG.txt|-")
 @click.option("--workload", metavar="WORKLOAD.json", help="What was run; or give its fields as flags.")

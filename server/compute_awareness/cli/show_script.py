@@ -1,0 +1,53 @@
+"""A checked script for a person."""
+
+from __future__ import annotations
+
+from ..script_reading.answer import Found, ScriptReport
+from ..units import gib
+from .show import bullets, code, heading, say, screen, table, text
+from .show_preflight import STATUS
+
+
+def show_script(report: ScriptReport) -> None:
+    to = screen()
+    word, style = STATUS[report.status]
+    if report.found:
+        to.print(text(word, style).append(text(f"  {report.summary}")), soft_wrap=not to.is_terminal)
+    else:
+        say(to, report.summary, "bold")
+        bullets(to, report.notes)
+        return
+    heading(to, "What is in it")
+    table(to, ("where", "what", "fits"), [_row(one, report) for one in report.found])
+    if report.findings:
+        heading(to, "Findings")
+        for finding in report.findings:
+            now = f" ({gib(finding.bytes_now)} now" if finding.bytes_now is not None else ""
+            after = (
+                f", {gib(finding.bytes_after)} after)"
+                if now and finding.bytes_after is not None
+                else ")"
+                if now
+                else ""
+            )
+            say(to, f"{finding.file}, {finding.place}: {finding.cause}{now}{after}", "bold")
+            if finding.effect:
+                say(to, f"  {finding.effect}")
+            if finding.diff:
+                code(to, finding.diff)
+    if report.questions:
+        heading(to, "To ask")
+        bullets(to, report.questions)
+    extra = [f"Downloads: about {gib(report.download_bytes)}."] if report.download_bytes else []
+    if report.hours is not None:
+        extra.append(f"Time of what is counted: {report.hours[0]:.2g} to {report.hours[1]:.2g} h.")
+    if extra or report.notes:
+        heading(to, "Notes")
+        bullets(to, [*extra, *report.notes])
+
+
+def _row(one: Found, report: ScriptReport) -> tuple[object, ...]:
+    where = one.place if one.file == report.files[0] else f"{one.file} {one.place}"
+    fits = {"fits": "yes", "tight": "tight", "does_not_fit": "NO", "unknown": "?", None: ""}[one.status]
+    marks = [mark for mark, on in (("never called", not one.called), ("perhaps", one.conditional)) if on]
+    return where, one.words + (f" [{', '.join(marks)}]" if marks else ""), fits

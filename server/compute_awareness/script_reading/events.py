@@ -1,0 +1,44 @@
+"""What a script does that takes memory, in the order in which it does it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Kind = Literal[
+    "load", "inference", "activation_cache", "generation", "training", "patching", "sae_training", "sae_inference",
+    "load_sae", "attribution",
+]  # fmt: skip
+
+
+@dataclass(eq=False)
+class Event:
+    """One call that matters, as often as it is made with the same values."""
+
+    kind: Kind
+    call: str
+    """How the library calls it: `HookedTransformer.run_with_cache`."""
+    file: str
+    line: int
+    end_line: int
+    column: int
+    end_column: int
+    fields: dict[str, Any]
+    """Values of the workload's fields by name."""
+    times: int | None
+    """How often it runs; None where that is not known."""
+    subject: Any = None
+    """The model or SAE that it runs; of a load the one that it makes."""
+    result: Any = None
+    """The thing that it makes and that may stay alive: a cache, logits."""
+    called: bool = True
+    """False: in a function that the file itself never calls."""
+    conditional: bool = False
+    """In a branch that may not be taken."""
+    alive: list[Any] = field(default_factory=list)
+    """Things of libraries that are alive when it runs."""
+    notes: list[str] = field(default_factory=list)
+    recorded: dict[str, Any] = field(default_factory=dict)
+    """The fields as the call itself gave them; later lines may change a model's dtype."""
+    free: bool = False
+    """It takes nothing here: it runs on another machine."""

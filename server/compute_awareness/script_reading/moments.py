@@ -1,0 +1,180 @@
+"""How much memory each moment of a script takes: the call itself, and what earlier lines left alive.
+
+A call is estimated as a workload. What is alive beside it (another model, a cache, logits with their graph) is added
+with the bytes that its own call was estimated to leave.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..advice.place import Place
+from ..errors import InputError
+from ..estimator import estimate
+from ..memory.estimate import Estimate, Peak
+from ..workload import AnyWorkload
+from .events import Event
+from .idioms.models import Model
+from .idioms.sae_lens import TrainedSae
+from .idioms.torch_tensors import Tensor
+from .idioms.transformer_lens import Cache, Logits
+from .values import known, number
+from .workloads import plain, variants
+
+
+@dataclass
+class Left:
+    """Something that is alive beside a call."""
+
+    what: str
+    bytes: int
+    file: str = ""
+    line: int = 0
+
+
+@dataclass
+class Moment:
+    """One call with its estimates: `least` and `most` differ where the text leaves something open."""
+
+    event: Event
+    least: Estimate | None = None
+    most: Estimate | None = None
+    workload: AnyWorkload | None = None
+    """The workload where all of it is known."""
+    least_workload: AnyWorkload | None = None
+    most_workload: AnyWorkload | None = None
+    left: list[Left] = field(default_factory=list)
+    problem: str = ""
+    """Why there is no estimate."""
+
+    @property
+    def beside(self) -> int:
+        return sum(one.bytes for one in self.left)
+
+
+class Estimates:
+    """Estimates of workloads at one place, each made once."""
+
+    def __init__(self, place: Place, python: str | None = None) -> None:
+        self.place = place
+        self.python = python
+        self._made: dict[str, Estimate] = {}
+
+    def of(self, workload: AnyWorkload) -> Estimate:
+        """Raises InputError."""
+        key = workload.model_dump_json()
+        if key not in self._made:
+            self._made[key] = estimate(workload, self.place.compute_capability, python=self.python)
+        return self._made[key]
+
+    def moment(self, event: Event) -> Moment:
+        """The call's estimates and what is alive beside it."""
+        moment = Moment(event)
+        if event.free or event.kind == "load_sae":
+            return moment
+        try:
+            moment.least_workload, moment.workload, moment.most_workload = variants(event)
+            if moment.least_workload is not None:
+                moment.least = self.of(moment.least_workload)
+            if moment.most_workload is not None:
+                moment.most = self.of(moment.most_workload)
+        except InputError as error:
+            moment.problem = str(error)
+            return moment
+        moment.left = self.beside(event)
+        return moment
+
+    def beside(self, event: Event) -> list[Left]:
+        """What is alive when the call runs and is not counted in its own estimate."""
+        found: list[Left] = []
+        counted: set[int] = {id(event.subject)}
+        full_caches = {id(one.event) for one in event.alive if isinstance(one, Cache) and one.event is not None
+                       and plain(one.event.fields.get("names_filter")) is None}  # fmt: skip
+        for thing in event.alive:
+            if id(thing) in counted or on_host(thing):
+                continue
+            counted.add(id(thing))
+            left = None
+            if isinstance(thing, Model):
+                left = self._model(thing)
+            elif isinstance(thing, Cache):
+                left = self._component(thing.event, "activation_cache", "a cache")
+            elif isinstance(thing, Logits):
+                if id(thing.event) not in full_caches:
+                    left = self._tensor(thing, thing.event)
+                graph = self._graph(thing.event)
+                if graph is not None and id(thing.event) not in counted:
+                    counted.add(id(thing.event))
+                    found.append(graph)
+            elif isinstance(thing, TrainedSae):
+                left = _sae(thing)
+            elif type(thing) is Tensor and known(thing.device) is not None and str(known(thing.device)) != "cpu":
+                left = self._tensor(thing, None)
+            if left is not None and left.bytes > 0:
+                found.append(left)
+        return found
+
+    def _model(self, model: Model) -> Left | None:
+        load = model.load
+        if load is None or load.free:
+            return None
+        made = self._estimate(load)
+        if made is None:
+            return None
+        size = sum(c.bytes for c in made.components if c.name in ("weights", "buffers"))
+        return Left(f"{plain(model.name)}'s weights", size, load.file, load.line)
+
+    def _component(self, event: Event | None, name: str, what: str) -> Left | None:
+        made = None if event is None else self._estimate(event)
+        if made is None or event is None:
+            return None
+        size = sum(c.bytes for c in made.components if c.name == name and c.where == "device")
+        return Left(what, size, event.file, event.line)
+
+    def _graph(self, event: Event | None) -> Left | None:
+        if event is None or event.kind == "training" or plain(event.fields.get("with_gradients")) is not True:
+            return None
+        return self._component(event, "activations", "the graph that autograd keeps for its backward pass")
+
+    def _tensor(self, tensor: Tensor, event: Event | None) -> Left | None:
+        size = tensor.bytes()
+        if size is None:
+            return None
+        what = "logits" if isinstance(tensor, Logits) else "a tensor"
+        return Left(what, size, event.file if event else "", event.line if event else 0)
+
+    def _estimate(self, event: Event) -> Estimate | None:
+        try:
+            least, exact, _ = variants(event)
+            workload = exact or least
+            return None if workload is None else self.of(workload)
+        except InputError:
+            return None
+
+
+def with_others(made: Estimate, beside: int) -> Estimate:
+    """The estimate with what else is alive on the device."""
+    if not beside:
+        return made
+    peak = Peak(
+        tensors=made.peak.tensors + beside, reserved=made.peak.reserved + beside, device=made.peak.device + beside
+    )
+    loading = made.loading_device_bytes + beside if made.loading_device_bytes else 0
+    return made.model_copy(update={"peak": peak, "loading_device_bytes": loading})
+
+
+def on_host(thing: Any) -> bool:
+    """Whether it lies in RAM, as far as the script says."""
+    if isinstance(thing, Cache):
+        return thing.on_cpu or (thing.model is not None and on_host(thing.model))
+    device = known(getattr(thing, "device", None))
+    return isinstance(device, str) and device == "cpu"
+
+
+def _sae(sae: TrainedSae) -> Left | None:
+    d_in, d_sae = number(sae.fields.get("d_in")), number(sae.fields.get("d_sae"))
+    if d_in is None or d_sae is None:
+        return None
+    width = {"float32": 4, "bfloat16": 2, "float16": 2}.get(str(known(sae.fields.get("dtype")) or "float32"), 4)
+    return Left("an SAE", width * (2 * d_in * d_sae + d_in + d_sae))
