@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 from labels import UNKNOWN, Case, Unknown
+from snippets_others import CASES as OTHERS
 from snippets_sae_lens import CASES as SAE_LENS
 from snippets_transformer_lens import CASES as TRANSFORMER_LENS
+from snippets_transformers import CASES as TRANSFORMERS
 from snippets_values import CASES as VALUES
 
 from compute_awareness.script_reading import values
@@ -15,7 +17,7 @@ from compute_awareness.script_reading.events import Event
 from compute_awareness.script_reading.reading import read_text
 from compute_awareness.script_reading.source import parse_script
 
-CASES = [*TRANSFORMER_LENS, *SAE_LENS, *VALUES]
+CASES = [*TRANSFORMER_LENS, *SAE_LENS, *VALUES, *TRANSFORMERS, *OTHERS]
 
 
 def test_there_are_enough_and_each_once() -> None:
@@ -42,7 +44,7 @@ def stated(event: Event, name: str) -> Any:
     """What the reader says of a field, in the form of the labels."""
     if name == "task":
         return event.kind
-    if name in ("line", "times"):
+    if name in ("line", "times", "free"):
         return getattr(event, name)
     value = event.fields.get(name, values.Known(None))
     if isinstance(value, values.Known):

@@ -7,6 +7,7 @@ from typing import Any
 
 from .builtins_read import call_builtin
 from .expressions import all_bases, bind, class_attribute
+from .idioms import own_sae
 from .idioms.registry import function_of, method_of
 from .operations import text_method
 from .reader import MOST_CALLS, MOST_ROUNDS
@@ -57,6 +58,7 @@ class Calls(Statements):
             case Bound():
                 return self.call_method(function.owner, function.name, args)
             case Instance():
+                own_sae.called(self, function, "forward", args)
                 for name in ("__call__", "forward"):
                     if isinstance(found := class_attribute(function.of, name), Function):
                         return self.call(bind(found, function), args)
@@ -110,6 +112,8 @@ class Calls(Statements):
 
     def _of_object(self, owner: Instance, name: str, args: Args) -> Any:
         found = self.attribute(owner, name, args.line)
+        if args.positional and own_sae.is_own_sae(owner):
+            own_sae.called(self, owner, name, args)
         if not isinstance(found, Bound | Unknown):
             return self.call(found, args)
         if name in (
@@ -220,6 +224,7 @@ class Calls(Statements):
         made = Instance(of)
         if isinstance(found := class_attribute(of, "__init__"), Function):
             self.call(bind(found, made), args)
+            own_sae.made(self, made, args)
             return made
         if of.dataclass:
             self._fill(made, of, args)

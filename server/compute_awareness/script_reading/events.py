@@ -40,5 +40,7 @@ class Event:
     notes: list[str] = field(default_factory=list)
     recorded: dict[str, Any] = field(default_factory=dict)
     """The fields as the call itself gave them; later lines may change a model's dtype."""
+    evaluation_batch: Any = None
+    """Batch size of an evaluation that belongs to it."""
     free: bool = False
     """It takes nothing here: it runs on another machine."""

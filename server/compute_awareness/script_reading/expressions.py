@@ -92,6 +92,8 @@ class Expressions(Reader):
                 return owner.attribute(name, self)
             case Unknown():
                 return Unknown(owner.why, line=line)
+            case Dict() if name in owner.items and name not in ("items", "keys", "values", "get"):
+                return owner.items[name]
             case Function() if name in ("__name__", "__qualname__"):
                 return Known(getattr(owner.node, "name", "<lambda>"))
         return Bound(owner, name)
@@ -146,6 +148,8 @@ class Expressions(Reader):
                 keywords[keyword.arg] = value
                 continue
             for option in value.options if isinstance(value, Choice) else (value,):
+                if isinstance(option, Thing):
+                    option = option.mapping()
                 if isinstance(option, Dict):
                     keywords |= {name: v for name, v in option.items.items() if isinstance(name, str)}
                     more |= option.more

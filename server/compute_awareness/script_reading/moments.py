@@ -68,6 +68,10 @@ class Estimates:
             self._made[key] = estimate(workload, self.place.compute_capability, python=self.python)
         return self._made[key]
 
+    def _rough(self, made: Estimate, event: Event) -> Estimate:
+        """What is estimated in the place of something else is rough."""
+        return made.model_copy(update={"precision": "rough"}) if plain(event.fields.get("library")) == "own" else made
+
     def moment(self, event: Event) -> Moment:
         """The call's estimates and what is alive beside it."""
         moment = Moment(event)
@@ -76,9 +80,9 @@ class Estimates:
         try:
             moment.least_workload, moment.workload, moment.most_workload = variants(event)
             if moment.least_workload is not None:
-                moment.least = self.of(moment.least_workload)
+                moment.least = self._rough(self.of(moment.least_workload), event)
             if moment.most_workload is not None:
-                moment.most = self.of(moment.most_workload)
+                moment.most = self._rough(self.of(moment.most_workload), event)
         except InputError as error:
             moment.problem = str(error)
             return moment

@@ -84,6 +84,8 @@ class Reader:
         self.made: set[int] = set()
         self.commands: list[Any] = []
         """Functions that a command-line library starts."""
+        self.traces: list[Any] = []
+        """Traces of nnsight that are open."""
         self._by_place: dict[tuple[Any, ...], list[Event]] = {}
 
     # What the subclasses do.

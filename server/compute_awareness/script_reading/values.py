@@ -158,6 +158,10 @@ class Thing:
     def set_attribute(self, name: str, value: Any, reader: Reader) -> None:
         """Attributes that matter to nobody are forgotten."""
 
+    def mapping(self) -> Dict | None:
+        """What `**` makes of it."""
+        return None
+
     def held(self) -> Iterable[Any]:
         """What it keeps alive."""
         return ()

@@ -65,6 +65,10 @@ def workload_fields(event: Event) -> dict[str, Any]:
     fields = {name: value for name, value in fields.items() if value is not None}
     fields["task"] = task
     library = fields.get("library", "")
+    if library == "own":
+        copies = plain(event.fields.get("copies")) or 1
+        fields |= {"library": "sae_lens", "architecture": "standard", "d_in": (fields.get("d_in") or 1) * copies}
+        fields.pop("optimizer", None)
     if event.kind == "load":
         fields |= {"seq_len": 1, "batch_size": 1}
     if task == "activation_cache" and event.kind == "inference":
@@ -107,6 +111,8 @@ def variants(event: Event) -> tuple[AnyWorkload | None, AnyWorkload | None, AnyW
     Raises:
         InputError: a field that the workload does not accept, or one that must be known and is not.
     """
+    if library_of(event) == "circuit_tracer":
+        raise InputError("circuit-tracer's transcoders and graphs are not estimated yet")
     unknown = unknown_fields(event)
     missing = blocking(event, unknown)
     if missing:

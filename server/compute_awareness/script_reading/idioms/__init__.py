@@ -10,18 +10,28 @@ from .registry import FUNCTIONS, LIBRARY_NAMES, function_of, method_of
 
 # Importing them registers what they know.
 from . import (  # isort: skip
+    circuit_tracer,
+    configs,
+    dictionary_learning,
     eap,
+    einops,
+    nnsight,
     options,
+    own_sae,
+    peft,
     python,
     sae_lens,
     tokens,
     torch_modes,
     torch_tensors,
     torch_training,
+    trainers,
     transformer_lens,
+    transformers,
 )
 
 MODULES = (
-    eap, options, python, sae_lens, tokens, torch_modes, torch_tensors, torch_training, transformer_lens,
+    circuit_tracer, configs, dictionary_learning, eap, einops, nnsight, options, own_sae, peft, python, sae_lens, tokens, torch_modes,
+    torch_tensors, torch_training, trainers, transformer_lens, transformers,
 )  # fmt: skip
 __all__ = ["FUNCTIONS", "LIBRARY_NAMES", "MODULES", "function_of", "method_of"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from ...errors import InputError
 from ...models.catalogue import find
-from ..values import Args, Bound, Choice, Known, Source, Thing, Unknown, bound, known
+from ..values import Args, Bound, Choice, Items, Known, Source, Thing, Unknown, bound, known, number
 from .tokens import Tokenizer, token_ids
 from .torch_modes import DTYPE_BYTES, device_of, dtype_of
 from .torch_tensors import Tensor
@@ -15,6 +18,17 @@ if TYPE_CHECKING:
     from ...models.spec import ModelSpec
     from ..events import Event
     from ..reader import Reader
+
+
+@cache
+def _of_config(config: str) -> ModelSpec | None:
+    from ...models.resolve import resolve
+
+    try:
+        return resolve(json.loads(config))
+    except InputError:
+        return None
+
 
 _MOVES = {"half": "float16", "bfloat16": "bfloat16", "float": "float32", "double": "float64"}
 
@@ -35,8 +49,10 @@ class Model(Thing):
         self.requires_gradients = True
 
     def spec(self) -> ModelSpec | None:
-        """Its numbers, where its name is one of the catalogue."""
+        """Its numbers, where its name is one of the catalogue or a configuration is given."""
         plain = known(self.name)
+        if isinstance(plain, dict):
+            return _of_config(json.dumps(plain, sort_keys=True, default=str))
         return find(plain) if isinstance(plain, str) else None
 
     def common(self) -> dict[str, Any]:
@@ -103,6 +119,17 @@ class Model(Thing):
         ids = token_ids(value, reader)
         return ids.dim(0), ids.dim(1)
 
+    def merged(self, sizes: list[tuple[Any, Any]]) -> tuple[Any, Any]:
+        """Batch and length of an input that is one of several: known where all agree that know it."""
+        result = []
+        for column in zip(*sizes, strict=True):
+            stated = [value for value in column if number(value) is not None]
+            numbers = {number(value) for value in stated}
+            bounds = [bound(value) for value in column]
+            most = None if None in bounds else max(b for b in bounds if b is not None)
+            result.append(stated[0] if len(numbers) == 1 else Unknown("one of several inputs", most))
+        return result[0], result[1]
+
     def capped(self, seq_len: Any, context: int | None) -> Any:
         """A length that is not known is at most the model's context."""
         if isinstance(seq_len, Unknown) and context is not None:
@@ -111,6 +138,47 @@ class Model(Thing):
         if isinstance(seq_len, Choice):
             return Unknown("one of several", bound(seq_len))
         return seq_len
+
+
+class Module(Thing):
+    """A part of a model by its path: `transformer.h.5.mlp`."""
+
+    label = "module"
+
+    def __init__(self, model: Model, path: str) -> None:
+        self.model, self.path = model, path
+
+    def held(self) -> Iterable[Any]:
+        return (self.model,)
+
+    def attribute(self, name: str, reader: Reader) -> Any:
+        if name in ("weight", "bias"):
+            return Tensor(None)
+        if name in ("device", "dtype"):
+            return getattr(self.model, name)
+        return Module(self.model, f"{self.path}.{name}")
+
+    def item(self, index: Any, reader: Reader) -> Any:
+        at = number(index)
+        spec = self.model.spec()
+        if at is not None and at < 0 and spec is not None:
+            at += spec.n_layers
+        return Module(self.model, f"{self.path}.{'*' if at is None else at}")
+
+    def iterate(self, reader: Reader) -> Items:
+        spec = self.model.spec()
+        if spec is None:
+            return Items("list", [Module(self.model, f"{self.path}.*")], True)
+        return Items("list", [Module(self.model, f"{self.path}.{at}") for at in range(spec.n_layers)])
+
+    def method(self, name: str, args: Args, reader: Reader) -> Any:
+        if name == "__len__":
+            spec = self.model.spec()
+            return Known(spec.n_layers, Source("model")) if spec else Unknown("how many layers")
+        return self if name in ("to", "eval", "half", "float", "cuda") else Unknown(f"{name}() of a module")
+
+    def call(self, args: Args, reader: Reader) -> Any:
+        return Tensor(None)
 
 
 class Parameters(Thing):
@@ -128,8 +196,6 @@ class Parameters(Thing):
         return self
 
     def iterate(self, reader: Reader) -> Any:
-        from ..values import Items
-
         return Items("list", [Parameter(self.of)], True)
 
 

@@ -128,6 +128,9 @@ class ChatIds(Tensor):
     def __init__(self, shape: Iterable[Any]) -> None:
         super().__init__(shape, "int64")
 
+    def mapping(self) -> Dict:
+        return Dict({"input_ids": self})
+
     def item(self, index: Any, reader: Reader) -> Any:
         return self if isinstance(known(index), str) else super().item(index, reader)
 

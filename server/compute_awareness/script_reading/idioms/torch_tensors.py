@@ -192,10 +192,7 @@ class Tensor(Thing):
         return Tensor(self.shape, dtype, device, () if known(device) == "cpu" else self.of)
 
     def _count(self) -> Any:
-        total: Any = Known(1)
-        for dim in self.shape if self.shape is not None else [Unknown("a shape")]:
-            total = binary(ast.Mult, total, dim, 0)
-        return total
+        return one_dimension(self.shape if self.shape is not None else [Unknown("a shape")])
 
     def _inserted(self, at: int | None) -> Tensor:
         if self.shape is None or at is None or not -len(self.shape) - 1 <= at <= len(self.shape):
@@ -252,6 +249,14 @@ class Tensor(Thing):
         return self.like(shape)
 
 
+def one_dimension(dims: Iterable[Any]) -> Any:
+    """The product of dimensions."""
+    total: Any = Known(1)
+    for dim in dims:
+        total = binary(ast.Mult, total, dim, 0)
+    return total
+
+
 def shape_of(values: Iterable[Any]) -> list[Any] | None:
     """The dimensions that are given one by one or as one tuple; None where they are not known."""
     dims = list(values)
@@ -290,6 +295,11 @@ def _randint(reader: Reader, args: Args, path: str) -> Any:
     if given is None:
         given = next((value for value in args.positional if isinstance(value, Items)), None)
     return _made(args, shape_of([given]) if given is not None else None, "int64")
+
+
+@function("torch.randperm", "t.randperm")
+def _randperm(reader: Reader, args: Args, path: str) -> Any:
+    return _made(args, shape_of([args.get(0, "n")]), "int64")
 
 
 @function("torch.arange", "t.arange")
@@ -355,7 +365,7 @@ def _stack(reader: Reader, args: Args, path: str) -> Any:
     return Tensor([count, *first.shape], first.dtype, first.device)
 
 
-@function("torch.load", "torch.randperm", "numpy.load", "np.load", "einops.rearrange", "einops.repeat", "rearrange",
+@function("torch.load", "numpy.load", "np.load", 
           "torch.nn.utils.rnn.pad_sequence", "pad_sequence", "einops.einsum", "torch.einsum")  # fmt: skip
 def _unknown_tensor(reader: Reader, args: Args, path: str) -> Any:
     return Tensor(None) if not path.endswith("load") else Unknown("what a file holds", line=args.line)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..values import Args, Bound, Choice, Dict, Instance, Items, Known, Source, Thing, Unknown, number
 from .models import Model, Parameter, Parameters
+from .own_sae import TRAINED, stepped
 from .registry import function, method
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class Optimizer(Thing):
         return self.of
 
     def method(self, name: str, args: Args, reader: Reader) -> Any:
+        if name == "step":
+            stepped(reader, self, args)
         return Known(None)
 
 
@@ -60,6 +63,8 @@ def _optimizer(kind: str) -> Any:
             name = "sgd_momentum"
         optimizer = Optimizer(name, of, args.line)
         for subject in of:
+            if isinstance(subject, Instance):
+                subject.attributes[TRAINED] = Known(True)
             if isinstance(subject, Model):
                 subject.trained = True
                 subject.fields["optimizer"] = Known(name, Source("literal", args.line))
@@ -94,6 +99,7 @@ def turn_to_training(event: Any) -> None:
     if model.trained:
         event.kind = "training"
         event.fields |= {"optimizer": model.fields.get("optimizer", Unknown("the optimizer"))}
+        event.fields.setdefault("trainable", Known("all", Source("computed")))
         event.fields.pop("with_gradients", None)
     else:
         event.fields["backward"] = Known(True)

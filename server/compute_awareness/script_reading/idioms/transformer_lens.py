@@ -198,6 +198,8 @@ class HookedModel(Model):
         return None if spec is None else spec.n_ctx_tl or spec.n_ctx
 
     def sizes(self, value: Any, reader: Reader) -> tuple[Any, Any]:
+        if isinstance(value, Choice):
+            return self.merged([self.sizes(option, reader) for option in value.options])
         if not isinstance(value, Tensor):  # HookedTransformer tokenizes: BOS and at most a token a byte
             ids = token_ids(value, reader, special=1)
             batch, seq_len = ids.dim(0), ids.dim(1)
