@@ -33,7 +33,8 @@ KINDS = {
     "load_transcoder": ("load_sae",), "sae_forward": ("sae_inference",), "steer": ("generation", "inference"),
 }  # fmt: skip
 FIELDS = {
-    "batch": "batch_size", "batch_size": "batch_size", "seq": "seq_len", "max_new_tokens": "new_tokens", "dtype": "dtype",
+    "batch": "batch_size", "batch_size": "batch_size", "seq": "seq_len", "max_new_tokens": "new_tokens",
+    "dtype": "dtype",
     "d_in": "d_in", "d_sae": "d_sae", "context_size": "context_size", "ig_steps": "ig_steps",
     "store_batch_size_prompts": "store_batch_size_prompts", "n_batches_in_buffer": "n_batches_in_buffer",
     "train_batch_size_tokens": "train_batch_size_tokens", "total_tokens": "training_tokens", "hook": "hook_name",

@@ -152,7 +152,7 @@ from dictionary_learning.trainers import TopKTrainer
 model = LanguageModel("gpt2", device_map="cuda:0")
 buffer = ActivationBuffer(iter(texts), model, model.transformer.h[3], d_submodule=768, n_ctxs=512, ctx_len=256,
     refresh_batch_size=32, out_batch_size=2048, device="cuda")
-configs = [{"trainer": TopKTrainer, "activation_dim": 768, "dict_size": 3072, "k": k, "steps": 100} for k in (16, 16, 16)]
+configs = [{"trainer": TopKTrainer, "activation_dim": 768, "dict_size": 3072, "k": k} for k in (16, 16, 16)]
 trainSAE(buffer, configs)
 """,
         [

@@ -10,7 +10,7 @@ from .expressions import all_bases, bind, class_attribute
 from .idioms import own_sae
 from .idioms.registry import function_of, method_of
 from .operations import text_method
-from .reader import MOST_CALLS, MOST_ROUNDS
+from .reader import MOST_CALLS, MOST_ROUNDS, Grown
 from .statements import NO_GRADIENTS, Statements
 from .values import (
     Args,
@@ -30,6 +30,7 @@ from .values import (
     choose,
     known,
     number,
+    parts,
 )
 
 _MOVES = frozenset(
@@ -41,6 +42,13 @@ class Calls(Statements):
     """Follows calls."""
 
     def call(self, function: Any, args: Args) -> Any:
+        result = self._called(function, args)
+        followed = isinstance(function, Function | Class | Choice)
+        if (isinstance(result, Unknown) and not followed) or function == Lib("print"):
+            escaped(args)
+        return result
+
+    def _called(self, function: Any, args: Args) -> Any:
         match function:
             case Choice():
                 with self.perhaps():
@@ -82,6 +90,12 @@ class Calls(Statements):
         return call_builtin(path, args, self)
 
     def call_method(self, owner: Any, name: str, args: Args) -> Any:
+        result = self._method_called(owner, name, args)
+        if isinstance(result, Unknown) and not isinstance(owner, Instance | Choice):
+            escaped(args)
+        return result
+
+    def _method_called(self, owner: Any, name: str, args: Args) -> Any:
         match owner:
             case Choice():
                 results = []
@@ -261,6 +275,8 @@ class Calls(Statements):
                     return Known(None)
                 owner.items.append(first)
                 self._grown(owner)
+                if self.loops and isinstance(first, Thing) and args.node is not None:
+                    self._collected(first, args.node)
             case "extend" | "update":
                 items = self.items_of(first)
                 owner.items += items.items[: MOST_ROUNDS * 4]
@@ -292,6 +308,17 @@ class Calls(Statements):
             case _:
                 return Unknown(f"{name}() of a list", line=args.line)
         return Known(None)
+
+    def _collected(self, value: Thing, node: ast.Call) -> None:
+        """A list in a loop keeps it: the rounds add up."""
+        times = self.times[-1]
+        script = self.frame.module.script.path
+        held = self.grown.get((script, node.lineno, node.col_offset))
+        if held is None:
+            self.grown[script, node.lineno, node.col_offset] = Grown(script, node, value, times)
+            return
+        held.times = None if held.times is None or times is None else held.times + times
+        held.value = value
 
     def _grown(self, owner: Items) -> None:
         if self.times[-1] != 1 or self.conditional:
@@ -366,6 +393,19 @@ class Calls(Statements):
                             return result
                         return Items("list", [result] if name == "__getitem__" else [], True)
         return Items("list", [], True)
+
+
+def escaped(args: Args) -> None:
+    """What is given to a call that is not followed may be read there in any way."""
+    waiting: list[Any] = [*args.positional, *args.keywords.values()]
+    for _ in range(50):
+        if not waiting:
+            return
+        value = waiting.pop()
+        if isinstance(value, Items | Dict):
+            waiting += list(parts(value))[:20]
+        elif isinstance(value, Thing):
+            value.escape()
 
 
 def _key(key: Any, source: Source) -> Any:

@@ -15,6 +15,7 @@ from ..runtime.duration import estimate_time
 from ..units import gib
 from .answer import AliveBeside, Found, Open, Said, ScriptReport, Status
 from .events import Event
+from .findings import Findings
 from .moments import Estimates, Moment, on_host, with_others
 from .reading import Reading, read_file, read_text
 from .source import Script
@@ -74,6 +75,8 @@ def report_of(
         hours=_hours([moments[at] for at in counted], place), download_bytes=_download(moments), found=found,
         questions=list(dict.fromkeys(questions))[:6], notes=notes, summary="",
     )  # fmt: skip
+    pairs = [(moments[at], found[at]) for at in range(len(found))]
+    report.findings = Findings(reading, place, compute, estimates, scripts, pairs).collect()
     report.summary = summary_of(report)
     return report
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -38,6 +39,9 @@ class Event:
     alive: list[Any] = field(default_factory=list)
     """Things of libraries that are alive when it runs."""
     notes: list[str] = field(default_factory=list)
+    node: ast.Call | None = None
+    nodes: dict[str, ast.Call] = field(default_factory=dict)
+    """Other calls of the text that belong to it: the one that makes a configuration."""
     recorded: dict[str, Any] = field(default_factory=dict)
     """The fields as the call itself gave them; later lines may change a model's dtype."""
     evaluation_batch: Any = None

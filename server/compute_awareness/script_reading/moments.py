@@ -119,6 +119,17 @@ class Estimates:
                 found.append(left)
         return found
 
+    def size_of(self, thing: Any) -> int | None:
+        """Device bytes that a thing keeps alive by itself; None where that is not known, 0 in RAM."""
+        if on_host(thing):
+            return 0
+        if isinstance(thing, Cache):
+            left = self._component(thing.event, "activation_cache", "a cache")
+            return None if left is None else left.bytes
+        if isinstance(thing, Tensor):
+            return 0 if thing.device is not None and str(known(thing.device)) == "cpu" else thing.bytes()
+        return None
+
     def _model(self, model: Model) -> Left | None:
         load = model.load
         if load is None or load.free:

@@ -20,9 +20,9 @@ from .values import Args, Choice, Dict, Function, Instance, Items, Lib, Source, 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MOST_STEPS = 150_000
+MOST_STEPS = 100_000
 """Syntax nodes looked at in one reading, repeats included: about a second."""
-UNROLL_STEPS = 60_000
+UNROLL_STEPS = 40_000
 """Beyond these loops are no longer followed round by round."""
 MOST_DEPTH = 60
 MOST_CALLS = 14
@@ -42,6 +42,16 @@ class Module:
 
     script: Script
     names: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Grown:
+    """Something that a list collects in a loop."""
+
+    script: str
+    node: ast.Call
+    value: Any
+    times: int | None
 
 
 @dataclass(eq=False)
@@ -84,6 +94,12 @@ class Reader:
         self.made: set[int] = set()
         self.commands: list[Any] = []
         """Functions that a command-line library starts."""
+        self.loops = 0
+        self.grown: dict[tuple[str, int, int], Grown] = {}
+        """What lists collect in loops, by the place of the `append`."""
+        self.imports: dict[tuple[str, str, int], Module | None] = {}
+        self.imported = 0
+        """Characters of imported modules that were read."""
         self.traces: list[Any] = []
         """Traces of nnsight that are open."""
         self._by_place: dict[tuple[Any, ...], list[Event]] = {}
@@ -184,7 +200,7 @@ class Reader:
         event = Event(
             kind, call, path, node.lineno, node.end_lineno or node.lineno, node.col_offset, node.end_col_offset or 0,
             fields, times, called=self.called, conditional=self.conditional > 0, alive=self.alive(),
-            recorded=dict(fields), **more,
+            recorded=dict(fields), node=node, **more,
         )  # fmt: skip
         self.events.append(event)
         self._by_place.setdefault(place, []).append(event)

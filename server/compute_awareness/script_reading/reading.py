@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .calls import Calls
+from .calls import Calls, escaped
 from .idioms.options import decorated
 from .reader import Frame, Module, OutOfSteps
 from .source import Script, read_script
 from .values import Args, Class, Function, Instance
 
 MOST_MODULES = 40
+MOST_IMPORTED = 300_000
+"""Characters of imported modules, all together."""
 _LIBRARIES = frozenset((
     "torch", "transformers", "transformer_lens", "sae_lens", "nnsight", "dictionary_learning", "peft", "datasets",
     "eap", "circuit_tracer", "sparsify", "numpy", "tqdm", "einops", "jaxtyping", "wandb", "accelerate", "trl",
@@ -85,7 +87,9 @@ class Reading(Calls):
         gradients = self.gradients[-1]
         self.gradients[-1] = True
         try:
-            return self.call(target, Args())
+            result = self.call(target, Args())
+            escaped(Args((result,)))
+            return result
         except RecursionError:
             self.note("a function is nested too deeply to be read")
             self._recover()
@@ -101,6 +105,12 @@ class Reading(Calls):
         parts = [part for part in name.split(".") if part]
         if not all(part.isidentifier() for part in parts) or (not level and parts and parts[0] in _LIBRARIES):
             return None
+        key = (self.frame.module.script.path, name, level)
+        if key not in self.imports:
+            self.imports[key] = self._found(parts, level)
+        return self.imports[key]
+
+    def _found(self, parts: list[str], level: int) -> Module | None:
         for base in self._bases(level):
             for path in (
                 base.joinpath(*parts).with_suffix(".py") if parts else None,
@@ -134,6 +144,9 @@ class Reading(Calls):
             return None
         if real in self.modules:
             return self.modules[real]  # one that is still being read, too: an import in a circle
+        if self.imported > MOST_IMPORTED:
+            self.note(f"{MOST_IMPORTED} characters of imported modules were read; {path.name} and others are not")
+            return None
         try:
             script = read_script(real)
         except InputError as error:
@@ -141,6 +154,7 @@ class Reading(Calls):
             return None
         module = Module(script)
         self.modules[real] = module
+        self.imported += len(script.text)
         frame = Frame(module, module.names)
         self.frames.append(frame)
         depth, self.depth = self.depth, 0

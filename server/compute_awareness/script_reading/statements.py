@@ -245,7 +245,11 @@ class Statements(Expressions):
     # Loops.
     def _do_for(self, node: ast.For) -> str | None:
         items = self.items_of(self.evaluate(node.iter))
-        return self._loop(node, items)
+        self.loops += 1
+        try:
+            return self._loop(node, items)
+        finally:
+            self.loops -= 1
 
     _do_asyncfor = _do_for
 
@@ -286,7 +290,9 @@ class Statements(Expressions):
     def _do_while(self, node: ast.While) -> None:
         if truthy(self.evaluate(node.test)) is False:
             return
+        self.loops += 1
         self._rounds(node.body, None, lambda: None)
+        self.loops -= 1
 
     # Contexts.
     def _do_with(self, node: ast.With) -> str | None:

@@ -158,6 +158,9 @@ class Thing:
     def set_attribute(self, name: str, value: Any, reader: Reader) -> None:
         """Attributes that matter to nobody are forgotten."""
 
+    def escape(self) -> None:
+        """It was given to something that is not followed."""
+
     def mapping(self) -> Dict | None:
         """What `**` makes of it."""
         return None

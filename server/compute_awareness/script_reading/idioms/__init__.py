@@ -31,7 +31,7 @@ from . import (  # isort: skip
 )
 
 MODULES = (
-    circuit_tracer, configs, dictionary_learning, eap, einops, nnsight, options, own_sae, peft, python, sae_lens, tokens, torch_modes,
-    torch_tensors, torch_training, trainers, transformer_lens, transformers,
+    circuit_tracer, configs, dictionary_learning, eap, einops, nnsight, options, own_sae, peft, python, sae_lens,
+    tokens, torch_modes, torch_tensors, torch_training, trainers, transformer_lens, transformers,
 )  # fmt: skip
 __all__ = ["FUNCTIONS", "LIBRARY_NAMES", "MODULES", "function_of", "method_of"]

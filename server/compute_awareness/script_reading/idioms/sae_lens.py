@@ -57,6 +57,7 @@ class RunnerConfig(Thing):
         self.given = dict(args.keywords)
         self.more = args.more
         self.line = args.line
+        self.node = args.node
 
     def attribute(self, name: str, reader: Reader) -> Any:
         if name in self.given:
@@ -166,6 +167,8 @@ class Runner(Thing):
             event = reader.record(
                 "sae_training", "LanguageModelSAETrainingRunner.run", args, fields, subject=self.model
             )
+            if event is not None and isinstance(config, RunnerConfig) and config.node is not None:
+                event.nodes["config"] = config.node
             if event is not None and self.model is None:
                 event.notes.append("the runner loads the language model itself")
         return TrainedSae({}, None)

@@ -97,6 +97,9 @@ class Cache(Thing):
     def held(self) -> Iterable[Any]:
         return (self.event,) if self.event else ()
 
+    def escape(self) -> None:
+        self.read_all = True
+
     def item(self, index: Any, reader: Reader) -> Any:
         name = hook_name(index)
         if name is None:
@@ -188,7 +191,8 @@ class HookedModel(Model):
         self.library = library
 
     def switch(self, name: str, value: Any) -> None:
-        self.fields[name] = Known(truthy(value) is not False, Source("literal"))
+        line = value.source.line if isinstance(value, Known) else 0
+        self.fields[name] = Known(truthy(value) is not False, Source("literal", line))
 
     def common(self) -> dict[str, Any]:
         return super().common() | {name: self.fields.get(name, Known(False)) for name in SWITCHES}
