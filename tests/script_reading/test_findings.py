@@ -209,7 +209,7 @@ def test_evaluation_in_larger_batches() -> None:
     code = """
 from sae_lens import *
 cfg = LanguageModelSAERunnerConfig(model_name="gpt2", hook_name="blocks.6.hook_resid_pre",
-    store_batch_size_prompts=8,
+    store_batch_size_prompts=8, training_tokens=100_000_000,
     eval_batch_size_prompts=512,
     sae=StandardTrainingSAEConfig(d_in=768, d_sae=3072))
 LanguageModelSAETrainingRunner(cfg).run()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 from ..script_reading.answer import Found, ScriptReport
-from ..units import gib
+from ..units import duration, gib
 from .show import bullets, code, heading, say, screen, table, text
 from .show_preflight import STATUS
 
@@ -40,14 +42,23 @@ def show_script(report: ScriptReport) -> None:
         bullets(to, report.questions)
     extra = [f"Downloads: about {gib(report.download_bytes)}."] if report.download_bytes else []
     if report.hours is not None:
-        extra.append(f"Time of what is counted: {report.hours[0]:.2g} to {report.hours[1]:.2g} h.")
+        low, high = (duration(3600 * hours) for hours in report.hours)
+        extra.append(f"Time of the calls whose number is known: {low} to {high}.")
     if extra or report.notes:
         heading(to, "Notes")
         bullets(to, [*extra, *report.notes])
 
 
+def _beside(path: str, script: str) -> str:
+    """The path from the script's folder on."""
+    try:
+        return os.path.relpath(path, os.path.dirname(script) or ".")
+    except ValueError:  # another drive
+        return path
+
+
 def _row(one: Found, report: ScriptReport) -> tuple[object, ...]:
-    where = one.place if one.file == report.files[0] else f"{one.file} {one.place}"
+    where = one.place if one.file == report.files[0] else f"{_beside(one.file, report.files[0])} {one.place}"
     fits = {"fits": "yes", "tight": "tight", "does_not_fit": "NO", "unknown": "?", None: ""}[one.status]
     marks = [mark for mark, on in (("never called", not one.called), ("perhaps", one.conditional)) if on]
     return where, one.words + (f" [{', '.join(marks)}]" if marks else ""), fits

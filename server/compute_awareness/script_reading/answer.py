@@ -51,6 +51,7 @@ class Found(_Answer):
     workload: dict[str, Any] | None = Field(description="What estimate_memory takes, where all of it is known")
     values: dict[str, Said]
     unknown: dict[str, Open] = Field(default_factory=dict)
+    missing: list[str] = Field(default_factory=list, description="Of them, those without which there is no estimate")
     times: int | None = Field(description="How often it runs; null = not known")
     called: bool = Field(default=True, description="false: in a function that the file itself never calls")
     conditional: bool = Field(default=False, description="In a branch that may not be taken")

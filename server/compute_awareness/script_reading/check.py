@@ -20,7 +20,7 @@ from .moments import Estimates, Moment, on_host, with_others
 from .reading import Reading, read_file, read_text
 from .source import Script
 from .values import Known
-from .workloads import RANGED, changed, plain, unknown_fields
+from .workloads import RANGED, blocking, changed, plain, unknown_fields
 
 _RANK: dict[str, int] = {"fits": 0, "tight": 1, "unknown": 2, "does_not_fit": 3}
 _QUIET = ("library", "task")
@@ -66,7 +66,8 @@ def report_of(
     worst = max(judged, key=lambda at: (_RANK[found[at].status or "fits"], found[at].low_bytes or 0), default=None)
     status: Status = "fits" if worst is None else found[worst].status or "fits"
     questions = [question for at in counted if (question := _question(found[at], place))]
-    notes = [*known, *reading.notes]
+    problems = {moment.problem: found[at].place for at, moment in reversed(list(enumerate(moments))) if moment.problem}
+    notes = [*known, *reading.notes, *(f"{place_}: {problem}" for problem, place_ in problems.items() if place_)]
     if len(reading.events) > _MOST_FOUND:
         notes.append(f"{len(reading.events) - _MOST_FOUND} further calls are left out")
     report = ScriptReport(
@@ -109,6 +110,7 @@ def _found(moment: Moment, place: Place, estimates: Estimates, scripts: dict[str
     elif moment.problem:
         one.status = "unknown"
         one.notes.append(moment.problem)
+        one.missing = blocking(event, unknown_fields(event))
     else:
         _judge(one, moment, place, estimates)
     one.words = words_of(one)
@@ -221,7 +223,7 @@ def words_of(one: Found) -> str:
     if one.times != 1:
         text += f", {one.times} times" if one.times is not None else ", many times"
     if one.low_bytes is None:
-        return f"{text}: " + (one.notes[-1] if one.notes else "not counted alone")
+        return f"{text}: " + ("cannot be estimated" if one.status == "unknown" else "counted with what uses it")
     low, high = gib(one.low_bytes), gib(one.high_bytes) if one.high_bytes is not None else None
     size = low if low == high else f"{low} to {high}" if high else f"at least {low}"
     beside = sum(left.bytes for left in one.beside)
@@ -237,9 +239,10 @@ def _question(one: Found, place: Place) -> str | None:
     if one.status != "unknown" or not one.unknown:
         return None
     where_ = f"{one.place}: {one.call}"
-    missing = [n for n in one.unknown if n in ("model", "d_sae", "d_in", "dtype", "hook_name", "architecture")]
     if one.low_bytes is None:
-        names = missing or list(one.unknown)[:2]
+        names = one.missing
+        if not names:
+            return None
         return f"{where_}: what is {' and '.join(names)}? ({one.unknown[names[0]].why})"
     ranged = [name for name in one.unknown if name in RANGED]
     if place.free_bytes is None or not ranged:

@@ -52,8 +52,11 @@ class Findings:
         rank = {"error": 0, "warning": 1, "note": 2}
         return sorted(self.found, key=lambda one: (rank[one.severity], one.file, one.line))[:20]
 
-    def bytes_with(self, moment: Moment, **fields: Any) -> int | None:
-        """Device bytes at the moment with these fields of the workload; None where there is no such estimate."""
+    def bytes_with(self, moment: Moment, at: int = 0, **fields: Any) -> int | None:
+        """Device bytes at the moment with these fields of the workload; None where there is no such estimate.
+
+        `at` 0: expected, 2: at the most, what comes late in the run with it.
+        """
         base = moment.workload or moment.most_workload or moment.least_workload
         if base is None:
             return None
@@ -61,7 +64,7 @@ class Findings:
             made = self.estimates.of(changed(base, **fields))
         except InputError:
             return None
-        return needed(with_others(made, moment.beside), self.place)[0]
+        return needed(with_others(made, moment.beside), self.place)[at]
 
     def now(self, moment: Moment) -> int | None:
         return self.bytes_with(moment)
@@ -153,9 +156,10 @@ def _attn_result(to: Findings, moment: Moment, one: Found) -> None:
     now, after = to.now(moment), to.bytes_with(moment, use_attn_result=False)
     if to.worth(one, now, after):
         line = switch.source.line
+        changes = edits.without_line(to.scripts[event.file], line, "use_attn_result") if line else None
         to.add(
             "attn_result", "warning", event, "use_attn_result is on and no per-head output is read", now=now,
-            after=after, changes=edits.without_line(to.scripts[event.file], line, "use_attn_result") if line else None, effect=_SAME,
+            after=after, changes=changes, effect=_SAME,
         )  # fmt: skip
 
 
@@ -243,8 +247,8 @@ def _evaluation(to: Findings, moment: Moment, one: Found) -> None:
         return
     script = to.scripts[event.file]
     literal = edits.literal_at(script, held.source.line, large)
-    now = to.now(moment) if event.kind == "sae_training" else None
-    after = to.bytes_with(moment, eval_batch_size_prompts=small) if event.kind == "sae_training" else None
+    now = to.bytes_with(moment, 2) if event.kind == "sae_training" else None
+    after = to.bytes_with(moment, 2, eval_batch_size_prompts=small) if event.kind == "sae_training" else None
     to.add(
         "evaluation_batch", "note", event, f"the evaluation runs in batches of {large}, the training of {small}",
         now=now, after=after, changes=edits.replaced(script, literal, str(small)) if literal else None,

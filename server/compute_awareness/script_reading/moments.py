@@ -13,6 +13,8 @@ from ..advice.place import Place
 from ..errors import InputError
 from ..estimator import estimate
 from ..memory.estimate import Estimate, Peak
+from ..models.hf_config import Uncovered
+from ..models.resolve import resolve
 from ..workload import AnyWorkload
 from .events import Event
 from .idioms.models import Model
@@ -60,11 +62,23 @@ class Estimates:
         self.place = place
         self.python = python
         self._made: dict[str, Estimate] = {}
+        self._failed: dict[str, InputError] = {}
 
     def of(self, workload: AnyWorkload) -> Estimate:
         """Raises InputError."""
         key = workload.model_dump_json()
+        model = str(workload.model)
+        if model in self._failed:
+            raise self._failed[model]
         if key not in self._made:
+            if isinstance(workload.model, str):
+                try:
+                    resolve(workload.model)
+                except Uncovered:
+                    pass  # a trace may still do it
+                except InputError as error:  # one look at the hub for each model is enough
+                    self._failed[model] = error
+                    raise
             self._made[key] = estimate(workload, self.place.compute_capability, python=self.python)
         return self._made[key]
 

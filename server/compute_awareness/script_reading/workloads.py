@@ -43,6 +43,8 @@ def task_of(event: Event) -> str:
     """The task that is estimated for it."""
     if event.kind == "load":
         return "inference"
+    if event.kind == "patching" and plain(event.fields.get("method")) == "activation_patching":
+        return "inference"  # a patched pass beside the caches that are alive, which are counted on their own
     # A pass with a graph that nobody goes back through is a cache of one hook with its graph.
     if event.kind == "inference" and _graph(event) and library_of(event) != "nnsight":
         return "activation_cache"
@@ -82,6 +84,8 @@ def workload_fields(event: Event) -> dict[str, Any]:
         fields["dtype"] = (spec.checkpoint_dtype if spec else None) or "float32"
     if task == "sae_inference" and fields.get("model") is None:
         fields.pop("hook_name", None)
+    if event.kind == "patching" and task == "inference":
+        fields.pop("names_filter", None)
     if task == "patching" and fields.get("method") in ("eap", "eap_ig"):
         fields.pop("names_filter", None)
     if library.startswith("transformer_") and not library.endswith("lens"):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..operations import truthy
-from ..values import Args, Bound, Choice, Dict, Instance, Items, Known, Source, Thing, Unknown, is_none, known
+from ..values import Args, Bound, Choice, Dict, Instance, Items, Known, Source, Thing, Unknown, is_none, known, number
 from .registry import function
 from .torch_modes import device_of, dtype_of
 from .torch_tensors import Tensor
@@ -25,6 +25,7 @@ _RUNNER = {
     "train_batch_size_tokens": 4096, "context_size": 128, "n_batches_in_buffer": 20, "store_batch_size_prompts": 32,
     "training_tokens": 2_000_000, "autocast": False, "autocast_lm": False,
 }  # fmt: skip
+_LOGS = {"wandb_log_frequency": 10, "eval_every_n_wandb_logs": 100}
 _OF_SAE = ("d_in", "d_sae", "k", "matryoshka_widths", "dtype", "max_iterations", "residual_threshold")
 
 
@@ -103,7 +104,15 @@ class RunnerConfig(Thing):
             kwargs, Dict) else None  # fmt: skip
         fields["model_dtype"] = dtype_of(dtype) if dtype is not None else default("float32", line)
         fields["evaluation"] = self._evaluates()
+        often = [number(self._logging(name, value)) for name, value in _LOGS.items()]
+        if often[0] is not None and often[1] is not None and often[0] * often[1] >= 1:
+            fields["eval_every_n_steps"] = Known(often[0] * often[1], Source("computed", line))
         return fields
+
+    def _logging(self, name: str, value: Any) -> Any:
+        logger = self.given.get("logger")
+        held = logger.items if isinstance(logger, Dict) else self.given if logger is None else {}
+        return held.get(name, default(value, self.line))
 
     def _evaluates(self) -> Any:
         """SAELens evaluates while it logs to wandb, which it does unless it is told not to."""
