@@ -57,7 +57,7 @@ def report_of(
     reading: Reading, place: Place, compute: Compute | None, known: list[str], python: str | None
 ) -> ScriptReport:
     """The report of a script that was read."""
-    estimates = Estimates(place, python)
+    estimates = Estimates(place, python, reading.root)
     moments = [estimates.moment(event) for event in reading.events[:_MOST_FOUND]]
     scripts = {module.script.path: module.script for module in reading.modules.values()}
     found = [_found(moment, place, estimates, scripts) for moment in moments]

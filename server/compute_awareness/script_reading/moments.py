@@ -7,12 +7,14 @@ with the bytes that its own call was estimated to leave.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..advice.place import Place
 from ..errors import InputError
 from ..estimator import estimate
 from ..memory.estimate import Estimate, Peak
+from ..models.catalogue import find
 from ..models.hf_config import Uncovered
 from ..models.resolve import resolve
 from ..workload import AnyWorkload
@@ -58,9 +60,11 @@ class Moment:
 class Estimates:
     """Estimates of workloads at one place, each made once."""
 
-    def __init__(self, place: Place, python: str | None = None) -> None:
+    def __init__(self, place: Place, python: str | None = None, root: Path | None = None) -> None:
         self.place = place
         self.python = python
+        self.root = root
+        """A model folder that a script names is looked into inside this folder only."""
         self._made: dict[str, Estimate] = {}
         self._failed: dict[str, InputError] = {}
 
@@ -73,6 +77,7 @@ class Estimates:
         if key not in self._made:
             if isinstance(workload.model, str):
                 try:
+                    inside(workload.model, self.root)
                     resolve(workload.model)
                 except Uncovered:
                     pass  # a trace may still do it
@@ -180,6 +185,25 @@ class Estimates:
             return None if workload is None else self.of(workload)
         except InputError:
             return None
+
+
+def inside(model: str, root: Path | None) -> None:
+    """A script may name a folder with a model; it is not read outside the script's project.
+
+    Raises:
+        InputError: it lies outside.
+    """
+    if find(model) is not None:
+        return
+    try:
+        path = Path(model).expanduser()
+        if not (model.startswith((".", "~")) or path.is_absolute() or model.endswith(".json") or path.exists()):
+            return
+        held = root is not None and path.resolve().is_relative_to(root)
+    except (OSError, ValueError, RuntimeError):
+        held = False
+    if not held:
+        raise InputError(f"model: {model[:80]!r} is a path outside the script's project and is not read")
 
 
 def with_others(made: Estimate, beside: int) -> Estimate:
