@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -189,6 +191,51 @@ def test_bad_input_is_one_line(tmp_path: Path, content: str, capsys: pytest.Capt
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1
+
+
+KEPT = """
+kept = []
+for step in range(200):
+    _, cache = model.run_with_cache(torch.zeros((8, 512)).long(), names_filter="blocks.3.hook_resid_post")
+    kept.append(cache["blocks.3.hook_resid_post"])
+"""
+FIXABLE = (
+    "import torch\nfrom transformer_lens import HookedTransformer\n"
+    'model = HookedTransformer.from_pretrained("gpt2-xl")\n' + KEPT
+)
+
+
+def test_sarif(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "s.py"
+    path.write_text(FIXABLE, encoding="utf-8")
+    run(["check", str(path), "--gpu", "RTX 4090", "--sarif"])
+    document = json.loads(capsys.readouterr().out)
+    only = document["runs"][0]
+    named = {rule["id"] for rule in only["tool"]["driver"]["rules"]}
+    assert named == {result["ruleId"] for result in only["results"]} >= {"gradients_kept", "grows_in_a_loop"}
+    grows = next(result for result in only["results"] if result["ruleId"] == "grows_in_a_loop")
+    place = grows["locations"][0]["physicalLocation"]
+    assert place["region"]["startLine"] == 8
+    assert place["artifactLocation"]["uri"].endswith("s.py")
+
+
+def test_fix_shows_the_diff_and_writes_only_when_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    path = tmp_path / "s.py"
+    path.write_bytes(FIXABLE.replace("\n", "\r\n").encode())
+    before = path.read_bytes()
+    assert run(["check", str(path), "--gpu", "RTX 4090", "--fix"]) == 130  # no answer can be read
+    assert path.read_bytes() == before
+    assert "+torch.set_grad_enabled(False)" in capsys.readouterr().out
+    run(["check", str(path), "--gpu", "RTX 4090", "--fix", "--yes"])
+    assert "+torch.set_grad_enabled(False)" in capsys.readouterr().out
+    after = path.read_bytes()
+    assert b"torch.set_grad_enabled(False)\r\n" in after
+    assert b'kept.append(cache["blocks.3.hook_resid_post"].cpu())\r\n' in after
+    answer = check_script(path, gpu="RTX 4090")
+    assert not {"gradients_kept", "grows_in_a_loop"} & {one.id for one in answer.findings}
 
 
 def test_missing_file() -> None:

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from ..script_reading.check import check_script
 
 if TYPE_CHECKING:
@@ -18,20 +20,53 @@ _WORST = (0, 3, 1)
 """Exit codes, the worst last."""
 
 
-def check(files: tuple[str, ...], gpu: str | None, compute: Compute | None, python: str | None, as_json: bool) -> int:
-    """Check the files, print what was found, return the exit code. Raises InputError."""
+def check(
+    files: tuple[str, ...], gpu: str | None, compute: Compute | None, python: str | None, how: str, *, ask: bool = True
+) -> int:
+    """Check the files, answer, return the exit code. Raises InputError.
+
+    Args:
+        how: text, json, sarif or fix.
+        ask: with fix, whether to ask before anything is written.
+    """
     reports = [check_script(Path(name), gpu=gpu, compute=compute, python=python) for name in files]
-    if as_json:
+    if how == "json":
         documents = [report.model_dump(mode="json") for report in reports]
-        sys.stdout.write(
-            json.dumps(documents[0] if len(documents) == 1 else documents, indent=2, allow_nan=False) + "\n"
-        )
+        _print(documents[0] if len(documents) == 1 else documents)
+    elif how == "sarif":
+        from ..script_reading.sarif import sarif
+
+        _print(sarif(reports))
     else:
         from .show_script import show_script
 
         for report in reports:
             show_script(report)
+            if how == "fix":
+                _fix(report, ask)
     return max((exit_code(report) for report in reports), key=_WORST.index)
+
+
+def _print(document: object) -> None:
+    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def _fix(report: ScriptReport, ask: bool) -> None:
+    """Show the edits as one diff a file; write them where the person says so."""
+    from ..script_reading.fixing import fixes, write
+
+    found = fixes(report, report.scripts())
+    if not found:
+        click.echo("Nothing to fix: no finding has an edit that can be written here.")
+        return
+    for fix in found:
+        click.echo(fix.diff, nl=False)
+    if ask and not click.confirm(f"Write {len(found)} file{'s' * (len(found) > 1)}?", default=False):
+        click.echo("Nothing was written.")
+        return
+    for fix in found:
+        write(fix)
+        click.echo(f"{fix.path} was written.")
 
 
 def exit_code(report: ScriptReport) -> int:

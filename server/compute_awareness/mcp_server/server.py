@@ -19,6 +19,7 @@ from .tools.detect_compute import detect_compute
 from .tools.estimate_memory import estimate_memory
 from .tools.explain_oom import explain_oom
 from .tools.preflight_experiment import preflight_experiment
+from .tools.preflight_script import preflight_script
 from .tools.recommend_compute import recommend_compute
 
 INSTRUCTIONS = """\
@@ -28,7 +29,8 @@ memory from what TransformerLens, transformers and SAELens really allocate, and 
 
 Which tool: preflight_experiment first, with the task, the model and the sizes you are about to write. \
 detect_compute: what this machine has. estimate_memory: bytes of a setting, no hardware involved. \
-recommend_compute: which GPU to get, or how to need less. explain_oom: after a run died of out-of-memory.
+recommend_compute: which GPU to get, or how to need less. preflight_script: a script that exists already, before it \
+is run. explain_oom: after a run died of out-of-memory.
 
 Then follow asking.decision:
 - ask: put asking.text to the user in one message, before writing the code, and wait for the answer. Call again \
@@ -101,5 +103,6 @@ def tools() -> list[Tool]:
         make_tool(
             preflight_experiment, title="Preflight an experiment", opens_network=True, meta=_ALWAYS_LOADED, **whole
         ),
+        make_tool(preflight_script, title="Preflight a script", opens_network=True),
         make_tool(explain_oom, title="Explain an out-of-memory error", opens_network=True),
     ]

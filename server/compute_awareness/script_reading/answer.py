@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from .edits import Edit
+from .source import Script
 
 Status = Literal["fits", "tight", "does_not_fit", "unknown"]
 
@@ -81,6 +84,11 @@ class Finding(_Answer):
     bytes_after: int | None = None
     diff: str = Field(default="", description="The edit as a unified diff; empty where it is not one edit")
     effect: str = Field(default="", description="What the edit does to the result, where it does anything")
+    _edits: list[Edit] = PrivateAttr(default_factory=list)
+
+    def edits(self) -> list[Edit]:
+        """The edits behind the diff, as places in the text that was read."""
+        return self._edits
 
 
 class ScriptReport(_Answer):
@@ -101,3 +109,8 @@ class ScriptReport(_Answer):
     questions: list[str] = Field(default_factory=list, description="What to ask where it decides whether it fits")
     notes: list[str] = Field(default_factory=list)
     summary: str
+    _scripts: dict[str, Script] = PrivateAttr(default_factory=dict)
+
+    def scripts(self) -> dict[str, Script]:
+        """The texts that were read, by path."""
+        return self._scripts

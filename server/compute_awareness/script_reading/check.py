@@ -78,6 +78,7 @@ def report_of(
     )  # fmt: skip
     pairs = [(moments[at], found[at]) for at in range(len(found))]
     report.findings = Findings(reading, place, compute, estimates, scripts, pairs).collect()
+    report.scripts().update(scripts)
     report.summary = summary_of(report)
     return report
 

@@ -76,13 +76,13 @@ class Findings:
         script = self.scripts.get(event.file)
         at = line or event.line
         shown = edits.diff(script, changes) if script and changes else ""
-        self.found.append(
-            Finding(
-                id=identity, severity=severity, file=event.file, line=at, end_line=max(at, event.end_line),
-                place=script.place(at) if script else f"line {at}", cause=cause, bytes_now=now, bytes_after=after,
-                diff=shown, effect=effect,
-            )
+        finding = Finding(
+            id=identity, severity=severity, file=event.file, line=at, end_line=max(at, event.end_line),
+            place=script.place(at) if script else f"line {at}", cause=cause, bytes_now=now, bytes_after=after,
+            diff=shown, effect=effect,
         )  # fmt: skip
+        finding.edits().extend(changes or [])
+        self.found.append(finding)
 
     def worth(self, one: Found, now: int | None, after: int | None) -> bool:
         if now is None or after is None or after >= now:

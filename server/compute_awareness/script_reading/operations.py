@@ -220,7 +220,9 @@ def text_method(text: Known, name: str, arguments: list[Any], keywords: dict[str
         return unknown  # a width of 10**9 is a string of that length
     if name == "replace" and len(plain) > 1 and isinstance(plain[1], str) and len(plain[1]) * len(text.value) > 10**6:
         return unknown
-    if name == "join" and plain and sum(len(str(p)) + len(text.value) for p in plain[0]) > LONGEST_TEXT:
+    if name == "join" and not (len(plain) == 1 and isinstance(plain[0], list | tuple | str)):
+        return unknown
+    if name == "join" and sum(len(str(p)) + len(text.value) for p in plain[0]) > LONGEST_TEXT:
         return unknown
     try:
         result = getattr(text.value, name)(*plain, **{key: value.value for key, value in keywords.items()})
