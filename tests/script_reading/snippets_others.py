@@ -194,4 +194,41 @@ graph = attribute(prompt="The capital of", model=model, max_n_logits=10, batch_s
             {"task": "attribution", "model": "google/gemma-2-2b", "batch_size": 256, "max_feature_nodes": 8192},
         ],
     ),
+    Case(
+        "vllm",
+        """
+from vllm import LLM, SamplingParams
+llm = LLM(model="meta-llama/Llama-3.1-8B-Instruct", dtype="bfloat16", max_model_len=4096)
+out = llm.generate(["One prompt", "Two"], SamplingParams(max_tokens=256))
+""",
+        [
+            load("meta-llama/Llama-3.1-8B-Instruct", "bfloat16", library="vllm"),
+            generate("meta-llama/Llama-3.1-8B-Instruct", 2, Unknown(12), 256, library="vllm"),
+        ],
+    ),
+    Case(
+        "sparsify",
+        """
+import torch
+from transformers import AutoModelForCausalLM
+from sparsify import SaeConfig, Trainer, TrainConfig
+gpt = AutoModelForCausalLM.from_pretrained("EleutherAI/pythia-160m", device_map={"": "cuda"},
+    torch_dtype=torch.bfloat16)
+cfg = TrainConfig(SaeConfig(expansion_factor=64, k=16), batch_size=8, layers=[3, 4])
+trainer = Trainer(cfg, tokenized, gpt)
+trainer.fit()
+""",
+        [
+            load("EleutherAI/pythia-160m", "bfloat16", library="transformers"),
+            {
+                "task": "sae_training",
+                "library": "sparsify",
+                "model": "EleutherAI/pythia-160m",
+                "expansion_factor": 64,
+                "k": 16,
+                "batch_size": 8,
+                "n_saes": 2,
+            },
+        ],
+    ),
 ]

@@ -13,6 +13,11 @@ from .values import Choice, Items, Known, Unknown, bound
 RANGED = ("batch_size", "seq_len", "new_tokens")
 """Fields that need not be known: memory grows with them, so the bounds of them bound it."""
 _LONGEST = 1_000_000
+_NOT_ESTIMATED = {
+    "circuit_tracer": "circuit-tracer's transcoders and graphs are not estimated yet",
+    "vllm": "vLLM takes gpu_memory_utilization (0.9 by default) of the card, whatever the model needs",
+    "sparsify": "sparsify's trainings are not estimated yet",
+}
 
 
 def plain(value: Any) -> Any:
@@ -115,8 +120,8 @@ def variants(event: Event) -> tuple[AnyWorkload | None, AnyWorkload | None, AnyW
     Raises:
         InputError: a field that the workload does not accept, or one that must be known and is not.
     """
-    if library_of(event) == "circuit_tracer":
-        raise InputError("circuit-tracer's transcoders and graphs are not estimated yet")
+    if (why := _NOT_ESTIMATED.get(library_of(event))) is not None:
+        raise InputError(why)
     unknown = unknown_fields(event)
     missing = blocking(event, unknown)
     if missing:

@@ -21,6 +21,8 @@ from . import (  # isort: skip
     peft,
     python,
     sae_lens,
+    settings,
+    sparsify,
     tokens,
     torch_modes,
     torch_tensors,
@@ -28,10 +30,12 @@ from . import (  # isort: skip
     trainers,
     transformer_lens,
     transformers,
+    vllm,
 )
 
 MODULES = (
     circuit_tracer, configs, dictionary_learning, eap, einops, nnsight, options, own_sae, peft, python, sae_lens,
-    tokens, torch_modes, torch_tensors, torch_training, trainers, transformer_lens, transformers,
+    settings, sparsify, tokens, torch_modes, torch_tensors, torch_training, trainers, transformer_lens, transformers,
+    vllm,
 )  # fmt: skip
 __all__ = ["FUNCTIONS", "LIBRARY_NAMES", "MODULES", "function_of", "method_of"]

@@ -120,7 +120,7 @@ def _environment(reader: Reader, args: Args, path: str) -> Any:
 
 
 @function("tqdm", "tqdm.tqdm", "tqdm.notebook.tqdm", "tqdm.auto.tqdm", "trange", "tqdm.trange", "track", "asyncio.run",
-          "typing.cast", "cast", "list.copy", "itertools.cycle", "iter", "itertools.chain.from_iterable", "json.loads",
+          "typing.cast", "cast", "list.copy", "itertools.cycle", "iter", "itertools.chain.from_iterable", 
           "torch.compile", "accelerator.prepare")  # fmt: skip
 def _through(reader: Reader, args: Args, path: str) -> Any:
     """What wraps a value without changing it."""
@@ -128,8 +128,6 @@ def _through(reader: Reader, args: Args, path: str) -> Any:
         return call_builtin("range", args, reader)
     if path.endswith("cast"):
         return args.get(1)
-    if path == "json.loads":
-        return Unknown("JSON", line=args.line)
     return args.get(0, "iterable", "obj", default=Unknown("a progress bar"))
 
 
@@ -153,11 +151,6 @@ def _islice(reader: Reader, args: Args, path: str) -> Any:
         count = stop if length is None else min(stop, length)
         return Items("list", items.items[:stop], items.more and len(items.items) < stop, count)
     return Items("list", items.items[:1], True)
-
-
-@function("pathlib.Path", "Path", "str.format", "pathlib.PurePath")
-def _path(reader: Reader, args: Args, path: str) -> Any:
-    return args.get(0) if isinstance(args.get(0), Known) else Unknown("a path", line=args.line)
 
 
 @function("os.path.join")
