@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,12 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from .advice import gpus, platforms
 from .advice.answers import Advice, Verdict
 from .advice.cluster_paths import cluster_paths
-from .advice.place import UNKNOWN, Place, named_place, needed, seen_place, verdict_at
+from .advice.place import UNKNOWN, Place, needed, verdict_at
 from .advice.solver import combinations, largest_sizes
 from .advice.strategies import changes
 from .asking.decision import decide
-from .asking.known import card_by_default, card_by_name
-from .asking.profile import Profile
 from .asking.profile_file import read_profile
 from .asking.question import Question
 from .errors import InputError
@@ -29,6 +26,7 @@ from .models.spec import ModelSpec
 from .runtime.duration import estimate_time
 from .units import gib
 from .versions import COVERED, check, parse
+from .whereabouts import place_of, where
 from .workload import DTYPE_BYTES, AnyWorkload, parse_workload
 
 
@@ -114,28 +112,6 @@ def preflight(
     )
 
 
-def where(
-    gpu: str | None, compute: Compute | None, python: str | None, profile: Profile
-) -> tuple[Place, Compute | None, str | None, list[str]]:
-    """The place that a run will have: the one named, seen, or told by the user's profile.
-
-    Args and errors as in `preflight`.
-    Returns:
-        The place, what was seen, the card's name where one is named, and what came from the profile.
-    """
-    today = datetime.date.today()
-    gpu, known = card_by_name(gpu, profile, today)
-    elsewhere = compute is not None  # a report made elsewhere is an answer already
-    place, compute = _place(gpu, compute, python)
-    if not elsewhere and (gpu is None or place.kind == "unknown"):
-        gpu, more = card_by_default(gpu, compute, profile, today)
-        known += more
-        if gpu is not None and place.kind != "gpu":
-            place, compute = _place(gpu, compute, None)
-    known += [f"the profile {problem}" for problem in profile.problems]
-    return place, compute, gpu, known
-
-
 def _spec(workload: AnyWorkload) -> ModelSpec | None:
     """The language model; None where there is none, or none that a closed form covers as it is named."""
     try:
@@ -160,7 +136,7 @@ def recommend(workload: AnyWorkload, *, gpu: str | None = None, compute: Compute
     if compute is None and gpu is None:
         place = UNKNOWN
     else:
-        place, compute = _place(gpu, compute, None)
+        place, compute = place_of(gpu, compute, None)
     result = estimate(workload, place.compute_capability)
     advice = _advise(workload, result, place, compute)
     fitting = advice.gpus[0] if advice.gpus else None
@@ -184,25 +160,6 @@ def recommend(workload: AnyWorkload, *, gpu: str | None = None, compute: Compute
         largest = max(helps, key=lambda change: change.saving)
         summary += f" Largest saving: {largest.title} ({gib(largest.peak_before)} -> {gib(largest.peak_after)})."
     return Recommendation(workload=result.workload, estimate=result, advice=advice, summary=summary)
-
-
-def _place(gpu: str | None, compute: Compute | None, python: str | None) -> tuple[Place, Compute | None]:
-    choice = (gpu or "").strip().lower()
-    if choice == "unknown":
-        return UNKNOWN, compute
-    if gpu is not None and choice != "none":
-        request = gpus.find_gpu(gpu)
-        if compute is None and python is not None:
-            compute = _look(python)
-        return named_place(request), compute
-    compute = compute or _look(python)
-    return seen_place(compute, use_gpu=choice != "none"), compute
-
-
-def _look(python: str | None) -> Compute:
-    from .hardware.detect import detect
-
-    return detect(python)
 
 
 def _with_installed_version(workload: AnyWorkload, compute: Compute | None) -> tuple[AnyWorkload, list[str]]:

@@ -13,7 +13,7 @@ Status = Literal["fits", "tight", "does_not_fit", "unknown"]
 
 
 class _Answer(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class Said(_Answer):

@@ -10,9 +10,9 @@ from ..asking.profile_file import read_profile
 from ..errors import InputError
 from ..hardware.compute import Compute
 from ..memory.estimate import Estimate
-from ..preflight import where
 from ..runtime.duration import estimate_time
 from ..units import gib
+from ..whereabouts import where
 from .answer import AliveBeside, Found, Open, Said, ScriptReport, Status
 from .events import Event
 from .findings import Findings

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 from .builtins_read import NAMES
 from .idioms.registry import LIBRARY_NAMES
 from .operations import LONGEST_TEXT, binary, compare, truthy, unary
-from .reader import MOST_DEPTH, MOST_ROUNDS, UNROLL_STEPS, Module, Reader
+from .reader import MOST_DEPTH, MOST_ROUNDS, MOST_STEPS, UNROLL_STEPS, Module, OutOfSteps, Reader
 from .slices import item_of_items, slice_length
 from .values import (
     Args,
@@ -37,24 +37,37 @@ _FORMAT = re.compile(r"[<>^=]?[+\- ]?#?0?\d{0,2}[,_]?(\.\d{1,2})?[bcdeEfFgGnosxX
 _SIGNS: dict[type[ast.operator], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*"}
 
 
+def _not_read(_reader: Any, node: ast.expr) -> Unknown:
+    return Unknown("not read", line=node.lineno)
+
+
 class Expressions(Reader):
     """Follows expressions."""
+
+    _followers: ClassVar[dict[type[ast.expr], Any]] = {}
+    """What follows a kind of node, filled as kinds are met."""
 
     def evaluate(self, node: ast.expr | None) -> Any:
         if node is None:
             return Known(None)
-        self.step()
+        self.steps += 1
+        if self.steps > MOST_STEPS:
+            raise OutOfSteps
+        if isinstance(node, ast.Constant):
+            return Known(node.value, Source("literal", node.lineno))
+        if isinstance(node, ast.Name):
+            return self._name(node)
+        kind = type(node)
         if self.depth >= MOST_DEPTH:
             return Unknown("nested too deeply", line=node.lineno)
+        method = self._followers.get(kind)
+        if method is None:
+            method = self._followers[kind] = getattr(type(self), f"_{kind.__name__.lower()}", _not_read)
         self.depth += 1
         try:
-            method = getattr(self, f"_{type(node).__name__.lower()}", None)
-            return method(node) if method else Unknown("not read", line=node.lineno)
+            return method(self, node)
         finally:
             self.depth -= 1
-
-    def _constant(self, node: ast.Constant) -> Any:
-        return Known(node.value, Source("literal", node.lineno))
 
     def _name(self, node: ast.Name) -> Any:
         value = self.look_up(node.id)
@@ -345,7 +358,7 @@ class Expressions(Reader):
         if isinstance(owner, Dict):
             return self._item_of_dict(owner, index, line)
         if isinstance(owner, Known) and isinstance(owner.value, str):
-            owner = Items("text", [Known(c, owner.source) for c in owner.value[:2000]])  # type: ignore[arg-type]
+            owner = Items("text", [Known(c, owner.source) for c in owner.value[:2000]])
         if isinstance(owner, Items):
             return item_of_items(owner, index, line)
         if isinstance(index, Items) and index.items and all(isinstance(one, slice) for one in index.items):

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ..advice.place import Place
-from ..errors import InputError
+from ..errors import InputError, NotCovered
 from ..estimator import estimate
 from ..memory.estimate import Estimate, Peak
 from ..models.catalogue import find
-from ..models.hf_config import Uncovered
 from ..models.resolve import resolve
 from ..workload import AnyWorkload
 from .events import Event
@@ -79,7 +78,7 @@ class Estimates:
                 try:
                     inside(workload.model, self.root)
                     resolve(workload.model)
-                except Uncovered:
+                except NotCovered:
                     pass  # a trace may still do it
                 except InputError as error:  # one look at the hub for each model is enough
                     self._failed[model] = error

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .events import Event
 from .source import Script
-from .values import Args, Choice, Dict, Function, Instance, Items, Lib, Source, Thing, Unknown, known, parts, same
+from .values import Args, Items, Known, Lib, Source, Thing, Unknown, known, parts, same
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +30,10 @@ MOST_CALLS = 14
 MOST_ROUNDS = 64
 MOST_EVENTS = 400
 MOST_ALIVE = 4000
+
+
+_LEAVES = frozenset((type(None), str, Known, Unknown, Lib, Source))
+"""What holds nothing."""
 
 
 class OutOfSteps(Exception):
@@ -220,13 +224,12 @@ class Reader:
         found: list[Thing] = []
         while waiting and len(seen) < MOST_ALIVE:
             value = waiting.pop()
-            if value is None or isinstance(value, Unknown | Lib | Source | str) or id(value) in seen:
+            if type(value) in _LEAVES or id(value) in seen:
                 continue
             seen.add(id(value))
             if isinstance(value, Thing):
                 found.append(value)
-            if isinstance(value, Items | Dict | Choice | Instance | Thing | Function) or hasattr(value, "__slots__"):
-                waiting += parts(value)
+            waiting += [part for part in parts(value) if type(part) not in _LEAVES]
         return found
 
     def given(self, name: str, value: Any) -> str:
