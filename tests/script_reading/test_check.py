@@ -118,6 +118,58 @@ LanguageModelSAETrainingRunner(cfg).run()
     assert found.values["store_batch_size_prompts"].origin == "library_default"
 
 
+GROWING = (
+    HEAD
+    + 'm = HookedTransformer.from_pretrained("gpt2")\nkept = []\n'
+    + """
+for step in {loop}:
+    _, cache = m.run_with_cache(torch.zeros((8, 512)).long(), names_filter="blocks.3.hook_resid_post")
+    kept.append(cache["blocks.3.hook_resid_post"]{then})
+"""
+)
+
+
+def test_a_list_that_outgrows_the_card() -> None:
+    assert report(GROWING.format(loop="range(100)", then="")).status == "fits"
+    too_long = report(GROWING.format(loop="range(5000)", then=""))
+    assert too_long.status == "does_not_fit"
+    assert too_long.found[1].beside[-1].bytes == 5000 * 8 * 512 * 768 * 4
+    assert report(GROWING.format(loop="range(5000)", then=".cpu()")).status == "fits"
+
+
+def test_a_list_that_grows_for_who_knows_how_long_is_asked_about() -> None:
+    answer = report(GROWING.format(loop="load_data()", then=""))
+    assert answer.status == "unknown"
+    assert "how many rounds" in answer.questions[0]
+    assert report(GROWING.format(loop="load_data()", then=".cpu()")).status == "fits"
+
+
+def test_a_loop_over_layers_is_one_row() -> None:
+    code = (
+        HEAD
+        + 'm = HookedTransformer.from_pretrained("gpt2")\n'
+        + """
+for layer in range(12):
+    m.run_with_cache(torch.zeros((2, 16)).long(), names_filter=f"blocks.{layer}.hook_resid_post")
+"""
+    )
+    found = report(code).found
+    assert [one.others for one in found] == [0, 11]
+
+
+def test_remote_traces_take_nothing_here() -> None:
+    code = """
+from nnsight import LanguageModel
+m = LanguageModel("meta-llama/Llama-3.1-405B")
+with m.trace("Hello", remote=True):
+    h = m.model.layers[5].output[0].save()
+"""
+    answer = report(code)
+    assert answer.status == "fits"
+    assert all(one.low_bytes is None and one.status is None for one in answer.found)
+    assert "takes nothing here" in answer.found[1].words
+
+
 def test_nothing_found() -> None:
     answer = report("import numpy as np\nprint(np.zeros(3))\n")
     assert answer.status == "fits"

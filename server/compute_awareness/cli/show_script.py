@@ -61,4 +61,6 @@ def _row(one: Found, report: ScriptReport) -> tuple[object, ...]:
     where = one.place if one.file == report.files[0] else f"{_beside(one.file, report.files[0])} {one.place}"
     fits = {"fits": "yes", "tight": "tight", "does_not_fit": "NO", "unknown": "?", None: ""}[one.status]
     marks = [mark for mark, on in (("never called", not one.called), ("perhaps", one.conditional)) if on]
+    if one.others:
+        marks.append(f"{one.others} more with other values, none larger")
     return where, one.words + (f" [{', '.join(marks)}]" if marks else ""), fits

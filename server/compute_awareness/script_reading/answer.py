@@ -66,6 +66,9 @@ class Found(_Answer):
     largest: dict[str, int] = Field(
         default_factory=dict, description="The largest value of a field that fits, where it is not known or too large"
     )
+    others: int = Field(
+        default=0, description="Further variants of the call with other values, none of which takes more"
+    )
     words: str = Field(description="One line a person can read")
     notes: list[str] = Field(default_factory=list)
 

@@ -315,7 +315,7 @@ class Calls(Statements):
         script = self.frame.module.script.path
         held = self.grown.get((script, node.lineno, node.col_offset))
         if held is None:
-            self.grown[script, node.lineno, node.col_offset] = Grown(script, node, value, times)
+            self.grown[script, node.lineno, node.col_offset] = Grown(script, node, value, times, list(self.loops))
             return
         held.times = None if held.times is None or times is None else held.times + times
         held.value = value

@@ -23,8 +23,12 @@ from .values import Known
 from .workloads import RANGED, blocking, changed, plain, unknown_fields
 
 _RANK: dict[str, int] = {"fits": 0, "tight": 1, "unknown": 2, "does_not_fit": 3}
+_ELSEWHERE = "it runs on another machine"
 _QUIET = ("library", "task")
 _MOST_FOUND = 60
+_MOST_MOMENTS = 150
+_MANY_ROUNDS = 20_000
+"""A list that has room for so many rounds is not what a run dies of."""
 
 
 def check_script(
@@ -58,9 +62,10 @@ def report_of(
 ) -> ScriptReport:
     """The report of a script that was read."""
     estimates = Estimates(place, python, reading.root)
-    moments = [estimates.moment(event) for event in reading.events[:_MOST_FOUND]]
+    every = [estimates.moment(event) for event in reading.events[:_MOST_MOMENTS]]
+    estimates.collect(every, reading.grown.values())
     scripts = {module.script.path: module.script for module in reading.modules.values()}
-    found = [_found(moment, place, estimates, scripts) for moment in moments]
+    moments, found = _folded([(moment, _found(moment, place, estimates, scripts)) for moment in every])
     counted = [at for at, one in enumerate(found) if one.called] or list(range(len(found)))
     judged = [at for at in counted if found[at].status is not None]
     worst = max(judged, key=lambda at: (_RANK[found[at].status or "fits"], found[at].low_bytes or 0), default=None)
@@ -68,8 +73,9 @@ def report_of(
     questions = [question for at in counted if (question := _question(found[at], place))]
     problems = {moment.problem: found[at].place for at, moment in reversed(list(enumerate(moments))) if moment.problem}
     notes = [*known, *reading.notes, *(f"{place_}: {problem}" for problem, place_ in problems.items() if place_)]
-    if len(reading.events) > _MOST_FOUND:
-        notes.append(f"{len(reading.events) - _MOST_FOUND} further calls are left out")
+    left_out = len(reading.events) - sum(1 + one.others for one in found)
+    if left_out:
+        notes.append(f"{left_out} further calls are left out")
     report = ScriptReport(
         files=list(scripts), device=place.name, free_bytes=place.free_bytes, status=status, worst=worst,
         needed_bytes=found[worst].low_bytes if worst is not None else None,
@@ -81,6 +87,25 @@ def report_of(
     report.scripts().update(scripts)
     report.summary = summary_of(report)
     return report
+
+
+def _folded(pairs: list[tuple[Moment, Found]]) -> tuple[list[Moment], list[Found]]:
+    """Of one call with many values (a loop over layers) only the variant that takes most."""
+    kept: dict[tuple[object, ...], tuple[Moment, Found]] = {}
+    for moment, one in pairs:
+        model = one.values.get("model")
+        shown = str(model.value) if model is not None else ""
+        key = (one.file, one.line, moment.event.column, one.kind, shown, one.status, one.called)
+        held = kept.get(key)
+        if held is None:
+            kept[key] = (moment, one)
+            continue
+        more = (one.low_bytes or 0, one.high_bytes or 0) > (held[1].low_bytes or 0, held[1].high_bytes or 0)
+        one.others = held[1].others = held[1].others + 1
+        if more:
+            kept[key] = (moment, one)
+    first = list(kept.values())[:_MOST_FOUND]
+    return [moment for moment, _ in first], [one for _, one in first]
 
 
 def _found(moment: Moment, place: Place, estimates: Estimates, scripts: dict[str, Script]) -> Found:
@@ -107,7 +132,7 @@ def _found(moment: Moment, place: Place, estimates: Estimates, scripts: dict[str
     if event.kind == "load_sae":
         pass
     elif event.free:
-        one.notes.append("it runs on another machine and takes nothing here")
+        one.notes.append(f"{_ELSEWHERE} and takes nothing here")
     elif moment.problem:
         one.status = "unknown"
         one.notes.append(moment.problem)
@@ -150,6 +175,13 @@ def _judge(one: Found, moment: Moment, place: Place, estimates: Estimates) -> No
         high = verdict_at(most, place)
         one.high_bytes = max(needed(most, place)[0], one.low_bytes)
         one.status = _between(low, high, moment.workload is not None)
+    endless = moment.endless
+    if endless is not None and one.status in ("fits", "tight") and place.free_bytes is not None:
+        rounds = max(0, place.free_bytes - (one.high_bytes or one.low_bytes)) // endless.bytes
+        if rounds < _MANY_ROUNDS:
+            one.status = "unknown"
+            one.largest["rounds"] = rounds
+            one.notes.append(f"{endless.what} (line {endless.line}) grows by {gib(endless.bytes)} each round")
     if one.status != "fits" and place.free_bytes is not None:
         _largest(one, moment, place, estimates)
 
@@ -224,6 +256,8 @@ def words_of(one: Found) -> str:
     if one.times != 1:
         text += f", {one.times} times" if one.times is not None else ", many times"
     if one.low_bytes is None:
+        if any(_ELSEWHERE in note for note in one.notes):
+            return f"{text}: takes nothing here"
         return f"{text}: " + ("cannot be estimated" if one.status == "unknown" else "counted with what uses it")
     low, high = gib(one.low_bytes), gib(one.high_bytes) if one.high_bytes is not None else None
     size = low if low == high else f"{low} to {high}" if high else f"at least {low}"
@@ -237,6 +271,8 @@ def _hooks(kept: list[str]) -> str:
 
 def _question(one: Found, place: Place) -> str | None:
     """What to ask where the answer decides."""
+    if "rounds" in one.largest:
+        return f"{one.place}: how many rounds does the loop run? A list in it has room for {one.largest['rounds']}."
     if one.status != "unknown" or not one.unknown:
         return None
     where_ = f"{one.place}: {one.call}"

@@ -6,6 +6,7 @@ with the bytes that its own call was estimated to leave.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from .idioms.models import Model
 from .idioms.sae_lens import TrainedSae
 from .idioms.torch_tensors import Tensor
 from .idioms.transformer_lens import Cache, Logits
+from .reader import MOST_ROUNDS, Grown
 from .values import known, number
 from .workloads import plain, variants
 
@@ -50,6 +52,8 @@ class Moment:
     left: list[Left] = field(default_factory=list)
     problem: str = ""
     """Why there is no estimate."""
+    endless: Left | None = None
+    """What each round of a loop leaves alive, where nobody can say how many rounds there are."""
 
     @property
     def beside(self) -> int:
@@ -106,6 +110,25 @@ class Estimates:
             return moment
         moment.left = self.beside(event)
         return moment
+
+    def collect(self, moments: list[Moment], grown: Iterable[Grown]) -> None:
+        """What lists collect over loops of many rounds is alive in the last one.
+
+        Loops that were followed round by round have it in `alive` already.
+        """
+        for one in grown:
+            size = self.size_of(one.value)
+            if not size or (one.times is not None and one.times <= MOST_ROUNDS):
+                continue
+            for moment in moments:
+                event = moment.event
+                if not any(event.file == file and first <= event.line <= last for file, first, last in one.loops):
+                    continue
+                what = f"what a list collects in a loop, {one.times} rounds"
+                if one.times is None:
+                    moment.endless = Left("what a list collects in a loop", size, one.script, one.node.lineno)
+                else:
+                    moment.left.append(Left(what, size * one.times, one.script, one.node.lineno))
 
     def beside(self, event: Event) -> list[Left]:
         """What is alive when the call runs and is not counted in its own estimate."""

@@ -56,6 +56,7 @@ class Grown:
     node: ast.Call
     value: Any
     times: int | None
+    loops: list[tuple[str, int, int]]
 
 
 @dataclass(eq=False)
@@ -98,7 +99,8 @@ class Reader:
         self.made: set[int] = set()
         self.commands: list[Any] = []
         """Functions that a command-line library starts."""
-        self.loops = 0
+        self.loops: list[tuple[str, int, int]] = []
+        """The loops that are being followed, the outermost first: file, first and last line."""
         self.grown: dict[tuple[str, int, int], Grown] = {}
         """What lists collect in loops, by the place of the `append`."""
         self.imports: dict[tuple[str, str, int], Module | None] = {}

@@ -57,6 +57,7 @@ class Reading(Calls):
     def _recover(self) -> None:
         del self.frames[1:], self.gradients[1:], self.autocast[1:], self.times[1:]
         self.calls, self.depth, self.conditional = [], 0, 0
+        self.loops.clear()
 
     def _others(self, script: Script, module: Module) -> None:
         """Functions and methods that the script defines and never calls: read with their defaults."""

@@ -245,11 +245,11 @@ class Statements(Expressions):
     # Loops.
     def _do_for(self, node: ast.For) -> str | None:
         items = self.items_of(self.evaluate(node.iter))
-        self.loops += 1
+        self.loops.append((self.frame.module.script.path, node.lineno, node.end_lineno or node.lineno))
         try:
             return self._loop(node, items)
         finally:
-            self.loops -= 1
+            self.loops.pop()
 
     _do_asyncfor = _do_for
 
@@ -290,9 +290,11 @@ class Statements(Expressions):
     def _do_while(self, node: ast.While) -> None:
         if truthy(self.evaluate(node.test)) is False:
             return
-        self.loops += 1
-        self._rounds(node.body, None, lambda: None)
-        self.loops -= 1
+        self.loops.append((self.frame.module.script.path, node.lineno, node.end_lineno or node.lineno))
+        try:
+            self._rounds(node.body, None, lambda: None)
+        finally:
+            self.loops.pop()
 
     # Contexts.
     def _do_with(self, node: ast.With) -> str | None:
