@@ -392,6 +392,54 @@ for _ in range(10):
         [],
     ),
     Case(
+        "own_dataset_class",
+        LOADED
+        + """
+from torch.utils.data import DataLoader, Dataset
+class Data(Dataset):
+    def __init__(self, texts, max_len):
+        opts = dict(truncation=True, padding="max_length", max_length=max_len, return_tensors="pt")
+        self.rows = [tok(t, **opts) for t in texts]
+    def __len__(self):
+        return len(self.rows)
+    def __getitem__(self, i):
+        return {k: v[0] for k, v in self.rows[i].items()}
+with torch.no_grad():
+    for batch in DataLoader(Data(open("t.txt").readlines(), 256), batch_size=4):
+        model(**batch)
+""",
+        [GPT2, forward("gpt2", 4, 256)],
+    ),
+    Case(
+        "own_dataset_of_pairs",
+        LOADED
+        + """
+from torch.utils.data import DataLoader
+class Data:
+    def __getitem__(self, i):
+        return torch.zeros(48, dtype=torch.long), torch.tensor(1)
+with torch.no_grad():
+    for ids, labels in DataLoader(Data(), batch_size=6):
+        model(ids.to("cuda"))
+""",
+        [GPT2, forward("gpt2", 6, 48)],
+    ),
+    Case(
+        "accelerate",
+        TOP
+        + """
+from accelerate import Accelerator
+acc = Accelerator(mixed_precision="bf16")
+model = AutoModelForCausalLM.from_pretrained("gpt2", dtype=torch.float32)
+opt = torch.optim.AdamW(model.parameters())
+model, opt = acc.prepare(model, opt)
+loss = model(torch.zeros((2, 32)).long(), labels=torch.zeros((2, 32)).long()).loss
+acc.backward(loss)
+opt.step()
+""",
+        [hf("gpt2", "float32", device="cuda"), train("gpt2", 2, 32, optimizer="adamw", autocast="bfloat16")],
+    ),
+    Case(
         "sklearn_only",
         """
 from sklearn.linear_model import LogisticRegression

@@ -7,7 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 from ..operations import truthy
 from ..slices import slice_length
-from ..values import Args, Bound, Choice, Dict, Items, Known, Source, Thing, Unknown, bound, is_none, known, number
+from ..values import (
+    Args,
+    Bound,
+    Choice,
+    Dict,
+    Instance,
+    Items,
+    Known,
+    Source,
+    Thing,
+    Unknown,
+    bound,
+    is_none,
+    known,
+    number,
+)
 from .registry import function
 from .torch_tensors import Tensor
 
@@ -279,6 +294,8 @@ class Loader(Thing):
             return Items("list", [row]) if isinstance(row, Tensor) else row
         if isinstance(data, Items) and all(isinstance(known(item), str) for item in data.items):
             return Items("list", list(data.items) if not data.more else [], True, number(size))
+        if isinstance(data, Instance):
+            return stacked(reader.call_method(data, "__getitem__", Args((Unknown("an index"),))), size)
         return Batch(Tensor([size, Unknown("how long the batches are")], "int64"))
 
     def method(self, name: str, args: Args, reader: Reader) -> Any:
@@ -286,6 +303,21 @@ class Loader(Thing):
             length = self.length(reader)
             return Known(length) if length is not None else Unknown("how many batches there are")
         return Unknown(f"loader.{name}()", line=args.line)
+
+
+def stacked(row: Any, size: Any) -> Any:
+    """What the loader's collate function makes of `size` rows."""
+    if isinstance(row, Tensor):
+        return Tensor(None if row.shape is None else [size, *row.shape], row.dtype)
+    if isinstance(row, Dict):
+        return Dict({key: stacked(value, size) for key, value in row.items.items()}, row.more)
+    if isinstance(row, Items):
+        return Items("list", [stacked(item, size) for item in row.items], row.more)
+    if isinstance(row, Known) and isinstance(row.value, str):
+        return Items("list", [row], True, number(size))
+    if isinstance(row, Known):
+        return Tensor([size])
+    return Batch(Tensor([size, Unknown("how long the batches are")], "int64"))
 
 
 @function("torch.utils.data.DataLoader", "DataLoader", "data.DataLoader")

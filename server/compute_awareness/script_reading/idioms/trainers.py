@@ -118,7 +118,7 @@ def _trainer(reader: Reader, args: Args, path: str) -> Any:
 
 @function("Accelerator", "accelerate.Accelerator")
 def _accelerator(reader: Reader, args: Args, path: str) -> Any:
-    return Accelerator()
+    return Accelerator({"bf16": "bfloat16", "fp16": "float16"}.get(str(known(args.get(None, "mixed_precision")))))
 
 
 class Accelerator(Thing):
@@ -126,10 +126,14 @@ class Accelerator(Thing):
 
     label = "accelerator"
 
+    def __init__(self, autocast: str | None) -> None:
+        self.autocast = autocast
+
     def method(self, name: str, args: Args, reader: Reader) -> Any:
         if name == "prepare":
             for value in args.positional:
                 if isinstance(value, Model):
+                    value.fields["autocast"] = Known(self.autocast, Source("computed", args.line))
                     value.device = Known("cuda" if reader.has_gpu else "cpu", Source("assumed", args.line))
                     if value.load is not None:
                         value.load.fields["device"] = value.device

@@ -141,7 +141,7 @@ class HuggingFaceModel(Model):
             "output_hidden_states": self.switch("output_hidden_states", args),
             "output_attentions": self.switch("output_attentions", args),
             "with_gradients": Known(reader.with_gradients and self.requires_gradients, Source("computed")),
-            "autocast": Known(reader.autocast[-1]),
+            "autocast": Known(reader.autocast[-1]) if reader.autocast[-1] else self.fields.get("autocast", Known(None)),
         }  # fmt: skip
         if not is_none(used := args.get(None, "use_cache")) and isinstance(known(used), bool):
             fields["kv_cache"] = used
