@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import InputError
 from .calls import Calls, escaped
+from .idioms import register_for
 from .idioms.options import decorated
 from .reader import Frame, Module, OutOfSteps
 from .source import Script, read_script
@@ -32,6 +33,7 @@ class Reading(Calls):
 
     def read(self, script: Script) -> Reading:
         """Follow the script; what it does is in `events` afterwards."""
+        register_for(script.text)
         module = Module(script)
         self.modules[Path(script.path)] = module
         self.frames = [Frame(module, module.names)]
@@ -153,6 +155,7 @@ class Reading(Calls):
         except InputError as error:
             self.note(str(error))
             return None
+        register_for(script.text)
         module = Module(script)
         self.modules[real] = module
         self.imported += len(script.text)

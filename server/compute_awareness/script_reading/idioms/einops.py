@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _TERM = re.compile(r"\(([^()]*)\)|(\S+)")
 
 
-@function("einops.rearrange", "rearrange", "einops.repeat", "repeat", "einops.reduce")
+@function("einops.rearrange", "rearrange", "einops.repeat", "einops.reduce")
 def _rearrange(reader: Reader, args: Args, path: str) -> Any:
     value, pattern = args.get(0, "tensor"), known(args.get(1, "pattern"))
     if not isinstance(value, Tensor) or not isinstance(pattern, str) or pattern.count("->") != 1 or "..." in pattern:
