@@ -286,4 +286,24 @@ f = sae.encode(cache["blocks.8.hook_resid_pre"])
             use(batch_size=1, seq_len=Unknown(6), d_sae=UNKNOWN),
         ],
     ),
+    Case(
+        "width_in_the_id",
+        """
+import torch
+from sae_lens import SAE
+sae = SAE.from_pretrained("gemma-scope-2b-pt-res-canonical", "layer_20/width_16k/canonical", device="cuda")
+f = sae.encode(torch.zeros((4, 128, 2304)))
+""",
+        [use(d_in=2304, d_sae=16384, batch_size=4, seq_len=128)],
+    ),
+    Case(
+        "width_of_a_million",
+        """
+import torch
+from sae_lens import SAE
+sae = SAE.from_pretrained("gemma-scope-2b-pt-res", "layer_5/width_1m/average_l0_107")
+f = sae.encode(torch.zeros((1, 8, 2304)))
+""",
+        [use(d_in=2304, d_sae=1048576, batch_size=1, seq_len=8)],
+    ),
 ]

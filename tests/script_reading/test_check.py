@@ -144,6 +144,34 @@ def test_a_list_that_grows_for_who_knows_how_long_is_asked_about() -> None:
     assert report(GROWING.format(loop="load_data()", then=".cpu()")).status == "fits"
 
 
+def test_patching_counts_the_cache_once() -> None:
+    code = (
+        HEAD
+        + """
+from transformer_lens import patching
+m = HookedTransformer.from_pretrained("gpt2")
+t = torch.zeros((8, 64)).long()
+_, cache = m.run_with_cache(t)
+patching.get_act_patch_resid_pre(m, t, cache, lambda logits: logits.mean())
+"""
+    )
+    found = report(code).found[2]
+    assert [left.what for left in found.beside] == ["a cache"]
+    cache = estimate(parse_workload({"task": "activation_cache", "model": "gpt2", "batch_size": 8, "seq_len": 64}))
+    forward = estimate(parse_workload({"task": "inference", "model": "gpt2", "batch_size": 8, "seq_len": 64}), "8.9")
+    held = next(c.bytes for c in cache.components if c.name == "activation_cache")
+    assert found.beside[0].bytes == held
+    assert abs((found.low_bytes or 0) - forward.peak.device - held) < 0.1 * forward.peak.device
+
+
+def test_what_could_not_be_read_to_its_end_is_no_fit() -> None:
+    code = HEAD + 'm = HookedTransformer.from_pretrained("gpt2")\n'
+    assert report(code).status == "fits"
+    answer = report(code + "x = [1, 2, 3, 4, 5, 6, 7, 8]\n" * 12_000)
+    assert answer.status == "unknown"
+    assert any("too long" in note for note in answer.notes)
+
+
 def test_a_loop_over_layers_is_one_row() -> None:
     code = (
         HEAD

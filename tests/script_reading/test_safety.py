@@ -21,6 +21,7 @@ LOAD = 'from transformer_lens import HookedTransformer\nm = HookedTransformer.fr
 def read(code: str) -> Reading:
     reading = read_text(parse_script(code, "script.py"))
     assert reading.steps <= MOST_STEPS + 1
+    assert reading.faults == []
     return reading
 
 
@@ -37,6 +38,7 @@ def test_installed_packages_are_read_without_an_exception() -> None:
             assert "\n" not in str(error), path
         else:
             assert reading.steps <= MOST_STEPS + 1, path
+            assert reading.faults == [], path
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ def test_there_are_enough_and_each_once() -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_snippet(case: Case) -> None:
     reading = read_text(parse_script(case.text, f"{case.name}.py"))
+    assert reading.faults == []
+    assert reading.complete
     found = [event for event in reading.events if event.kind != "load_sae"]
     assert [event.kind for event in found] == [label["task"] for label in case.expected]
     for event, label in zip(found, case.expected, strict=True):

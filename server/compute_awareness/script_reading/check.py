@@ -70,10 +70,12 @@ def report_of(
     judged = [at for at in counted if found[at].status is not None]
     worst = max(judged, key=lambda at: (_RANK[found[at].status or "fits"], found[at].low_bytes or 0), default=None)
     status: Status = "fits" if worst is None else found[worst].status or "fits"
+    left_out = len(reading.events) - sum(1 + one.others for one in found)
+    if status in ("fits", "tight") and (not reading.complete or left_out):
+        status = "unknown"  # what was not read may take more
     questions = [question for at in counted if (question := _question(found[at], place))]
     problems = {moment.problem: found[at].place for at, moment in reversed(list(enumerate(moments))) if moment.problem}
     notes = [*known, *reading.notes, *(f"{place_}: {problem}" for problem, place_ in problems.items() if place_)]
-    left_out = len(reading.events) - sum(1 + one.others for one in found)
     if left_out:
         notes.append(f"{left_out} further calls are left out")
     report = ScriptReport(

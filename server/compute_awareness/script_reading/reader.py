@@ -99,6 +99,8 @@ class Reader:
         self.made: set[int] = set()
         self.commands: list[Any] = []
         """Functions that a command-line library starts."""
+        self.complete = False
+        """Whether all that runs was read; where it was not, nothing can be called a fit."""
         self.loops: list[tuple[str, int, int]] = []
         """The loops that are being followed, the outermost first: file, first and last line."""
         self.grown: dict[tuple[str, int, int], Grown] = {}

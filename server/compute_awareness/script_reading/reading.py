@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,11 @@ _ROOTS = (".git", "pyproject.toml", "setup.py", "setup.cfg", "requirements.txt")
 class Reading(Calls):
     """One reading of one script."""
 
+    def __init__(self, root: Path | None, folder: Path | None, *, has_gpu: bool = True) -> None:
+        super().__init__(root, folder, has_gpu=has_gpu)
+        self.faults: list[str] = []
+        """Statements that this reader failed on; always empty, but for its own faults."""
+
     def decorated(self, function: Any, node: ast.FunctionDef) -> None:
         decorated(self, function, node)
 
@@ -38,23 +44,39 @@ class Reading(Calls):
         self.modules[Path(script.path)] = module
         self.frames = [Frame(module, module.names)]
         try:
-            self._run(script.tree.body)
+            whole = self._run(script.tree.body)
+            self.complete = whole
             self._others(script, module)
         except OutOfSteps:
             self.note(f"{script.path} is too long or too branched to be read to its end; what was found stands")
         return self
 
-    def _run(self, body: list[ast.stmt]) -> None:
-        """Statement by statement: one that cannot be read does not hide the next."""
+    def _run(self, body: list[ast.stmt]) -> bool:
+        """Statement by statement: one that cannot be read does not hide the next. Whether all could be."""
+        whole = True
         for statement in body:
             try:
                 left = self.execute([statement])
             except RecursionError:
                 self.note(f"line {statement.lineno}: nested too deeply to be read")
                 self._recover()
+                whole = False
+                continue
+            except OutOfSteps:
+                raise
+            except Exception as error:
+                if os.environ.get("COMPUTE_AWARENESS_DEBUG"):
+                    raise
+                self.faults.append(f"line {statement.lineno}: {type(error).__name__}: {error}")
+                self.note(
+                    f"line {statement.lineno} could not be read (a fault of compute-awareness, not of the script)"
+                )
+                self._recover()
+                whole = False
                 continue
             if left in ("raise", "return"):
-                return
+                break
+        return whole
 
     def _recover(self) -> None:
         del self.frames[1:], self.gradients[1:], self.autocast[1:], self.times[1:]
@@ -95,6 +117,14 @@ class Reading(Calls):
             return result
         except RecursionError:
             self.note("a function is nested too deeply to be read")
+            self._recover()
+            return None
+        except OutOfSteps:
+            raise
+        except Exception as error:
+            if os.environ.get("COMPUTE_AWARENESS_DEBUG"):
+                raise
+            self.faults.append(f"{type(error).__name__}: {error}")
             self._recover()
             return None
         finally:

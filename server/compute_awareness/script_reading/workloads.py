@@ -90,7 +90,7 @@ def workload_fields(event: Event) -> dict[str, Any]:
     if task == "sae_inference" and fields.get("model") is None:
         fields.pop("hook_name", None)
     if event.kind == "patching" and task == "inference":
-        fields.pop("names_filter", None)
+        fields.pop("method", None)  # of patching it is the kind, elsewhere how the estimate is made
     if task == "patching" and fields.get("method") in ("eap", "eap_ig"):
         fields.pop("names_filter", None)
     if library.startswith("transformer_") and not library.endswith("lens"):

@@ -110,7 +110,7 @@ class Model(Thing):
     def input_shape(self, value: Any, reader: Reader) -> tuple[Any, Any]:
         """(batch, tokens) of what the model is given: token ids, or texts where the library takes them."""
         if isinstance(value, Tensor):
-            if value.shape is None:
+            if not value.shape:
                 why = "the shape of the input is not known"
                 return Unknown(why), Unknown(why)
             if len(value.shape) == 1:

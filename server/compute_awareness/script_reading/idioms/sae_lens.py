@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,7 @@ _RUNNER = {
     "train_batch_size_tokens": 4096, "context_size": 128, "n_batches_in_buffer": 20, "store_batch_size_prompts": 32,
     "training_tokens": 2_000_000, "autocast": False, "autocast_lm": False,
 }  # fmt: skip
+_WIDTH = re.compile(r"width_(\d+)(k|m)(?![a-z0-9])")
 _LOGS = {"wandb_log_frequency": 10, "eval_every_n_wandb_logs": 100}
 _OF_SAE = ("d_in", "d_sae", "k", "matryoshka_widths", "dtype", "max_iterations", "residual_threshold")
 
@@ -275,6 +278,10 @@ def _pretrained(reader: Reader, args: Args, path: str) -> Any:
     sae_id = args.get(1, "sae_id")
     if isinstance(plain := known(sae_id), str) and "hook_" in plain and "/" not in plain:
         fields["hook_name"] = sae_id
+    if isinstance(plain := known(sae_id), str) and (width := _WIDTH.search(plain)):
+        # Gemma Scope and those that follow it: width_16k is 2**14 features, width_1m 2**20.
+        size = int(width.group(1)) * {"k": 1000, "m": 10**6}[width.group(2)]
+        fields["d_sae"] = Known(1 << round(math.log2(size)), Source("computed", args.line))
     given = args.get(None, "dtype")
     fields["dtype"] = default("float32", args.line) if is_none(given) else dtype_of(given)
     device = args.get(2, "device")
