@@ -198,6 +198,20 @@ with m.trace("Hello", remote=True):
     assert "takes nothing here" in answer.found[1].words
 
 
+def test_without_a_card_all_is_in_ram() -> None:
+    code = (
+        "import torch\nfrom transformers import AutoModelForCausalLM\ntorch.set_grad_enabled(False)\n"
+        'a = AutoModelForCausalLM.from_pretrained("gpt2-xl", dtype=torch.float32)\n'
+        'b = AutoModelForCausalLM.from_pretrained("gpt2", dtype=torch.float32)\n'
+        "b(torch.zeros((2, 16)).long())\n"
+    )
+    machine = report(code, "none").found
+    assert [left.what for left in machine[2].beside] == ["gpt2-xl's weights"]
+    card = report(code, "RTX 4090")
+    assert card.status == "fits"
+    assert all(one.status is None for one in card.found), "nothing of it is on the card"
+
+
 def test_nothing_found() -> None:
     answer = report("import numpy as np\nprint(np.zeros(3))\n")
     assert answer.status == "fits"

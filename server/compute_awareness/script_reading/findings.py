@@ -125,13 +125,10 @@ def _float32(to: Findings, moment: Moment, one: Found) -> None:
     if isinstance(event.subject, Model) and event.subject.trained:
         return
     half = "bfloat16" if to.place.has_bfloat16 else "float16"
-    weights = moment.least
-    if weights is None:
+    if plain(event.fields.get("library")) not in ("transformer_lens", "transformer_bridge"):
         return
-    saving = sum(c.bytes for c in weights.components if c.name == "weights") // 2
-    if saving < GIB and one.status in ("fits", None):
-        return
-    if weights.workload.get("library") not in ("transformer_lens", "transformer_bridge"):
+    saving = _saved_by(to, moment, half)
+    if saving <= 0 or (saving < GIB and one.status in ("fits", None)):
         return
     module = next((m for m in to.reading.modules.values() if m.script.path == event.file), None)
     has_torch = module is not None and module.names.get("torch") == Lib("torch")
@@ -141,6 +138,21 @@ def _float32(to: Findings, moment: Moment, one: Found) -> None:
         "no dtype is given: the weights are loaded in float32", now=one.low_bytes, after=one.low_bytes - saving,
         changes=edits.with_keyword(to.scripts[event.file], event.node, keyword), effect=_ROUNDING,
     )  # fmt: skip
+
+
+def _saved_by(to: Findings, moment: Moment, dtype: str) -> int:
+    """Bytes that weights in `dtype` save; on a CPU loading decides, and TransformerLens loads 16 bit through float32."""
+    if to.place.kind == "cpu":
+        whole, less = to.now(moment), to.bytes_with(moment, dtype=dtype)
+        return 0 if whole is None or less is None else whole - less
+    base = moment.workload
+    if base is None:
+        return 0
+    held = [
+        sum(c.bytes for c in to.estimates.of(one).components if c.name in ("weights", "buffers"))
+        for one in (base, changed(base, dtype=dtype))
+    ]
+    return held[0] - held[1]
 
 
 def _attn_result(to: Findings, moment: Moment, one: Found) -> None:

@@ -137,7 +137,7 @@ class Estimates:
         full_caches = {id(one.event) for one in event.alive if isinstance(one, Cache) and one.event is not None
                        and plain(one.event.fields.get("names_filter")) is None}  # fmt: skip
         for thing in event.alive:
-            if id(thing) in counted or on_host(thing):
+            if id(thing) in counted or self.elsewhere(thing):
                 continue
             counted.add(id(thing))
             left = None
@@ -154,7 +154,7 @@ class Estimates:
                     found.append(graph)
             elif isinstance(thing, TrainedSae):
                 left = _sae(thing)
-            elif type(thing) is Tensor and known(thing.device) is not None and str(known(thing.device)) != "cpu":
+            elif type(thing) is Tensor and isinstance(known(thing.device), str):
                 left = self._tensor(thing, None)
             if left is not None and left.bytes > 0:
                 found.append(left)
@@ -162,14 +162,18 @@ class Estimates:
 
     def size_of(self, thing: Any) -> int | None:
         """Device bytes that a thing keeps alive by itself; None where that is not known, 0 in RAM."""
-        if on_host(thing):
+        if self.elsewhere(thing):
             return 0
         if isinstance(thing, Cache):
             left = self._component(thing.event, "activation_cache", "a cache")
             return None if left is None else left.bytes
         if isinstance(thing, Tensor):
-            return 0 if thing.device is not None and str(known(thing.device)) == "cpu" else thing.bytes()
+            return thing.bytes()
         return None
+
+    def elsewhere(self, thing: Any) -> bool:
+        """Whether it lies in RAM and the device is a card; without one all is in RAM."""
+        return self.place.kind != "cpu" and on_host(thing)
 
     def _model(self, model: Model) -> Left | None:
         load = model.load
