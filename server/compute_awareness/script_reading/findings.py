@@ -141,7 +141,7 @@ def _float32(to: Findings, moment: Moment, one: Found) -> None:
 
 
 def _saved_by(to: Findings, moment: Moment, dtype: str) -> int:
-    """Bytes that weights in `dtype` save; on a CPU loading decides, and TransformerLens loads 16 bit through float32."""
+    """Bytes that weights in `dtype` save; on a CPU loading decides, and 16 bit are loaded through float32."""
     if to.place.kind == "cpu":
         whole, less = to.now(moment), to.bytes_with(moment, dtype=dtype)
         return 0 if whole is None or less is None else whole - less
