@@ -471,6 +471,19 @@ for batch in DataLoader(data, batch_size=16):
         both("gpt2", 16, 128),
     ),
     Case(
+        "dataloader_of_a_column",
+        TOP
+        + """
+from torch.utils.data import DataLoader
+import datasets
+model = HookedTransformer.from_pretrained("gpt2")
+data = datasets.load_from_disk("tokens")
+for batch in DataLoader(data["tokens"], batch_size=32, shuffle=False):
+    model.run_with_cache(batch.to("cuda"))
+""",
+        both("gpt2", 32, UNKNOWN),
+    ),
+    Case(
         "dataloader_tensor",
         TOP
         + """

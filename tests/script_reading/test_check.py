@@ -299,6 +299,35 @@ FIXABLE = (
 )
 
 
+def test_arguments_of_the_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "s.py"
+    code = (
+        HEAD
+        + """
+import argparse
+p = argparse.ArgumentParser()
+p.add_argument("model")
+p.add_argument("--bs", "-b", type=int, default=8)
+p.add_argument("--layers", nargs="+", type=int)
+p.add_argument("--half", action="store_true")
+a = p.parse_args()
+m = HookedTransformer.from_pretrained(a.model, dtype=torch.float16 if a.half else torch.float32)
+m.run_with_cache(torch.zeros((a.bs, 32)).long(), names_filter=[f"blocks.{n}.hook_resid_post" for n in a.layers])
+"""
+    )
+    path.write_text(code, encoding="utf-8")
+    assert run(["check", str(path), "--gpu", "RTX 4090", "--json"]) == 3
+    capsys.readouterr()
+    words = "gpt2 --bs=16 --layers 3 5 --half"
+    assert run(["check", str(path), "--gpu", "RTX 4090", "--json", "--args", words]) == 0
+    values = json.loads(capsys.readouterr().out)["found"][1]["values"]
+    assert values["model"]["value"] == "gpt2"
+    assert values["batch_size"]["value"] == 16
+    assert values["dtype"]["value"] == "float16"
+    assert values["names_filter"]["value"] == ["blocks.3.hook_resid_post", "blocks.5.hook_resid_post"]
+    assert run(["check", str(path), "--gpu", "RTX 4090", "--args", "'"]) == 2
+
+
 def test_sarif(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "s.py"
     path.write_text(FIXABLE, encoding="utf-8")

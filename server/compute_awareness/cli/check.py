@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import InputError
 from ..script_reading.check import check_script
 
 if TYPE_CHECKING:
@@ -21,15 +23,27 @@ _WORST = (0, 3, 1)
 
 
 def check(
-    files: tuple[str, ...], gpu: str | None, compute: Compute | None, python: str | None, how: str, *, ask: bool = True
+    files: tuple[str, ...],
+    gpu: str | None,
+    compute: Compute | None,
+    python: str | None,
+    how: str,
+    *,
+    ask: bool = True,
+    arguments: str = "",
 ) -> int:
     """Check the files, answer, return the exit code. Raises InputError.
 
     Args:
         how: text, json, sarif or fix.
         ask: with fix, whether to ask before anything is written.
+        arguments: what the scripts are started with, as a shell has it.
     """
-    reports = [check_script(Path(name), gpu=gpu, compute=compute, python=python) for name in files]
+    try:
+        words = shlex.split(arguments)
+    except ValueError as error:
+        raise InputError(f"--args: {error}") from None
+    reports = [check_script(Path(name), gpu=gpu, compute=compute, python=python, arguments=words) for name in files]
     if how == "json":
         documents = [report.model_dump(mode="json") for report in reports]
         _print(documents[0] if len(documents) == 1 else documents)

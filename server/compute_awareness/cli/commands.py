@@ -207,6 +207,9 @@ def preflight(
 @_compute
 @_host
 @_python
+@click.option(
+    "--args", "arguments", metavar="TEXT", default="", help='What the script is started with: "--model gpt2".'
+)
 @click.option("--sarif", is_flag=True, help="Print SARIF 2.1.0 for code review and CI, and nothing else.")
 @click.option("--fix", is_flag=True, help="Show the edits of all findings as one diff, ask, and write them.")
 @click.option("--yes", is_flag=True, help="With --fix: write them without asking, the diff is still shown.")
@@ -217,6 +220,7 @@ def check(
     compute: str | None,
     host: str | None,
     python: str | None,
+    arguments: str,
     sarif: bool,
     fix: bool,
     yes: bool,
@@ -232,7 +236,7 @@ def check(
         raise InputError("--yes goes with --fix")
     how = "json" if as_json else "sarif" if sarif else "fix" if fix else "text"
     report = _elsewhere(compute, host, python)
-    return check_files(files, gpu, report, None if host else python, how, ask=not yes)
+    return check_files(files, gpu, report, None if host else python, how, ask=not yes, arguments=arguments)
 
 
 @program.command(name="explain-oom", cls=WithWorkloadCommand)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..advice.answers import Verdict
@@ -38,6 +39,7 @@ def check_script(
     compute: Compute | None = None,
     python: str | None = None,
     root: Path | None = None,
+    arguments: Sequence[str] = (),
 ) -> ScriptReport:
     """Read one script and hold it against a device; nothing of it is run.
 
@@ -45,13 +47,14 @@ def check_script(
         script: a `.py` file or an `.ipynb` notebook, or one that was parsed from text.
         gpu, compute, python: as in `preflight`.
         root: nothing outside this folder is read; None = the project that the file lies in.
+        arguments: the words that a script is started with, for its argparse: `["--model_path", "gpt2"]`.
     Raises:
         InputError: the file cannot be read; a bad GPU name or interpreter.
     """
     place, compute, _, known = where(gpu, compute, python, read_profile())
     has_gpu = place.kind in ("gpu", "unknown") and (gpu or "").strip().lower() != "none"
     if isinstance(script, Path):
-        reading = read_file(script, root=root, has_gpu=has_gpu)
+        reading = read_file(script, root=root, has_gpu=has_gpu, arguments=arguments)
     else:
         reading = read_text(script, has_gpu=has_gpu)
     return report_of(reading, place, compute, known, python)

@@ -99,6 +99,8 @@ class Reader:
         self.made: set[int] = set()
         self.commands: list[Any] = []
         """Functions that a command-line library starts."""
+        self.arguments: list[str] = []
+        """Words of the command line that the script is started with, as far as the caller says."""
         self.complete = False
         """Whether all that runs was read; where it was not, nothing can be called a fit."""
         self.loops: list[tuple[str, int, int]] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -212,13 +213,14 @@ def project_root(path: Path) -> Path:
     return folder
 
 
-def read_file(path: Path, *, root: Path | None = None, has_gpu: bool = True) -> Reading:
+def read_file(path: Path, *, root: Path | None = None, has_gpu: bool = True, arguments: Sequence[str] = ()) -> Reading:
     """Read a script or notebook and the modules of its project that it imports.
 
     Args:
         path: the file.
         root: nothing outside this folder is read; None = the project that the file lies in.
         has_gpu: whether `torch.cuda.is_available()` is taken to be true.
+        arguments: what the script is started with: `--model_path gpt2`.
     Raises:
         InputError: the file itself cannot be read.
     """
@@ -226,7 +228,9 @@ def read_file(path: Path, *, root: Path | None = None, has_gpu: bool = True) -> 
     real = path.resolve()
     script.path = str(path)
     inside = project_root(path) if root is None else root.resolve()
-    return Reading(inside, real.parent, has_gpu=has_gpu).read(script)
+    reading = Reading(inside, real.parent, has_gpu=has_gpu)
+    reading.arguments = list(arguments)
+    return reading.read(script)
 
 
 def read_text(script: Script, *, has_gpu: bool = True) -> Reading:

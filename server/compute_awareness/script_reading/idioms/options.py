@@ -28,6 +28,10 @@ class Parser(Thing):
     def __init__(self) -> None:
         self.options: dict[str, Any] = {}
         self.more = False
+        self.flags: dict[str, str] = {}
+        self.kinds: dict[str, str] = {}
+        self.switches: dict[str, bool] = {}
+        self.many: set[str] = set()
 
     def method(self, name: str, args: Args, reader: Reader) -> Any:
         match name:
@@ -41,12 +45,37 @@ class Parser(Thing):
                     self.options[key] = as_option(value, key, args.line)
                 return Known(None)
             case "parse_args" | "parse_intermixed_args":
-                return Instance(None, dict(self.options), self.more)
+                return Instance(None, self.options | self._given(reader.arguments), self.more)
             case "parse_known_args":
-                return Items("tuple", [Instance(None, dict(self.options), self.more), Items("list", [], True)])
+                held = self.options | self._given(reader.arguments)
+                return Items("tuple", [Instance(None, held, self.more), Items("list", [], True)])
             case "parse_args_into_dataclasses":
                 return Items("tuple", list(self.options.get("<classes>", [])))
         return Known(None)
+
+    def _given(self, words: list[str]) -> dict[str, Any]:
+        """The options that the caller says the script is started with; what is not understood stays as it is."""
+        found: dict[str, Any] = {}
+        waiting = list(words)
+        positional = [name for flag, name in self.flags.items() if not flag.startswith("-")]
+        while waiting:
+            word = waiting.pop(0)
+            flag, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+            name = self.flags.get(flag) if flag else (positional.pop(0) if positional else None)
+            if name is None:
+                continue
+            if name in self.switches:
+                found[name] = Known(self.switches[name], Source("literal", 0, "as given"))
+                continue
+            values = [value] if equals or not flag else []
+            while not equals and flag and waiting and not waiting[0].startswith("--"):
+                values.append(waiting.pop(0))
+                if name not in self.many:
+                    break
+            plain = [_converted(text, self.kinds.get(name, "str")) for text in values]
+            if plain:
+                found[name] = Items("list", plain) if name in self.many else plain[0]
+        return found
 
     def _add(self, args: Args) -> None:
         flags = [known(value) for value in args.positional]
@@ -57,6 +86,14 @@ class Parser(Thing):
         target = known(args.get(None, "dest"))
         name = target if isinstance(target, str) else long.lstrip("-").replace("-", "_")
         self.options[name] = self._value(args, long)
+        self.flags.update({flag: name for flag in flags if isinstance(flag, str)})
+        kind, action = args.get(None, "type"), known(args.get(None, "action"))
+        if isinstance(kind, Lib):
+            self.kinds[name] = kind.path
+        if action in ("store_true", "store_false"):
+            self.switches[name] = action == "store_true"
+        if known(args.get(None, "nargs")) in ("*", "+") or isinstance(known(args.get(None, "nargs")), int):
+            self.many.add(name)
 
     def _value(self, args: Args, flag: str) -> Any:
         action = known(args.get(None, "action"))
@@ -79,6 +116,15 @@ class Parser(Thing):
         ):
             return Unknown(f"{flag} must be given", line=args.line)
         return as_option(Known(None), flag, args.line)
+
+
+def _converted(text: str, kind: str) -> Any:
+    """A word of a command line as the option's type has it."""
+    source = Source("literal", 0, "as given")
+    try:
+        return Known({"int": int, "float": float}.get(kind, str)(text), source)
+    except ValueError:
+        return Unknown(f"{text[:40]!r} is no {kind}")
 
 
 @function("argparse.ArgumentParser", "ArgumentParser", "configargparse.ArgumentParser", "ArgParser")

@@ -294,6 +294,10 @@ class Loader(Thing):
             return Items("list", [row]) if isinstance(row, Tensor) else row
         if isinstance(data, Items) and all(isinstance(known(item), str) for item in data.items):
             return Items("list", list(data.items) if not data.more else [], True, number(size))
+        if isinstance(data, Column):
+            if "token" in data.name or data.name == "input_ids":
+                return Tensor([size, data.dataset.seq_len], "int64")
+            return Items("list", [], True, number(size))
         if isinstance(data, Instance):
             return stacked(reader.call_method(data, "__getitem__", Args((Unknown("an index"),))), size)
         return Batch(Tensor([size, Unknown("how long the batches are")], "int64"))

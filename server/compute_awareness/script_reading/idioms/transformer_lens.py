@@ -10,6 +10,7 @@ from ..operations import binary, truthy
 from ..values import (
     Args,
     Choice,
+    Dict,
     Items,
     Known,
     Source,
@@ -202,6 +203,8 @@ class HookedModel(Model):
         return None if spec is None else spec.n_ctx_tl or spec.n_ctx
 
     def sizes(self, value: Any, reader: Reader) -> tuple[Any, Any]:
+        if isinstance(value, Dict):
+            value = next((value.items[n] for n in ("input_ids", "tokens", "input") if n in value.items), value)
         if isinstance(value, Choice):
             return self.merged([self.sizes(option, reader) for option in value.options])
         if not isinstance(value, Tensor):  # HookedTransformer tokenizes: BOS and at most a token a byte
