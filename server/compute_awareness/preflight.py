@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,12 +10,12 @@ from .advice import gpus, platforms
 from .advice.answers import Advice, NextStep, Verdict
 from .advice.cluster_paths import cluster_paths
 from .advice.cost import run_cost
-from .advice.place import UNKNOWN, Place, named_place, needed, seen_place, verdict_at
+from .advice.place import UNKNOWN, Place, needed, verdict_at
 from .advice.several import splits, with_cards
 from .advice.solver import combinations, largest_sizes
 from .advice.strategies import changes
 from .asking.decision import decide
-from .asking.known import card_by_default, card_by_name, price_told
+from .asking.known import price_told
 from .asking.profile_file import read_profile
 from .asking.question import Question
 from .errors import InputError
@@ -33,6 +32,7 @@ from .runtime.duration import estimate_time
 from .sweep.answers import Sweep
 from .units import gib
 from .versions import COVERED, check, parse
+from .whereabouts import place_of, where
 from .workload import DTYPE_BYTES, AnyWorkload, parse_workload
 
 TO_DO = {"ask": " Ask the user (asking.text).", "tell": " Tell the user in one line (asking.text).", "silent": ""}
@@ -100,17 +100,8 @@ def preflight(
         InputError: a bad workload, GPU name or interpreter.
     """
     profile = read_profile()
-    today = datetime.date.today()
     asked_for = gpu
-    gpu, known = card_by_name(gpu, profile, today)
-    elsewhere = compute is not None  # a report made elsewhere is an answer already
-    place, compute = _place(gpu, compute, python)
-    if not elsewhere and (gpu is None or place.kind == "unknown"):
-        gpu, more = card_by_default(gpu, compute, profile, today)
-        known += more
-        if gpu is not None and place.kind != "gpu":
-            place, compute = _place(gpu, compute, None)
-    known += [f"the profile {problem}" for problem in profile.problems]
+    place, compute, gpu, known = where(gpu, compute, python, profile)
     no_gpu = place.kind == "cpu" and gpu is not None
     # No GPU seen does not mean that none will be used: what would help is then counted for a card not known yet.
     wanted = UNKNOWN if place.kind == "cpu" and gpu is None else place
@@ -184,7 +175,7 @@ def recommend(workload: AnyWorkload, *, gpu: str | None = None, compute: Compute
     if compute is None and gpu is None:
         place = UNKNOWN
     else:
-        place, compute = _place(gpu, compute, None)
+        place, compute = place_of(gpu, compute, None)
     result = estimate(workload, place.compute_capability)
     advice = _advise(workload, result, place, compute)
     fitting = advice.gpus[0] if advice.gpus else None
@@ -208,25 +199,6 @@ def recommend(workload: AnyWorkload, *, gpu: str | None = None, compute: Compute
         largest = max(helps, key=lambda change: change.saving)
         summary += f" Largest saving: {largest.title} ({gib(largest.peak_before)} -> {gib(largest.peak_after)})."
     return Recommendation(workload=result.workload, estimate=result, advice=advice, summary=summary)
-
-
-def _place(gpu: str | None, compute: Compute | None, python: str | None) -> tuple[Place, Compute | None]:
-    choice = (gpu or "").strip().lower()
-    if choice == "unknown":
-        return UNKNOWN, compute
-    if gpu is not None and choice != "none":
-        request = gpus.find_gpu(gpu)
-        if compute is None and python is not None:
-            compute = _look(python)
-        return named_place(request), compute
-    compute = compute or _look(python)
-    return seen_place(compute, use_gpu=choice != "none"), compute
-
-
-def _look(python: str | None) -> Compute:
-    from .hardware.detect import detect
-
-    return detect(python)
 
 
 def _with_installed_version(workload: AnyWorkload, compute: Compute | None) -> tuple[AnyWorkload, list[str]]:

@@ -9,6 +9,7 @@ import pytest
 from asking_situations import GIB, machine
 
 from compute_awareness import preflight as module
+from compute_awareness import whereabouts
 from compute_awareness.asking.known import card_by_default, card_by_name
 from compute_awareness.asking.profile import Budget, Machine, Profile
 from compute_awareness.errors import InputError
@@ -67,7 +68,7 @@ def test_what_is_seen_goes_before_what_was_said():
 def with_profile(monkeypatch):
     def make(profile: Profile, seen):
         monkeypatch.setattr(module, "read_profile", lambda: profile)
-        monkeypatch.setattr(module, "_look", lambda python: seen)
+        monkeypatch.setattr(whereabouts, "_look", lambda python: seen)
 
     return make
 

@@ -120,6 +120,16 @@ def test_files_hosts_and_pythons_are_refused(site: str, tool: str, tmp_path: Pat
         assert "a shared server has not" in error_of(site, tool, **SMALL, options={"method": "trace"})
 
 
+def test_a_script_is_read_as_text_only(site: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    assert "reads no files" in error_of(site, "preflight_script", path=__file__)
+    script = "from transformers import AutoModelForCausalLM\nm = AutoModelForCausalLM.from_pretrained({!r})\n"
+    for model, known in (("gpt2", True), (str(tmp_path), False)):
+        answer = post(site, tool="preflight_script", arguments={"text": script.format(model), "gpu": "T4"}).json()
+        assert not answer["result"]["isError"], answer
+        assert ("gpt2" in json.dumps(answer["result"])) is known
+
+
 def test_a_report_made_elsewhere_is_what_counts(site: str) -> None:
     here = detect_module.detect(None).plain()
     here["accelerators"] = []

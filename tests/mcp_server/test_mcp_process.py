@@ -30,7 +30,7 @@ async def test_serves_on_stdio_without_arguments(mode: str) -> None:
     parameters = StdioServerParameters(command=sys.executable, args=["-m", "compute_awareness"], env=dict(ENVIRONMENT))
     async with Client(parameters, mode=mode) as client:
         tools = [tool.name for tool in (await client.list_tools()).tools]
-        assert tools[0] == "detect_compute" and len(tools) == 5
+        assert tools[0] == "detect_compute" and len(tools) == 6
         arguments = {"task": "activation_cache", "model": "gpt2", "gpu": "RTX 4090"}
         result = await client.call_tool("preflight_experiment", arguments)
         assert not result.is_error and result.structured_content is not None

@@ -18,12 +18,20 @@ from compute_awareness.mcp_server.server import INSTRUCTIONS
 from compute_awareness.memory.estimate import Estimate
 from compute_awareness.oom.explain import OomReport
 from compute_awareness.preflight import Preflight, Recommendation
+from compute_awareness.script_reading.answer import ScriptReport
 from compute_awareness.workload import TASKS, field_names
 
 pytestmark = pytest.mark.anyio
 
 SNAPSHOTS = Path(__file__).resolve().parents[1] / "snapshots"
-TOOLS = ["detect_compute", "estimate_memory", "recommend_compute", "preflight_experiment", "explain_oom"]
+TOOLS = [
+    "detect_compute",
+    "estimate_memory",
+    "recommend_compute",
+    "preflight_experiment",
+    "preflight_script",
+    "explain_oom",
+]
 PROMPTS = [
     "after_out_of_memory", "before_full_cache", "before_large_model", "before_long_run", "before_sae_training",
     "compute_preflight", "phrase_compute_question", "reduce_memory", "when_environment_unclear",
@@ -71,7 +79,7 @@ async def test_schemas_are_strict_and_plain(server: Any, mode: str) -> None:
 
 
 async def test_output_schemas_name_the_main_fields_of_the_models(server: Any) -> None:
-    models = [Compute, Estimate, Recommendation, Preflight, OomReport]
+    models = [Compute, Estimate, Recommendation, Preflight, ScriptReport, OomReport]
     for tool, model in zip(await listed_tools(server, "auto"), models, strict=True):
         named = set(tool["outputSchema"]["properties"])
         required = {name for name, field in model.model_fields.items() if field.is_required()}

@@ -11,7 +11,7 @@ Effect = Literal["equivalent", "numerically_different", "different_experiment"]
 
 
 class _Answer(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class Verdict(_Answer):

@@ -220,6 +220,44 @@ def preflight(
     return EXIT_OF_STATUS[verdict.status]
 
 
+@program.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@_gpu
+@_compute
+@_host
+@_python
+@click.option(
+    "--args", "arguments", metavar="TEXT", default="", help='What the script is started with: "--model gpt2".'
+)
+@click.option("--sarif", is_flag=True, help="Print SARIF 2.1.0 for code review and CI, and nothing else.")
+@click.option("--fix", is_flag=True, help="Show the edits of all findings as one diff, ask, and write them.")
+@click.option("--yes", is_flag=True, help="With --fix: write them without asking, the diff is still shown.")
+@_json
+def check(
+    files: tuple[str, ...],
+    gpu: str | None,
+    compute: str | None,
+    host: str | None,
+    python: str | None,
+    arguments: str,
+    sarif: bool,
+    fix: bool,
+    yes: bool,
+    as_json: bool,
+) -> int:
+    """Read scripts or notebooks, run nothing. Per line what it takes and whether it fits, with the changes to make."""
+    from ..errors import InputError
+    from .check import check as check_files
+
+    if as_json + sarif + fix > 1:
+        raise InputError("--json, --sarif and --fix are three ways to answer: give one of them")
+    if yes and not fix:
+        raise InputError("--yes goes with --fix")
+    how = "json" if as_json else "sarif" if sarif else "fix" if fix else "text"
+    report = _elsewhere(compute, host, python)
+    return check_files(files, gpu, report, None if host else python, how, ask=not yes, arguments=arguments)
+
+
 @program.command(name="explain-oom", cls=WithWorkloadCommand)
 @click.argument("log", metavar="LOG.txt|-")
 @click.option("--workload", metavar="WORKLOAD.json", help="What was run; or give its fields as flags.")

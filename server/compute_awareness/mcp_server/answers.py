@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..memory.estimate import Estimate
     from ..oom.explain import OomReport
     from ..preflight import Preflight, Recommendation
+    from ..script_reading.answer import ScriptReport
     from ..sweep.answers import Sweep
 
 _HOOKS_KEPT = 4
@@ -38,6 +39,8 @@ _BENEATH = frozenset(("datasets", "huggingface-hub", "tokenizers", "safetensors"
 _CARDS_LISTED = 3
 _PAIRS_LISTED = 4
 _MATCHES_KEPT = 2
+_CALLS_KEPT = 12
+_FINDINGS_KEPT = 5
 
 
 def answer(result: BaseModel, detail: str) -> CallToolResult:
@@ -192,6 +195,21 @@ def concise_oom(report: OomReport) -> OomReport:
     return report.model_copy(
         update={"workload": None, "message": message, "matches": report.matches[:_MATCHES_KEPT], "changes": changes}
     )
+
+
+def concise_script(report: ScriptReport) -> ScriptReport:
+    """A line a call, the values only of what does not plainly fit, and the worst findings."""
+    found = []
+    for one in report.found[:_CALLS_KEPT]:
+        left_out: dict[str, Any] = {"values": {}, "beside": [], "end_line": one.line}
+        if one.status == "fits":
+            left_out |= {"workload": None, "unknown": {}, "notes": []}
+        found.append(one.model_copy(update=left_out))
+    findings = report.findings[:_FINDINGS_KEPT]
+    summary = report.summary
+    if len(found) < len(report.found) or len(findings) < len(report.findings):
+        summary += " (detail full: all calls and findings)"
+    return report.model_copy(update={"found": found, "findings": findings, "summary": summary})
 
 
 def _said(workload: dict[str, Any]) -> dict[str, Any]:

@@ -55,6 +55,19 @@ class PreflightOutline(BaseModel):
     asking: dict[str, Any]
 
 
+class ScriptOutline(BaseModel):
+    """Of `script_reading.answer.ScriptReport`."""
+
+    summary: str
+    files: list[str]
+    device: str
+    free_bytes: int | None
+    status: str
+    found: list[dict[str, Any]]
+    findings: list[dict[str, Any]] = []
+    questions: list[str] = []
+
+
 class OomOutline(BaseModel):
     """Of `oom.explain.OomReport`."""
 

@@ -23,6 +23,7 @@ from .tools.detect_compute import detect_compute
 from .tools.estimate_memory import estimate_memory
 from .tools.explain_oom import explain_oom
 from .tools.preflight_experiment import preflight_experiment
+from .tools.preflight_script import preflight_script
 from .tools.recommend_compute import recommend_compute
 
 INSTRUCTIONS = """\
@@ -32,7 +33,8 @@ memory from what TransformerLens, transformers and SAELens really allocate, and 
 
 Which tool: preflight_experiment first, with the task, the model and the sizes you are about to write. \
 detect_compute: what this machine has. estimate_memory: bytes of a setting, no hardware involved. \
-recommend_compute: which GPU to get, how to need less, a grid of runs. explain_oom: after a run died of out-of-memory.
+recommend_compute: which GPU to get, how to need less, a grid of runs. preflight_script: a script that exists already, \
+before it is run. explain_oom: after a run died of out-of-memory.
 
 Then follow asking.decision:
 - ask: put asking.text to the user in one message, before writing the code, and wait for the answer. Call again \
@@ -139,5 +141,6 @@ def tools() -> list[Tool]:
             kind=AskingTool,
             **whole,
         ),
+        make_tool(preflight_script, title="Preflight a script", opens_network=True),
         make_tool(explain_oom, title="Explain an out-of-memory error", opens_network=True),
     ]

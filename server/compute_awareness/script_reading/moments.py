@@ -1,0 +1,267 @@
+"""How much memory each moment of a script takes: the call itself, and what earlier lines left alive.
+
+A call is estimated as a workload. What is alive beside it (another model, a cache, logits with their graph) is added
+with the bytes that its own call was estimated to leave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..advice.place import Place
+from ..errors import InputError, NotCovered
+from ..estimator import estimate
+from ..memory.estimate import Estimate, Peak
+from ..models.catalogue import find
+from ..models.resolve import resolve
+from ..workload import AnyWorkload
+from .events import Event
+from .idioms.models import Model
+from .idioms.sae_lens import TrainedSae
+from .idioms.torch_tensors import Tensor
+from .idioms.transformer_lens import Cache, Logits
+from .reader import MOST_ROUNDS, Grown
+from .values import known, number
+from .workloads import plain, variants
+
+
+@dataclass
+class Left:
+    """Something that is alive beside a call."""
+
+    what: str
+    bytes: int
+    file: str = ""
+    line: int = 0
+
+
+@dataclass
+class Moment:
+    """One call with its estimates: `least` and `most` differ where the text leaves something open."""
+
+    event: Event
+    least: Estimate | None = None
+    most: Estimate | None = None
+    workload: AnyWorkload | None = None
+    """The workload where all of it is known."""
+    least_workload: AnyWorkload | None = None
+    most_workload: AnyWorkload | None = None
+    left: list[Left] = field(default_factory=list)
+    problem: str = ""
+    """Why there is no estimate."""
+    endless: Left | None = None
+    """What each round of a loop leaves alive, where nobody can say how many rounds there are."""
+
+    @property
+    def beside(self) -> int:
+        return sum(one.bytes for one in self.left)
+
+
+class Estimates:
+    """Estimates of workloads at one place, each made once."""
+
+    def __init__(
+        self, place: Place, python: str | None = None, root: Path | None = None, *, may_trace: bool = True
+    ) -> None:
+        self.place = place
+        self.may_trace = may_trace
+        self.python = python
+        self.root = root
+        """A model folder that a script names is looked into inside this folder only."""
+        self._made: dict[str, Estimate] = {}
+        self._failed: dict[str, InputError] = {}
+
+    def of(self, workload: AnyWorkload) -> Estimate:
+        """Raises InputError."""
+        key = workload.model_dump_json()
+        model = str(workload.model)
+        if model in self._failed:
+            raise self._failed[model]
+        if key not in self._made:
+            if isinstance(workload.model, str):
+                try:
+                    inside(workload.model, self.root)
+                    resolve(workload.model)
+                except NotCovered as error:  # a trace may still do it
+                    if not self.may_trace:
+                        self._failed[model] = error
+                        raise
+                except InputError as error:  # one look at the hub for each model is enough
+                    self._failed[model] = error
+                    raise
+            if not self.may_trace:
+                method = "estimate_method" if workload.task == "patching" else "method"
+                workload = workload.model_copy(update={method: "closed_form"})
+            self._made[key] = estimate(workload, self.place.compute_capability, python=self.python)
+        return self._made[key]
+
+    def _rough(self, made: Estimate, event: Event) -> Estimate:
+        """What is estimated in the place of something else is rough."""
+        return made.model_copy(update={"precision": "rough"}) if plain(event.fields.get("library")) == "own" else made
+
+    def moment(self, event: Event) -> Moment:
+        """The call's estimates and what is alive beside it."""
+        moment = Moment(event)
+        if event.free or event.kind == "load_sae":
+            return moment
+        try:
+            moment.least_workload, moment.workload, moment.most_workload = variants(event)
+            if moment.least_workload is not None:
+                moment.least = self._rough(self.of(moment.least_workload), event)
+            if moment.most_workload is not None:
+                moment.most = self._rough(self.of(moment.most_workload), event)
+        except InputError as error:
+            moment.problem = str(error)
+            return moment
+        moment.left = self.beside(event)
+        return moment
+
+    def collect(self, moments: list[Moment], grown: Iterable[Grown]) -> None:
+        """What lists collect over loops of many rounds is alive in the last one.
+
+        Loops that were followed round by round have it in `alive` already.
+        """
+        for one in grown:
+            size = self.size_of(one.value)
+            if not size or (one.times is not None and one.times <= MOST_ROUNDS):
+                continue
+            for moment in moments:
+                event = moment.event
+                if not any(event.file == file and first <= event.line <= last for file, first, last in one.loops):
+                    continue
+                what = f"what a list collects in a loop, {one.times} rounds"
+                if one.times is None:
+                    moment.endless = Left("what a list collects in a loop", size, one.script, one.node.lineno)
+                else:
+                    moment.left.append(Left(what, size * one.times, one.script, one.node.lineno))
+
+    def beside(self, event: Event) -> list[Left]:
+        """What is alive when the call runs and is not counted in its own estimate."""
+        found: list[Left] = []
+        counted: set[int] = {id(event.subject)}
+        full_caches = {id(one.event) for one in event.alive if isinstance(one, Cache) and one.event is not None
+                       and plain(one.event.fields.get("names_filter")) is None}  # fmt: skip
+        for thing in event.alive:
+            if id(thing) in counted or self.elsewhere(thing):
+                continue
+            counted.add(id(thing))
+            left = None
+            if isinstance(thing, Model):
+                left = self._model(thing)
+            elif isinstance(thing, Cache):
+                left = self._component(thing.event, "activation_cache", "a cache")
+            elif isinstance(thing, Logits):
+                if id(thing.event) not in full_caches:
+                    left = self._tensor(thing, thing.event)
+                graph = self._graph(thing.event)
+                if graph is not None and id(thing.event) not in counted:
+                    counted.add(id(thing.event))
+                    found.append(graph)
+            elif isinstance(thing, TrainedSae):
+                left = _sae(thing)
+            elif type(thing) is Tensor and isinstance(known(thing.device), str):
+                left = self._tensor(thing, None)
+            if left is not None and left.bytes > 0:
+                found.append(left)
+        return found
+
+    def size_of(self, thing: Any) -> int | None:
+        """Device bytes that a thing keeps alive by itself; None where that is not known, 0 in RAM."""
+        if self.elsewhere(thing):
+            return 0
+        if isinstance(thing, Cache):
+            left = self._component(thing.event, "activation_cache", "a cache")
+            return None if left is None else left.bytes
+        if isinstance(thing, Tensor):
+            return thing.bytes()
+        return None
+
+    def elsewhere(self, thing: Any) -> bool:
+        """Whether it lies in RAM and the device is a card; without one all is in RAM."""
+        return self.place.kind != "cpu" and on_host(thing)
+
+    def _model(self, model: Model) -> Left | None:
+        load = model.load
+        if load is None or load.free:
+            return None
+        made = self._estimate(load)
+        if made is None:
+            return None
+        size = sum(c.bytes for c in made.components if c.name in ("weights", "buffers"))
+        return Left(f"{plain(model.name)}'s weights", size, load.file, load.line)
+
+    def _component(self, event: Event | None, name: str, what: str) -> Left | None:
+        made = None if event is None else self._estimate(event)
+        if made is None or event is None:
+            return None
+        size = sum(c.bytes for c in made.components if c.name == name and c.where == "device")
+        return Left(what, size, event.file, event.line)
+
+    def _graph(self, event: Event | None) -> Left | None:
+        if event is None or event.kind == "training" or plain(event.fields.get("with_gradients")) is not True:
+            return None
+        return self._component(event, "activations", "the graph that autograd keeps for its backward pass")
+
+    def _tensor(self, tensor: Tensor, event: Event | None) -> Left | None:
+        size = tensor.bytes()
+        if size is None:
+            return None
+        what = "logits" if isinstance(tensor, Logits) else "a tensor"
+        return Left(what, size, event.file if event else "", event.line if event else 0)
+
+    def _estimate(self, event: Event) -> Estimate | None:
+        try:
+            least, exact, _ = variants(event)
+            workload = exact or least
+            return None if workload is None else self.of(workload)
+        except InputError:
+            return None
+
+
+def inside(model: str, root: Path | None) -> None:
+    """A script may name a folder with a model; it is not read outside the script's project.
+
+    Raises:
+        InputError: it lies outside.
+    """
+    if find(model) is not None:
+        return
+    try:
+        path = Path(model).expanduser()
+        if not (model.startswith((".", "~")) or path.is_absolute() or model.endswith(".json") or path.exists()):
+            return
+        held = root is not None and path.resolve().is_relative_to(root)
+    except (OSError, ValueError, RuntimeError):
+        held = False
+    if not held:
+        raise InputError(f"model: {model[:80]!r} is a path outside the script's project and is not read")
+
+
+def with_others(made: Estimate, beside: int) -> Estimate:
+    """The estimate with what else is alive on the device."""
+    if not beside:
+        return made
+    peak = Peak(
+        tensors=made.peak.tensors + beside, reserved=made.peak.reserved + beside, device=made.peak.device + beside
+    )
+    loading = made.loading_device_bytes + beside if made.loading_device_bytes else 0
+    return made.model_copy(update={"peak": peak, "loading_device_bytes": loading})
+
+
+def on_host(thing: Any) -> bool:
+    """Whether it lies in RAM, as far as the script says."""
+    if isinstance(thing, Cache):
+        return thing.on_cpu or (thing.model is not None and on_host(thing.model))
+    device = known(getattr(thing, "device", None))
+    return isinstance(device, str) and device == "cpu"
+
+
+def _sae(sae: TrainedSae) -> Left | None:
+    d_in, d_sae = number(sae.fields.get("d_in")), number(sae.fields.get("d_sae"))
+    if d_in is None or d_sae is None:
+        return None
+    width = {"float32": 4, "bfloat16": 2, "float16": 2}.get(str(known(sae.fields.get("dtype")) or "float32"), 4)
+    return Left("an SAE", width * (2 * d_in * d_sae + d_in + d_sae))
