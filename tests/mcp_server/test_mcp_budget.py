@@ -116,4 +116,11 @@ def test_steps_touch_what_they_name_and_nothing_else() -> None:
 def test_what_no_step_can_shorten_is_answered_at_its_length() -> None:
     data = {"summary": "", "unheard_of": "x" * 3_000}
     assert within(dict(data), "Estimate", "concise") == data
-    assert {kind for kind, _ in STEPS} == {"Compute", "Estimate", "Recommendation", "Preflight", "OomReport"}
+    assert {kind for kind, _ in STEPS} == {
+        "Compute",
+        "Estimate",
+        "Recommendation",
+        "Preflight",
+        "OomReport",
+        "ScriptReport",
+    }

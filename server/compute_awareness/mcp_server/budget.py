@@ -15,6 +15,8 @@ import pydantic_core
 
 LIMIT_BYTES = {"concise": 1_600, "full": 8_000}
 _GRID_BYTES = 1_200
+_SCRIPT_BYTES = 1_600
+"""A script has several calls, and an edit is of use only whole."""
 
 Data = dict[str, Any]
 Step = Callable[[Data], None]
@@ -23,7 +25,7 @@ Step = Callable[[Data], None]
 def within(data: Data, kind: str, detail: str) -> Data:
     """`data` of a `kind` of result, brought within the limit of `detail` in place, as far as the steps go: an answer
     that is somewhat too long is better than none."""
-    limit = LIMIT_BYTES[detail] + _asked_for(data)
+    limit = LIMIT_BYTES[detail] + _asked_for(data, kind)
     for step in [None, *STEPS[kind, detail], *_LAST]:
         if step is not None:
             step(data)
@@ -32,11 +34,12 @@ def within(data: Data, kind: str, detail: str) -> Data:
     return data
 
 
-def _asked_for(data: Data) -> int:
+def _asked_for(data: Data, kind: str) -> int:
     """Bytes of a task file, which is of no use but whole, and of a grid's figures beside those of one run."""
     grid = data.get("sweep") or {}
     files = [file for file in (data.get("launch"), grid.get("launch")) if file]
-    return sum(size(file) for file in files) + (_GRID_BYTES if grid else 0)
+    more = _SCRIPT_BYTES if kind == "ScriptReport" else _GRID_BYTES if grid else 0
+    return sum(size(file) for file in files) + more
 
 
 def size(data: Any) -> int:
@@ -283,6 +286,38 @@ _OOM: list[Step] = [
     drop("workload", "changes.*.code"),
     drop("changes", "matches", "message.user_frame", "message.shape"),
 ]
+_SCRIPT_CONCISE: list[Step] = [
+    put(None, "found.*.workload"),
+    put({}, "found.*.values"),
+    drop("found.*.notes", "found.*.largest", "found.*.precision", "found.*.beside"),
+    first(3, "notes", "questions"),
+    first(2, "findings"),
+    first(4, "found"),
+    clip(200, "found.*.words", "findings.*.cause", "findings.*.effect", "notes", "questions"),
+    drop("found.*.unknown", "found.*.missing", "notes"),
+    first(1, "findings"),
+    first(2, "found"),
+    first(1, "questions"),
+    first(1, "found"),
+    drop("findings.*.diff"),
+    put([], "found"),
+    drop("findings", "questions"),
+]
+_SCRIPT_FULL: list[Step] = [
+    drop("found.*.beside", "found.*.notes"),
+    clip(300, "found.*.words", "findings.*.cause", "notes", "questions"),
+    put({}, "found.*.values"),
+    first(12, "found"),
+    first(6, "findings", "notes"),
+    put(None, "found.*.workload"),
+    drop("found.*.unknown", "found.*.largest"),
+    first(6, "found"),
+    first(3, "findings", "questions"),
+    first(1, "findings", "notes"),
+    clip(150, "found.*.words"),
+    first(3, "found"),
+    drop("findings.*.diff"),
+]
 # Names from outside may be of any length.
 _LAST: list[Step] = [
     clip(700, "summary"),
@@ -303,6 +338,8 @@ STEPS: dict[tuple[str, str], list[Step]] = {
     ("Recommendation", "full"): _ADVICE_FULL,
     ("Preflight", "concise"): _PREFLIGHT_CONCISE,
     ("Preflight", "full"): _ADVICE_FULL,
+    ("ScriptReport", "concise"): _SCRIPT_CONCISE,
+    ("ScriptReport", "full"): _SCRIPT_FULL,
     ("OomReport", "concise"): _OOM,
     ("OomReport", "full"): _OOM,
 }

@@ -26,9 +26,11 @@ _FOLDER = "the folder that the server was started in"
 
 ScriptPath = Annotated[
     str | None,
-    WithJsonSchema({"type": "string", "description": f".py or .ipynb inside {_FOLDER}"}),
+    WithJsonSchema({"type": "string", "description": f".py or .ipynb inside {_FOLDER}, e.g. train_sae.py"}),
 ]
-Text = Annotated[str | None, WithJsonSchema({"type": "string", "description": "Or the script's text"})]
+Text = Annotated[
+    str | None, WithJsonSchema({"type": "string", "description": "Or its text, e.g. of a file not yet written"})
+]
 
 
 async def preflight_script(
@@ -39,7 +41,7 @@ async def preflight_script(
     detail: Detail = "concise",
 ) -> Annotated[CallToolResult, ScriptOutline]:
     """Read a script or notebook before it is run, without running it: its models, caches and trainings, what each line
-    takes, whether it fits, edits as diffs."""
+    takes, whether it fits, edits as diffs. For a run that is not written yet use preflight_experiment."""
     from ...script_reading.check import check_script
 
     script, root = _script(path, text)
