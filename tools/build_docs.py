@@ -99,8 +99,7 @@ def host_table() -> str:
     home = Path("/home/someone")
     at = Surroundings(home, home, {}, "linux")
     rows = [
-        f"| `{host.id}` | {', '.join(host.places)} | "
-        f"`~/{host.places['user'].file(at).relative_to(home).as_posix()}` |"
+        f"| `{host.id}` | {', '.join(host.places)} | `~/{host.places['user'].file(at).relative_to(home).as_posix()}` |"
         for host in HOSTS.values()
     ]
     return "\n".join(["| assistant | scopes | file of the user |", "|---|---|---|", *rows])
