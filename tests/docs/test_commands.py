@@ -1,4 +1,4 @@
-"""Every command of the README and of docs/ is run, or its options are checked where it cannot be run here.
+"""Every command of the READMEs and of docs/ is run, or its options are checked where it cannot be run here.
 
 A fenced `bash` block is run line by line, the blocks of one section in one temporary folder with the examples at hand
 and a home of its own. What is not run is listed below with the reason. Commands within a sentence are held against the
@@ -17,7 +17,6 @@ import sys
 import time
 import tomllib
 import urllib.request
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +26,10 @@ import pytest
 from compute_awareness.cli.commands import program
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "plugin" / "README.md"]
+DOCUMENTS = [
+    ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md",
+    ROOT / "plugin" / "README.md",
+]  # fmt: skip
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
@@ -69,16 +71,21 @@ def _without_comments(text: str) -> str:
     return re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
 
 
-def _sections(path: Path) -> Iterator[Section]:
-    """The sections of a document that have fenced `bash` blocks."""
-    text = _without_comments(path.read_text(encoding="utf-8"))
-    pieces = re.split(r"(?m)^#+ (.*)$", text)  # a comment in a block would pass for a heading; none has one
-    for title, body in zip(pieces[1::2], pieces[2::2], strict=True):
-        section = Section(f"{path.relative_to(ROOT).as_posix()}: {title}")
-        for block in re.findall(r"(?ms)^```bash\n(.*?)^```", body):
-            section.lines += [line for line in block.replace("\\\n", " ").splitlines() if line.strip()]
-        if section.lines:
-            yield section
+def _sections(path: Path) -> list[Section]:
+    """The sections of a document, with the lines of their fenced `bash` blocks."""
+    name = path.relative_to(ROOT).as_posix()
+    sections, kind, joined = [Section(name)], "", ""
+    for line in _without_comments(path.read_text(encoding="utf-8")).splitlines():
+        if line.startswith("```"):
+            kind = "" if kind else line.removeprefix("```") or "none"
+        elif kind == "bash" and line.strip() and not line.startswith("#"):
+            joined += line.removesuffix("\\")
+            if not line.endswith("\\"):
+                sections[-1].lines.append(joined)
+                joined = ""
+        elif not kind and line.startswith("#"):
+            sections.append(Section(f"{name}: {line.lstrip('# ')}"))
+    return [section for section in sections if section.lines]
 
 
 def _parts(line: str) -> list[Part]:
@@ -150,17 +157,27 @@ def _another(part: Part, folder: Path, line: str) -> None:
         wanted = [word for word in args[3:] if not word.startswith("-")]
         assert wanted and all(re.fullmatch(r"\.(\[\w+\])?", word) for word in wanted), line
         assert {name for word in wanted for name in re.findall(r"\[(\w+)\]", word)} <= EXTRAS.keys(), line
-    elif args[:2] == ["-m", "pytest"]:
-        # These tests are among them.
-        assert all((ROOT / word).exists() for word in args[2:] if not word.startswith("-") and "/" in word), line
     elif program_name == "python3":
         _run([sys.executable, *args], part, folder, line, {0})
     else:
-        # It writes files of the repository, or takes minutes: other tests hold what it writes.
         assert program_name == "python", line
-        source = (ROOT / args[0]).read_text(encoding="utf-8")
-        assert "__main__" in source, line
-        assert all(f'"{word}"' in source for word in args[1:] if word.startswith("-")), line
+        _of_the_repository(args, line)
+
+
+def _of_the_repository(args: list[str], line: str) -> None:
+    """A script writes files of the repository or takes minutes, and the tests are what runs here: both must be there
+    and know the options. Other tests hold what the scripts write."""
+    if args[:2] == ["-m", "pytest"]:
+        assert all((ROOT / word).exists() for word in args[2:] if not word.startswith("-") and "/" in word), line
+        return
+    if args[:2] == ["-m", "pip"]:
+        return
+    if args[0] == "-c":
+        compile(args[1], line, "exec")
+        return
+    source = (ROOT / args[0]).read_text(encoding="utf-8")
+    assert "__main__" in source, line
+    assert all(f'"{word}"' in source for word in args[1:] if word.startswith("-")), line
 
 
 def _run(command: list[str], part: Part, folder: Path, line: str, codes: set[int]) -> None:
@@ -234,6 +251,8 @@ def test_commands_in_sentences_have_their_options(path: Path) -> None:
         for part in _parts(line):
             if part.words[1] != "COMMAND":
                 _check_options(part.words[1:], line)
+    for line in re.findall(r"`((?:[A-Z_]+=\S+ )?python [^`]+)`", text.replace("\n", " ")):
+        _of_the_repository(_parts(line)[0].words[1:], line)
 
 
 def test_the_synopsis_has_the_options_that_there_are() -> None:

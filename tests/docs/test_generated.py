@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,9 @@ from types import ModuleType
 
 import pytest
 
+import compute_awareness
 from compute_awareness.mcp_server.server import tools
+from compute_awareness.models import catalogue
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,3 +60,27 @@ def test_a_mark_that_nothing_is_made_for_is_refused() -> None:
         BUILDER.filled("<!-- nowhere:start -->\n<!-- nowhere:end -->", PARTS)
     with pytest.raises(ValueError, match="tools:end"):
         BUILDER.filled("<!-- tools:start -->", PARTS)
+
+
+def test_the_readmes_figures_are_those_of_the_measurements() -> None:
+    """As docs/accuracy.md has them, which tests/test_accuracy_doc.py holds against what was measured."""
+    rows = {
+        cells[0].strip(): [cell.strip() for cell in cells[1:]]
+        for line in re.findall(r"(?m)^\| (.*) \|$", _text("docs/accuracy.md"))
+        if len(cells := line.split("|")) == 7
+    }
+    answers, median, worst, *_ = rows["this tool"]
+    rules = float(rows["rules of thumb"][1].removesuffix(" %"))
+    assert (
+        f"{answers} workloads of all tasks against the real libraries: median error {median}, "
+        f"worst {worst.lstrip('-')}; rules of thumb are {-rules:.0f} % low in the median"
+    ) in _text("README.md")
+
+
+def test_the_readmes_counts_are_those_of_the_tables() -> None:
+    facts = Path(compute_awareness.__file__).parent / "facts"
+    places = json.loads((facts / "env_signals.json").read_text(encoding="utf-8"))["environments"]
+    assert f"{len(catalogue.names())} in the catalogue" in _text("README.md")
+    assert f"{len(places)} environments" in _text("README.md") and f"{len(places)} environments" in _text(
+        "docs/command_line.md"
+    )
