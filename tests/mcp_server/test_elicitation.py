@@ -23,7 +23,7 @@ from mcp.types import (
 )
 from served import served
 
-from compute_awareness import preflight as preflight_module
+from compute_awareness import whereabouts
 from compute_awareness.hardware.compute import Accelerator, Compute, Environment, EnvironmentLayer, Host
 from compute_awareness.mcp_server.form import form_of
 from compute_awareness.mcp_server.server import build_server
@@ -286,7 +286,7 @@ async def test_what_is_free_may_change_while_the_user_thinks(
         looks.append(23 - 2 * len(looks))
         return card(looks[-1])
 
-    monkeypatch.setattr(preflight_module, "_look", look)
+    monkeypatch.setattr(whereabouts, "_look", look)
     arguments = {name: value for name, value in ASKS.items() if name != "gpu"}
     user = User(DECLINE, 0)
     async with Client(server, mode=mode, elicitation_callback=user) as client:

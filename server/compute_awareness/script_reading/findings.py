@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import json
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,12 +108,20 @@ def _full_cache(to: Findings, moment: Moment, one: Found) -> None:
     if not to.worth(one, now, after) or now is None or after is None:
         return
     script = to.scripts[event.file]
-    shown = ", ".join(f'"{name}"' for name in names)
     few = f"{len(names)} of its hooks are" if len(names) > 1 else f"only {names[0]} is"
     to.add(
         "full_cache", "warning", event, f"every hook is cached and {few} read", now=now, after=after, effect=_SAME,
-        changes=edits.with_keyword(script, event.node, f"names_filter=[{shown}]"),
+        changes=edits.with_keyword(script, event.node, f"names_filter={_shown(names)}"),
     )  # fmt: skip
+
+
+def _shown(names: list[str]) -> str:
+    """The names as code: a list; where many blocks have the same hooks, a test of how a name ends."""
+    ends = sorted({re.sub(r"^blocks\.\d+\.", "", name) for name in names})
+    if len(names) <= 4 or len(ends) > 3 or len(names) < 4 * len(ends) or any(end in names for end in ends):
+        return f"[{', '.join(json.dumps(name) for name in names)}]"
+    told = ", ".join(json.dumps(f".{end}") for end in ends)
+    return f"lambda name: name.endswith({told if len(ends) == 1 else f'({told})'})"
 
 
 def _float32(to: Findings, moment: Moment, one: Found) -> None:
