@@ -58,7 +58,8 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     "preflight_experiment": ("preflight_experiment", {**_CACHE, "gpu": "RTX 4090"}),
     "explain_oom": ("explain_oom", {"message": _OOM, "workload": _CACHE}),
 }
-"""Example -> tool and arguments. A new tool gets an example here and its section in docs/tools.md."""
+"""Example -> tool and arguments. A new tool gets an example here and its section in docs/tools.md: when, when not, and
+the marks of `arguments-NAME` and `call-NAME`."""
 
 SAID: dict[str, tuple[dict[str, Any], str]] = {
     "silent": ({"task": "inference", "model": "gpt2", "seq_len": 256}, "unknown"),
