@@ -62,7 +62,8 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "explain_oom": ("explain_oom", {"message": _OOM, "workload": _CACHE}),
 }
-"""Example -> tool and arguments. A new tool gets an example here and its section in docs/tools.md."""
+"""Example -> tool and arguments. A new tool gets an example here and its section in docs/tools.md: when, when not, and
+the marks of `arguments-NAME` and `call-NAME`."""
 
 SAID: dict[str, tuple[dict[str, Any], str]] = {
     "silent": ({"task": "inference", "model": "gpt2", "seq_len": 256}, "unknown"),
@@ -116,17 +117,30 @@ def trigger_table() -> str:
 
 
 def field_table() -> str:
-    """Every field of a workload: tasks and meaning, in a row for each meaning."""
+    """Every field of a workload but `task`: tasks and meaning, in a row for each meaning."""
     meant: dict[str, dict[str, list[str]]] = {}
     for task, kind in TASKS.items():
         for name, schema in kind.model_json_schema()["properties"].items():
-            meant.setdefault(name, {}).setdefault(schema.get("description", ""), []).append(task)
+            if name == "task":
+                continue
+            meaning = ". ".join(filter(None, (schema.get("description"), _choices(schema))))
+            meant.setdefault(name, {}).setdefault(meaning, []).append(task)
     rows = []
     for name, meanings in meant.items():
         for meaning, tasks in meanings.items():
             where = "all" if len(tasks) == len(TASKS) else ", ".join(f"`{task}`" for task in tasks)
             rows.append(f"| `{name}` | {where} | {_cell(meaning)} |")
     return "\n".join(["| field | tasks | meaning |", "|---|---|---|", *rows])
+
+
+def _choices(schema: dict[str, Any]) -> str:
+    """The values of a field that has only these."""
+    values = [
+        value
+        for arm in (schema, *schema.get("anyOf", []))
+        for value in arm.get("enum", [arm["const"]] if "const" in arm else [])
+    ]
+    return f"One of {', '.join(f'`{value}`' for value in values)}" if values else ""
 
 
 def argument_table(tool: Any) -> str:

@@ -147,6 +147,12 @@ def _ours(part: Part, folder: Path, line: str) -> None:
     _run([sys.executable, "-m", "compute_awareness", *args], part, folder, line, codes)
 
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_python_block_runs(path: Path, folder: Path) -> None:
+    for block in re.findall(r"(?ms)^```python\n(.*?)^```", _without_comments(path.read_text(encoding="utf-8"))):
+        _run([sys.executable, "-W", "error", "-c", block], Part([]), folder, block, {0})
+
+
 def _another(part: Part, folder: Path, line: str) -> None:
     """A program that is not ours: the probe is run, scripts and paths of the repository must be there."""
     program_name, *args = part.words
@@ -269,7 +275,7 @@ def test_every_block_says_what_it_is(path: Path) -> None:
     """A command in a block of no kind would not be run."""
     text = re.sub(r"(?s)<!-- session:start -->.*?<!-- session:end -->", "", path.read_text(encoding="utf-8"))
     fences = re.findall(r"(?m)^```(.*)$", text)
-    assert set(fences[::2]) <= {"bash", "text", "json", "toml"} and set(fences[1::2]) <= {""}
+    assert set(fences[::2]) <= {"bash", "python", "text", "json", "toml"} and set(fences[1::2]) <= {""}
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -50,6 +50,7 @@ def test_every_tool_has_its_section_with_an_example() -> None:
     text = _text("docs/tools.md")
     sections = dict(re.findall(r"(?ms)^## (\w+)\n(.*?)(?=^## |\Z)", text))
     for tool in tools():
+        assert tool.name in sections, f"docs/tools.md has no section on {tool.name}; tools/build_docs.py says how"
         section = sections[tool.name]
         assert "**When**" in section and "**When not**" in section
         assert f"<!-- arguments-{tool.name}:start -->" in section and f"<!-- call-{tool.name}:start -->" in section

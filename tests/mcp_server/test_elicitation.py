@@ -27,6 +27,7 @@ from compute_awareness import whereabouts
 from compute_awareness.hardware.compute import Accelerator, Compute, Environment, EnvironmentLayer, Host
 from compute_awareness.mcp_server.form import form_of
 from compute_awareness.mcp_server.server import build_server
+from compute_awareness.preflight import preflight
 from compute_awareness.units import GIB
 
 pytestmark = pytest.mark.anyio
@@ -369,7 +370,7 @@ def test_every_form_is_flat_and_valid(arguments: dict[str, Any]) -> None:
 
     gpu = arguments["gpu"]
     fields = {name: value for name, value in arguments.items() if name != "gpu"}
-    question = preflight_module.preflight(as_workload(fields), gpu=gpu).asking
+    question = preflight(as_workload(fields), gpu=gpu).asking
     for may_keep in (True, False):
         schema = render_elicitation_schema(form_of(question, may_keep=may_keep))
         asked = set(schema["properties"]) - {"remember"}
