@@ -79,7 +79,7 @@ async def faults(start: StdioServerParameters, manifest: dict[str, Any], mode: A
     wrong: list[str] = []
     with anyio.fail_after(START_S):
         async with Client(start, mode=mode) as client:
-            version = client.server_info.version
+            version = client.server_info and client.server_info.version
             listed = [tool.name for tool in (await client.list_tools()).tools]
             named = [tool["name"] for tool in manifest["tools"]]
             prompts = (await client.list_prompts()).prompts
