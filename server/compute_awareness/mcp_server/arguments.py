@@ -33,7 +33,7 @@ _BRIEF = {
     "model": "Name, Hugging Face id, path of a config.json, or architecture numbers",
     "names_filter": "Globs on full hook names, any matches",
     "layers": "Of what matches, only these blocks",
-    "method": "patching: which; else how to estimate: closed_form, trace, auto",
+    "method": "patching: which; else how to estimate",
     "architecture": "standard, topk, batchtopk, jumprelu, gated, transcoder...",
     "expansion_factor": "d_sae / d_in",
 }
