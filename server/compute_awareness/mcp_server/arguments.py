@@ -33,7 +33,7 @@ _BRIEF = {
     "model": "Name, Hugging Face id, path of a config.json, or architecture numbers",
     "names_filter": "Globs on full hook names, any matches",
     "layers": "Of what matches, only these blocks",
-    "method": "patching: which; else how to estimate: closed_form, trace, auto",
+    "method": "patching: which; else how to estimate",
     "architecture": "standard, topk, batchtopk, jumprelu, gated, transcoder...",
     "expansion_factor": "d_sae / d_in",
 }
@@ -77,7 +77,7 @@ ComputeReport = Annotated[
     dict[str, Any] | str | None,
     WithJsonSchema(
         {
-            "type": ["object", "string"],
+            "anyOf": [{"type": "object"}, {"type": "string"}],
             "description": "detect_compute's report, or probe script's output, from where it will run",
         }
     ),
@@ -89,7 +89,7 @@ Sweep = Annotated[
     WithJsonSchema(
         {
             "type": "object",
-            "description": 'Grid of runs: field -> values, e.g. {"hook_layer": "0..11", "expansion_factor": [8, 16]}',
+            "description": 'Grid: field -> values, e.g. {"hook_layer": "0..11", "expansion_factor": [8, 16]}',
         }
     ),
 ]
@@ -103,7 +103,7 @@ Run = Annotated[
 ]
 
 LivePrices = Annotated[
-    bool, WithJsonSchema({"type": "boolean", "description": "Ask for prices online; default: dated ones"})
+    bool, WithJsonSchema({"type": "boolean", "description": "Ask for prices online; default: dated"})
 ]
 
 
@@ -205,9 +205,8 @@ def _lean(schema: dict[str, Any]) -> dict[str, Any]:
     arms = [_lean(arm) for arm in schema.get("anyOf", []) if arm.get("type") != "null"]
     if len(arms) == 1:
         lean = arms[0] | lean
-    elif all(set(arm) == {"type"} for arm in arms) and arms:
-        lean["type"] = [arm["type"] for arm in arms]
     elif arms:
+        # Not a list of types: hosts that translate schemas for their model (the OpenAPI subset) refuse or drop those.
         lean["anyOf"] = arms
     least, most = schema.get("minimum", schema.get("exclusiveMinimum")), schema.get("maximum")
     if least is not None and most is not None:
