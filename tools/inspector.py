@@ -32,6 +32,10 @@ CALLS: dict[str, dict[str, Any]] = {
     "estimate_memory": WORKLOAD,
     "recommend_compute": WORKLOAD | {"sweep": {"batch_size": [1, 2]}, "gpu": "A100-80GB"},
     "preflight_experiment": WORKLOAD | {"gpu": "RTX 4090", "detail": "full"},
+    "preflight_script": {
+        "text": "from transformer_lens import HookedTransformer\nHookedTransformer.from_pretrained('gpt2')\n",
+        "gpu": "RTX 4090",
+    },
     "explain_oom": {
         "message": "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.25 GiB.",
         "workload": {"task": "inference", "model": "gpt2"},
