@@ -32,13 +32,14 @@ _LEFT, _WIDTH, _TOP, _BAR, _ROW = 24, 712, 84, 44, 22
 _LETTER_WIDTH = 14
 _LINE = 104
 _STYLE = """
- .page { fill: #ffffff } text { font: 14px system-ui, sans-serif; fill: #1f2328 } .small { font-size: 12px; fill: #57606a }
+ .page { fill: #ffffff }
+ text { font: 14px system-ui, sans-serif; fill: #1f2328 } .small { font-size: 12px; fill: #57606a }
  .title { font-size: 16px; font-weight: 600 } .letter { fill: #000; font-weight: 600; text-anchor: middle }
  .end { text-anchor: end } .room { fill: none; stroke: #57606a } .taken { fill: url(#taken); stroke: #57606a }
  .free { stroke: #cf222e; stroke-width: 2.5; stroke-dasharray: 6 3 } .hatch { stroke: #57606a }
  @media (prefers-color-scheme: dark) {
-  .page { fill: #0d1117 } text { fill: #e6edf3 } .small { fill: #9198a1 } .letter { fill: #000 } .room, .taken, .hatch { stroke: #9198a1 }
-  .free { stroke: #ff7b72 }
+  .page { fill: #0d1117 } text { fill: #e6edf3 } .small { fill: #9198a1 } .letter { fill: #000 }
+  .room, .taken, .hatch { stroke: #9198a1 } .free { stroke: #ff7b72 }
  }
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import get_args
 from xml.etree import ElementTree
 
@@ -37,7 +38,7 @@ def texts(root: ElementTree.Element) -> list[str]:
 def bar(root: ElementTree.Element) -> dict[str, float]:
     """Width in pixels of each part of the bar, by its own words; and that they stand side by side."""
     parts = [element for element in root.iter(f"{SVG}rect") if element.get("class") == "part"]
-    for one, other in zip(parts, parts[1:], strict=False):
+    for one, other in pairwise(parts):
         assert float(other.attrib["x"]) == pytest.approx(float(one.attrib["x"]) + float(one.attrib["width"]), abs=0.11)
     return {part.findtext(f"{SVG}title") or "": float(part.attrib["width"]) for part in parts}
 
