@@ -12,6 +12,7 @@ from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import RequestStateSecurity
 from mcp.server.mcpserver.tools import Tool
 
+from .app import TOOL_META, apps
 from .arguments import hidden_parameters, workload_parameters
 from .asking_user import AskingTool
 from .completions import complete
@@ -80,6 +81,7 @@ def build_server(
         instructions=INSTRUCTIONS,
         version=version("compute-awareness"),
         tools=listed_tools,
+        extensions=[apps()],
         log_level="WARNING",
         cache_hints={
             "tools/list": _STATIC,
@@ -135,9 +137,9 @@ def tools() -> list[Tool]:
             preflight_experiment,
             title="Preflight an experiment",
             opens_network=True,
-            meta=_ALWAYS_LOADED,
+            meta=_ALWAYS_LOADED | TOOL_META,
             kind=AskingTool,
-            **whole,
+            **whole | {"hidden": hidden | {"show_form"}},
         ),
         make_tool(explain_oom, title="Explain an out-of-memory error", opens_network=True),
     ]
