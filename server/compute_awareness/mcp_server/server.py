@@ -128,7 +128,8 @@ def tools() -> list[Tool]:
     """The tools in the order in which they are listed; a fixed order keeps hosts' prompt caches warm."""
     hidden = hidden_parameters()
     brief: dict[str, Any] = {"extra_parameters": workload_parameters(all_options=False), "hidden": hidden}
-    whole: dict[str, Any] = {"extra_parameters": workload_parameters(all_options=True), "hidden": hidden}
+    asking = hidden | {"show_form"}
+    whole: dict[str, Any] = {"extra_parameters": workload_parameters(all_options=True), "hidden": asking}
     return [
         make_tool(detect_compute, title="Detect compute", opens_network=True, meta=_ALWAYS_LOADED),
         make_tool(estimate_memory, title="Estimate memory", opens_network=True, **brief),
@@ -139,7 +140,7 @@ def tools() -> list[Tool]:
             opens_network=True,
             meta=_ALWAYS_LOADED | TOOL_META,
             kind=AskingTool,
-            **whole | {"hidden": hidden | {"show_form"}},
+            **whole,
         ),
         make_tool(explain_oom, title="Explain an out-of-memory error", opens_network=True),
     ]
