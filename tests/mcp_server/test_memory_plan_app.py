@@ -442,13 +442,26 @@ def test_a_host_that_calls_no_tools_gets_a_picture_without_controls(browser: Bro
     assert host.page("[...document.querySelectorAll('#changes button')].every((b) => b.disabled)")
 
 
-def test_a_host_that_hands_on_no_meta_gets_the_sum_and_the_line(host: Host) -> None:
+def test_a_host_that_hands_on_no_meta_gets_the_sum_and_then_the_parts(host: Host) -> None:
+    """A short answer names no parts where it does not fit; what the page asks for itself is the full one."""
     host.show(CACHE, _meta={})
-    result = host.server.call(CACHE | {"show_form": False})
-    verdict = result["structuredContent"]["verdict"]
+    verdict = host.server.call(CACHE | {"show_form": False})["structuredContent"]["verdict"]
     assert host.rows() == [["all together", gib(verdict["needed_bytes"])]]
     assert f"{gib(verdict['free_bytes'])} free" in host.page("at('drawn').textContent")
-    assert result["structuredContent"]["summary"] in host.text("#verdict")
+    assert host.text("#verdict").startswith("Does not fit. ")
+    host.held = []
+    host.page("at('size-batch_size').focus()")
+    host.press("ArrowLeft")
+    host.wait(lambda: host.held, "the call")
+    asked = host.held[0]["params"]["arguments"]
+    assert asked == CACHE | {"batch_size": 2, "detail": "full", "show_form": False}
+    result = host.server.call(asked)
+    plan = result.pop("_meta")[PLAN]
+    host.answer(host.held[0], result)
+    host.settled()
+    assert host.rows() == [[name, gib(size)] for name, size in plan["parts"]]
+    titles = host.page("[...document.querySelectorAll('#changes button')].map((b) => b.firstChild.textContent)")
+    assert titles == [change["title"] for change in plan["changes"]][: len(titles)] and titles
 
 
 def test_what_was_answered_by_a_form_is_said_by_the_pictures_calls_too(host: Host) -> None:

@@ -8,7 +8,7 @@ model; a client that did not say it shows apps gets none of it.
 from __future__ import annotations
 
 import json
-from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcp.server.apps import Apps, client_supports_apps
@@ -45,7 +45,7 @@ def apps() -> Apps:
 
 def page() -> str:
     """The page, with the letters and colours that the command line's picture has too."""
-    html = files(__package__).joinpath("memory_plan.html").read_text("utf-8")
+    html = Path(__file__).with_name("memory_plan.html").read_text("utf-8")
     before, mark, after = html.partition(_PLACE_OF_PARTS)
     assert mark, "memory_plan.html has no place for the parts"
     return f"{before}{json.dumps(PARTS)}{after}"
