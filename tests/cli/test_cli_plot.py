@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import pairwise
 from typing import get_args
 from xml.etree import ElementTree
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from compute_awareness.cli.plot import preflight_svg
 from compute_awareness.estimator import estimate
+from compute_awareness.mcp_server.app import page
 from compute_awareness.memory.estimate import ComponentName
 from compute_awareness.picture import OVERHEAD, PARTS, memory_svg, parts_of
 from compute_awareness.preflight import preflight
@@ -175,3 +177,14 @@ def test_every_component_has_a_letter_and_a_colour_that_is_seen():
     for fill in fills:
         # WCAG 2.2: 3 for graphics on the page, light and dark; 4.5 for the letter on them.
         assert contrast(fill, "#ffffff") >= 3 and contrast(fill, "#0d1117") >= 3 and contrast(fill, "#000000") >= 4.5
+
+
+def test_words_and_lines_are_seen_in_light_and_in_dark():
+    """Of the app's page: words at 4.5 and lines at 3 against its ground, by WCAG 2.2."""
+    ground, *others = re.findall(r"--(\w+): [^;]*light-dark\((#\w{6}), (#\w{6})\)", page())
+    assert ground[0] == "page" and {"ink", "dim", "edge", "link", "limit", "good", "soft"} == {
+        name for name, *_ in others
+    }
+    for name, light, dark in others:
+        least = 3 if name == "edge" else 4.5
+        assert contrast(light, ground[1]) >= least and contrast(dark, ground[2]) >= least, name

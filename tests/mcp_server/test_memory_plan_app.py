@@ -234,10 +234,10 @@ def test_it_draws_what_the_tool_said_and_loads_nothing(host: Host) -> None:
     plan = host.show(CACHE)
     assert plan["status"] == "does_not_fit" and len(plan["parts"]) >= 4
     assert host.rows() == [[name, gib(size)] for name, size in plan["parts"]]
-    whole = max(plan["needed"], plan["room"])
-    assert host.bar() == pytest.approx({name: size / whole * 752 for name, size in plan["parts"]})
+    whole, across = max(plan["needed"], plan["room"]), 800 - 2 * 12 - 2 * 4
+    assert host.bar() == pytest.approx({name: size / whole * across for name, size in plan["parts"]})
     line = float(host.page("document.querySelector('.free').getAttribute('x1')"))
-    assert line == pytest.approx(4 + plan["free"] / whole * 752)
+    assert line == pytest.approx(4 + plan["free"] / whole * across)
     assert host.text("#verdict") == f"Does not fit. {plan['why']}"
     assert host.text("#title") == "activation_cache of pythia-2.8b"
     assert [url for url in host.loaded if not url.startswith(("file:", "about:"))] == []
@@ -378,6 +378,19 @@ def test_the_hosts_own_colours_are_taken(host: Host) -> None:
     )
     host.wait(lambda: host.page("getComputedStyle(document.body).backgroundColor") == "rgb(18, 52, 86)", "the colour")
     assert host.page("document.documentElement.style.colorScheme") == "dark"
+
+
+def test_a_narrow_window_needs_no_scrolling_to_the_side(host: Host) -> None:
+    """WCAG 2.2, 1.4.10: 320 CSS pixels, which is also what a zoom of 250 % leaves of 800."""
+    host.show(CACHE)
+    host.browser.evaluate("document.getElementById('app').style.width = '320px'")
+    host.wait(lambda: sum(host.bar().values()) < 320, "the bar to be drawn again")
+    assert host.page("document.documentElement.scrollWidth") <= 320
+    assert sum(host.bar().values()) == pytest.approx(320 - 2 * 12 - 2 * 4)
+    letters = host.page("[...document.querySelectorAll('#drawn text')].map((t) => t.getBoundingClientRect().height)")
+    assert letters and min(letters) > 10, "letters keep their size"
+    sliders = host.page("[...document.querySelectorAll('input[type=range]')].map((r) => r.clientWidth)")
+    assert min(sliders) > 150
 
 
 def test_an_error_is_shown_and_the_control_goes_back(host: Host) -> None:
