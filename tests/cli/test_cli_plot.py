@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from itertools import pairwise
 from typing import get_args
@@ -95,6 +96,16 @@ def test_an_estimate_has_no_line(cli, tmp_path):
     assert sum(bar(root).values()) == pytest.approx(BAR_PIXELS, abs=1)
     assert not [element for element in root.iter(f"{SVG}line") if element.get("class") == "free"]
     assert f"{gib(answer['peak']['device'])} needed on the device" in texts(root)
+
+
+def test_the_picture_in_the_docs_is_what_the_command_draws(cli, tmp_path):
+    """The picture of the README's session. UPDATE_SNAPSHOTS=1 draws it anew."""
+    path = tmp_path / "plan.svg"
+    cli("preflight", CACHE, "--gpu", "RTX 4090", "--plot", str(path))
+    kept = EXAMPLES.parent / "docs" / "memory_plan.svg"
+    if os.environ.get("UPDATE_SNAPSHOTS") == "1":
+        kept.write_text(path.read_text("utf-8"), encoding="utf-8", newline="\n")
+    assert kept.read_text("utf-8") == path.read_text("utf-8"), "run this test once with UPDATE_SNAPSHOTS=1"
 
 
 @pytest.mark.parametrize("command", ["estimate", "preflight"])
