@@ -184,6 +184,8 @@ async def test_no_deprecated_feature_is_used(server: Any, mode: str) -> None:
     assert capabilities == {
         "tools": {"listChanged": False}, "prompts": {"listChanged": False}, "completions": {},
         "resources": {"listChanged": False, "subscribe": False},
+        # What a server adds to the protocol is declared since 2026-07-28.
+        **({"extensions": {"io.modelcontextprotocol/ui": {}}} if mode == "auto" else {}),
     }  # fmt: skip
     face = Path(compute_awareness.mcp_server.__file__).parent
     deprecated = re.compile(r"\b(ListRoots|Sample|create_message|list_roots|ctx\.(log|info|debug|warning|error)|"

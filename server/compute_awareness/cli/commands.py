@@ -17,6 +17,7 @@ from .given import (
     compute_from,
     fields_from,
     read_text,
+    svg_path,
     workload_from,
     write_new,
 )
@@ -51,6 +52,9 @@ _live = click.option(
     "--live-prices", "live", is_flag=True, help="Ask for prices online (extra `prices`, at most 20 s); each price says "
     "whether it is live or dated."
 )  # fmt: skip
+_plot = click.option(
+    "--plot", metavar="OUT.svg", help="Also draw the memory there, as an SVG picture; an existing file is kept."
+)
 
 
 def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
@@ -93,6 +97,11 @@ def _print_json(answer: BaseModel | dict[str, Any]) -> None:
     data = answer if isinstance(answer, dict) else answer.model_dump(mode="json")
     # ASCII on purpose: the document is the same whatever code page the console has.
     sys.stdout.write(json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+def _say_plot(plot: str | None) -> None:
+    if plot is not None:
+        click.echo(f"Picture: {plot}")
 
 
 @program.command()
@@ -140,18 +149,25 @@ def detect(
 
 @program.command(cls=WorkloadCommand)
 @_python
+@_plot
 @_json
-def estimate(source: str | None, python: str | None, as_json: bool, **flags: Any) -> int:
+def estimate(source: str | None, python: str | None, plot: str | None, as_json: bool, **flags: Any) -> int:
     """Say what a workload takes. Bytes by component, the peak, the range; looks at no machine."""
     from ..estimator import estimate as estimate_workload
 
+    plot = svg_path(plot)
     answer = estimate_workload(workload_from(source, flags), python=python)
+    if plot is not None:
+        from .plot import estimate_svg
+
+        write_new(plot, estimate_svg(answer), "--plot")
     if as_json:
         _print_json(answer)
     else:
         from .show_estimate import show_estimate
 
         show_estimate(answer)
+        _say_plot(plot)
     return 0
 
 
@@ -187,6 +203,7 @@ def recommend(
 @_compute
 @_host
 @_python
+@_plot
 @_json
 def preflight(
     source: str | None,
@@ -194,6 +211,7 @@ def preflight(
     compute: str | None,
     host: str | None,
     python: str | None,
+    plot: str | None,
     as_json: bool,
     **flags: Any,
 ) -> int:
@@ -205,15 +223,21 @@ def preflight(
         raise InputError("--python looks at this machine and --compute is another's report: give one of them")
     if source == "-" and compute == "-":
         raise InputError("standard input cannot be both the workload and the compute report")
+    plot = svg_path(plot)
     workload = workload_from(source, flags)
     report = _elsewhere(compute, host, python)
     answer = preflight_of(workload, gpu=gpu, compute=report, python=None if host else python)
+    if plot is not None:
+        from .plot import preflight_svg
+
+        write_new(plot, preflight_svg(answer), "--plot")
     if as_json:
         _print_json(answer)
     else:
         from .show_preflight import show_preflight
 
         show_preflight(answer)
+        _say_plot(plot)
     verdict = answer.verdict
     if verdict.status == "tight" and (verdict.headroom_bytes or 0) < 0:
         return EXIT_TOO_TIGHT

@@ -210,8 +210,18 @@ def compute_from(source: str) -> Compute:
         raise InputError(f"{_called(source)} is not a report of `detect --json`: {error}") from None
 
 
-def write_new(path: str, text: str) -> None:
-    """Write a file that is not there yet.
+def svg_path(path: str | None) -> str | None:
+    """The path of a picture to write, looked at before any work is done. Raises InputError for any but `.svg`."""
+    if path is None or Path(path).suffix.lower() == ".svg":
+        return path
+    raise InputError(
+        f"--plot {path}: pictures are written as SVG, which browsers, editors and papers take; give a name that ends "
+        "in .svg"
+    )
+
+
+def write_new(path: str, text: str, flag: str = "--out") -> None:
+    """Write a file that is not there yet; `flag` is the option that named it.
 
     Raises:
         InputError: it is there, or cannot be written.
@@ -220,6 +230,6 @@ def write_new(path: str, text: str) -> None:
         with Path(path).open("x", encoding="utf-8", newline="\n") as file:
             file.write(text)
     except FileExistsError:
-        raise InputError(f"{path} is there already and is kept; give another name to --out") from None
+        raise InputError(f"{path} is there already and is kept; give another name to {flag}") from None
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from None

@@ -6,18 +6,18 @@ from rich.console import Console
 from rich.text import Text
 
 from ..memory.estimate import Estimate
+from ..picture import OVERHEAD as REST
+from ..picture import PARTS, parts_of
 from ..units import gib
 from .show import say, table, text
 
-SWATCHES = {
-    "weights": ("W", "black on blue"), "buffers": ("B", "black on cyan"),
-    "activation_cache": ("C", "black on yellow"), "activations": ("A", "black on green"),
-    "logits": ("L", "black on magenta"), "gradients": ("G", "black on red"),
-    "optimizer_state": ("O", "black on bright_blue"), "kv_cache": ("K", "black on bright_yellow"),
-    "sae_weights": ("S", "black on bright_cyan"), "sae_activations": ("F", "black on bright_green"),
-    "activation_store": ("D", "black on bright_magenta"), "temporaries": ("T", "black on white"),
+_STYLES = {
+    "weights": "blue", "buffers": "cyan", "activation_cache": "yellow", "activations": "green", "logits": "magenta",
+    "gradients": "red", "optimizer_state": "bright_blue", "kv_cache": "bright_yellow", "sae_weights": "bright_cyan",
+    "sae_activations": "bright_green", "activation_store": "bright_magenta", "temporaries": "white",
 }  # fmt: skip
-OVERHEAD = ("+", "black on bright_black")
+SWATCHES = {name: (PARTS[name][0], f"black on {colour}") for name, colour in _STYLES.items()}
+OVERHEAD = (PARTS[REST][0], "black on bright_black")
 FREE = "."
 LIMIT = "|"
 
@@ -50,10 +50,9 @@ def show_memory(to: Console, estimate: Estimate, needed: int, free: int | None, 
         needed: bytes on `where`; what the tensors leave of it is shown as overhead (CUDA context, allocator).
         free: bytes free there; None = not known.
     """
-    device = [c for c in estimate.components if c.where == "device"]
-    parts = [(SWATCHES[c.name][0], c.bytes_at_peak) for c in device if c.bytes_at_peak > 0]
-    overhead = max(0, needed - sum(n for _, n in parts))
-    bar = cells([*parts, (OVERHEAD[0], overhead)], free, max(10, min(to.width, 100) - 6))
+    parts = parts_of(estimate, needed)
+    overhead = dict(parts).get(REST, 0)
+    bar = cells([(PARTS[name][0], n) for name, n in parts], free, max(10, min(to.width, 100) - 6))
     styles = dict(SWATCHES.values()) | {OVERHEAD[0]: OVERHEAD[1], LIMIT: "bold white on red", FREE: "dim"}
     line = Text("  [")
     for letter in bar:

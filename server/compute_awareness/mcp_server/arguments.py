@@ -82,7 +82,8 @@ ComputeReport = Annotated[
         }
     ),
 ]
-
+# Not published: the picture's own calls bear it, since a form at every move of a slider would be a nuisance.
+ShowForm = Annotated[bool, WithJsonSchema({"type": "boolean", "description": "false: ask the user by no form"})]
 
 Sweep = Annotated[
     dict[str, Any] | None,

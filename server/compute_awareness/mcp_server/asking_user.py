@@ -20,7 +20,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import InputRequiredResult
 from pydantic import BaseModel, ValidationError
 
-from .arguments import ComputeReport, Gpu, Host, Python, as_compute_report, as_workload
+from .arguments import ComputeReport, Gpu, Host, Python, ShowForm, as_compute_report, as_workload
 from .form import can_ask, form_of, is_stateless, message_of
 from .hosting import place_of
 from .looking import in_thread, look_elsewhere, seen_here
@@ -87,6 +87,7 @@ async def ask_user(
     compute: ComputeReport = None,
     host: Host = None,
     python: Python = None,
+    show_form: ShowForm = True,
     **fields: Any,
 ) -> Any:
     """The resolver: the form where the user is to be asked and can be, else the preflight as it stands (`Unasked`)."""
@@ -96,7 +97,7 @@ async def ask_user(
         if here.unreadable:
             result.known = ["The client's form gave no answer that can be read: ask in words.", *result.known]
             return Unasked(result)
-        if result.asking.decision != "ask" or not can_ask(ctx):
+        if result.asking.decision != "ask" or not show_form or not can_ask(ctx):
             return Unasked(result)
         here.question = result.asking
     return Elicit(message_of(here.question), form_of(here.question, may_keep=may_keep(ctx)))

@@ -47,6 +47,12 @@ def in_call(context: Context[Any, Any]) -> Iterator[None]:
         _CALL.reset(token)
 
 
+def this_call() -> Context[Any, Any] | None:
+    """The request that is being answered; None outside of one."""
+    call = _CALL.get()
+    return call.context if call else None
+
+
 async def in_thread(call: Callable[[], T], doing: str) -> T:
     """`call` beside the event loop, with progress each second: what is being done, and for how long.
 

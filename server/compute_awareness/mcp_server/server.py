@@ -12,6 +12,7 @@ from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import RequestStateSecurity
 from mcp.server.mcpserver.tools import Tool
 
+from .app import TOOL_META, apps
 from .arguments import hidden_parameters, workload_parameters
 from .asking_user import AskingTool
 from .completions import complete
@@ -82,6 +83,7 @@ def build_server(
         instructions=INSTRUCTIONS,
         version=version("compute-awareness"),
         tools=listed_tools,
+        extensions=[apps()],
         log_level="WARNING",
         cache_hints={
             "tools/list": _STATIC,
@@ -128,7 +130,8 @@ def tools() -> list[Tool]:
     """The tools in the order in which they are listed; a fixed order keeps hosts' prompt caches warm."""
     hidden = hidden_parameters()
     brief: dict[str, Any] = {"extra_parameters": workload_parameters(all_options=False), "hidden": hidden}
-    whole: dict[str, Any] = {"extra_parameters": workload_parameters(all_options=True), "hidden": hidden}
+    asking = hidden | {"show_form"}
+    whole: dict[str, Any] = {"extra_parameters": workload_parameters(all_options=True), "hidden": asking}
     return [
         make_tool(detect_compute, title="Detect compute", opens_network=True, meta=_ALWAYS_LOADED),
         make_tool(estimate_memory, title="Estimate memory", opens_network=True, **brief),
@@ -137,7 +140,7 @@ def tools() -> list[Tool]:
             preflight_experiment,
             title="Preflight an experiment",
             opens_network=True,
-            meta=_ALWAYS_LOADED,
+            meta=_ALWAYS_LOADED | TOOL_META,
             kind=AskingTool,
             **whole,
         ),

@@ -11,11 +11,12 @@ from pydantic import BaseModel
 
 from ...errors import InputError
 from ..answers import answer, concise_preflight
-from ..arguments import ComputeReport, Detail, Gpu, Host, Python, as_compute_report, as_workload
+from ..app import with_plan
+from ..arguments import ComputeReport, Detail, Gpu, Host, Python, ShowForm, as_compute_report, as_workload
 from ..asking_user import Unasked, ask_user, filled_in, look_and_check, seen_by_server, this_round
 from ..form import REMEMBER
 from ..hosting import place_of
-from ..looking import in_thread, look_elsewhere
+from ..looking import in_thread, look_elsewhere, this_call
 from ..next_steps import after_preflight, given
 from ..outlines import PreflightOutline
 
@@ -30,6 +31,7 @@ async def preflight_experiment(
     host: Host = None,
     python: Python = None,
     detail: Detail = "concise",
+    show_form: ShowForm = True,
     **fields: Any,
 ) -> Annotated[CallToolResult, PreflightOutline]:
     """Check one experiment before its code is written or run: detects the compute, estimates the memory, says
@@ -37,19 +39,21 @@ async def preflight_experiment(
     or silent). Start here. Where the client shows forms it asks the user itself, and keeps an answer only if they
     tick so. Runs nothing. Not for a run that died (explain_oom) or for comparing settings (estimate_memory)."""
     form: Any = asked.data if isinstance(asked, AcceptedElicitation) else None
+    answered: dict[str, Any] = {}
     if isinstance(form, Unasked):
         result = form.result
     else:
-        result = await _with_answer(asked.action, form, gpu, compute, host, python, fields)
+        result, answered = await _with_answer(asked.action, form, gpu, compute, host, python, fields)
     arguments = given(fields, gpu=gpu, compute=compute, host=host, python=python)
     result.next_steps = after_preflight(result, arguments)
-    return answer(result if detail == "full" else concise_preflight(result), detail)
+    said = answer(result if detail == "full" else concise_preflight(result), detail)
+    return with_plan(said, result, answered, this_call())
 
 
 async def _with_answer(
     how: Any, form: BaseModel | None, gpu: str | None, compute: Any, host: str | None, python: str | None, fields: Any
-) -> Preflight:
-    """The preflight again with what the user did with the form."""
+) -> tuple[Preflight, dict[str, Any]]:
+    """The preflight again with what the user did with the form, and the arguments that say the same."""
     from ...answered import not_usable, preflight_answered
     from ...asking.answer import keep, settle
 
@@ -60,7 +64,7 @@ async def _with_answer(
     try:
         settled = settle(question, how, values)
     except InputError as error:
-        return not_usable(await look_and_check(gpu, compute, host, python, fields), error)
+        return not_usable(await look_and_check(gpu, compute, host, python, fields), error), {}
     report = await look_elsewhere(host, as_compute_report(compute), python)
     check = partial(
         preflight_answered, as_workload(fields), question, settled,
@@ -69,4 +73,4 @@ async def _with_answer(
     result = seen_by_server(await in_thread(check, "checking"), report)
     if remember:
         result.known.append(await in_thread(partial(keep, settled), "keeping the answer"))
-    return result
+    return result, given(settled.patch, gpu=settled.gpu)

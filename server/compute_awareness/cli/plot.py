@@ -1,0 +1,34 @@
+"""The picture of `--plot`: an answer as an SVG."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..memory.estimate import Estimate
+from ..picture import capacity, memory_svg
+from .show_estimate import workload_line
+from .show_preflight import STATUS
+
+if TYPE_CHECKING:
+    from ..preflight import Preflight
+
+
+def estimate_svg(answer: Estimate) -> str:
+    """Of an estimate, which knows no card."""
+    return memory_svg(
+        answer, workload_line(answer.workload), needed=answer.peak.device, where="the device", words=answer.summary
+    )
+
+
+def preflight_svg(answer: Preflight) -> str:
+    """Of a preflight: against the card it was held to."""
+    verdict = answer.verdict
+    return memory_svg(
+        answer.estimate,
+        workload_line(answer.estimate.workload),
+        needed=verdict.needed_bytes,
+        where=verdict.device,
+        free=verdict.free_bytes,
+        room=capacity(answer.compute, verdict),
+        words=f"{STATUS[verdict.status][0]}. {verdict.why}",
+    )
