@@ -183,5 +183,5 @@ def offload(attempt: Attempt, workload: Inference | ActivationCache, where: Lite
 
 _WAIT = {"cpu": "RAM", "disk": "their files on disk"}
 _LONGER = {"cpu": 10.0, "disk": 40.0}
-"""Times as long with few tokens in a pass; the more tokens, the less (the cost says what a pass takes). Not the ratio for
-this batch: with a smaller one, which may come with it, the weights cross as many times more."""
+"""Times as long with few tokens in a pass; the more tokens, the less (the cost says what a pass takes). Not the ratio
+of this batch: with a smaller one, which may come with it, the weights cross as many times more."""

@@ -69,6 +69,14 @@ def _several_cards(attempt: Attempt, workload: AnyWorkload) -> Iterator[Change]:
             detail="the same gradient up to rounding, where the loss is averaged over equal numbers of tokens",
             cost=f"none: {cards} cards work at once, and exchange their gradients in every step",
         )  # fmt: skip
+        if workload.library == "transformers":
+            yield attempt.change(
+                "several_gpus", f"batch {batch} and a share of the model on each of {cards} cards (fully_shard)",
+                {"n_devices": cards, "batch_size": batch, "parallel": "fsdp"}, "equivalent",
+                detail="the same gradient up to rounding, where the loss is averaged over equal numbers of tokens",
+                cost=f"{cards} cards work at once; parameters cross between them twice in every step, gradients once",
+                slowdown=1.2,
+            )  # fmt: skip
     elif isinstance(workload, Inference | ActivationCache) and splits(workload.model_dump()) == "estimated":
         yield attempt.change(
             "several_gpus", f"layers split over {cards} cards (device_map)", {"n_devices": cards}, "equivalent",

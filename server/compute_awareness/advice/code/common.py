@@ -51,6 +51,8 @@ def _transformers(workload: Any, name: str, device: str) -> str:
         said.append(f'device_map="{device}"')
         imports = "from transformers import BitsAndBytesConfig\n"
         return f"{imports}model = AutoModelForCausalLM.from_pretrained(\n    {', '.join(said)}\n)"
+    if getattr(workload, "parallel", None) == "fsdp":  # which moves it to the card block by block
+        return f"model = AutoModelForCausalLM.from_pretrained({', '.join(said)})"
     where = getattr(workload, "offload", None)
     if where == "disk":
         said += [f"device_map={_on_disk(resolve(workload.model), device)}", 'offload_folder="offload"']
