@@ -12,4 +12,6 @@ from compute_awareness.sweep import sweep
 def no_cluster_here(monkeypatch):
     for module in (launch_file, sweep):
         seen = module.slurm_in_sight
-        monkeypatch.setattr(module, "slurm_in_sight", lambda compute, seen=seen: seen(compute) if compute else [])
+        monkeypatch.setattr(
+            module, "slurm_in_sight", lambda compute, look_here=True, seen=seen: seen(compute) if compute else []
+        )
