@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,21 +11,15 @@ import pytest
 import torch
 
 
-class Bus(Mapping[str, torch.Tensor]):
+class Bus(dict[str, torch.Tensor]):
     """A state dict in RAM whose tensors are copied when they are asked for, and how many bytes that were."""
 
-    def __init__(self, held: Mapping[str, torch.Tensor]) -> None:
-        self.held, self.crossed = held, 0
+    crossed = 0
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        self.crossed += self.held[name].nbytes
-        return self.held[name].clone()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.held)
-
-    def __len__(self) -> int:
-        return len(self.held)
+        held = super().__getitem__(name)
+        self.crossed += held.nbytes
+        return held.clone()
 
 
 @contextmanager

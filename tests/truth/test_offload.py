@@ -78,7 +78,7 @@ def offloaded(spec: ModelSpec, dtype: str, attention: str) -> tuple[Any, Bus]:
     with quiet():
         model = hf_model(spec, "cpu", dtype, attention)
         bus = Bus(model.state_dict())
-        cpu_offload(model, execution_device="cpu", state_dict=bus)
+        cpu_offload(model, execution_device=torch.device("cpu"), state_dict=bus)
     return model, bus
 
 
