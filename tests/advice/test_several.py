@@ -42,14 +42,16 @@ def offered(workload: dict[str, Any], at: Place) -> list[Any]:
 @pytest.mark.parametrize("count", [2, 4])
 def test_an_offer_is_an_estimate_of_one_card(workload: dict[str, Any], count: int) -> None:
     at = place(0.95, workload, count)
-    (change,) = offered(workload, at)
-    after = estimate(parse_workload(workload | change.patch), at.compute_capability)
-    assert change.patch["n_devices"] == count and change.effect == "equivalent"
-    assert change.applies and change.peak_after == needed(after, at)[0] < change.peak_before
-    assert change.fits == (verdict_at(after, at).status == "fits")
-    assert change.code and change.cost and change.effect_detail
-    if workload is TRAINING:
-        assert change.patch["batch_size"] * count == workload["batch_size"]
+    found = offered(workload, at)
+    assert [change.patch.get("parallel") for change in found] == ([None, "fsdp"] if workload is TRAINING else [None])
+    for change in found:
+        after = estimate(parse_workload(workload | change.patch), at.compute_capability)
+        assert change.patch["n_devices"] == count and change.effect == "equivalent"
+        assert change.applies and change.peak_after == needed(after, at)[0] < change.peak_before
+        assert change.fits == (verdict_at(after, at).status == "fits")
+        assert change.code and change.cost and change.effect_detail
+        if workload is TRAINING:
+            assert change.patch["batch_size"] * count == workload["batch_size"]
 
 
 @pytest.mark.parametrize("workload", [FORWARD, TRAINING], ids=lambda w: w["task"])

@@ -186,3 +186,31 @@ def test_any_command_stays_whole_in_yaml(run):
     assert run.strip().replace("'", "'\"'\"'") in sky["run"]
     stack = yaml.safe_load(launch_file(workload(), "dstack", run, gpu="A100-80GB").text)
     assert stack["commands"][-1] == run.strip()
+
+
+DDP = {"task": "training", "model": "gpt2", "batch_size": 2, "seq_len": 128, "n_devices": 4}
+
+
+@pytest.mark.parametrize("parallel", [None, "ddp", "fsdp"])
+@pytest.mark.parametrize("gpu", [None, "H100", "4xH100"])
+def test_a_process_on_each_card(parallel: str | None, gpu: str | None) -> None:
+    """The file asks for the cards, and the command is left as it is; a note says how it has to start."""
+    asked = parse_workload(DDP | {"parallel": parallel})
+    file = launch_file(asked, "skypilot", "python train.py --lr 1e-4", gpu, look_here=False)
+    assert file.count == 4 and yaml.safe_load(file.text)["resources"]["cpus"] == "32+"
+    assert "python train.py --lr 1e-4" in file.text and "torchrun" not in file.text.split("run: |")[1]
+    assert any("torchrun --nproc_per_node=4 train.py --lr 1e-4" in note for note in file.notes)
+    started = launch_file(asked, "skypilot", "torchrun --nproc_per_node=4 train.py", gpu, look_here=False)
+    assert not any("one process" in note for note in started.notes)
+
+
+def test_cards_that_are_too_few_and_one_process_for_several() -> None:
+    with pytest.raises(InputError, match="4 cards"):
+        launch_file(parse_workload(DDP), "skypilot", "python train.py", "2xH100", look_here=False)
+    with pytest.raises(InputError, match="colab has one card"):
+        launch_file(parse_workload(DDP), "colab", "python train.py", look_here=False)
+    split = parse_workload(CACHE | {"library": "transformers", "n_devices": 2})
+    file = launch_file(split, "slurm", "python cache.py", look_here=False)
+    assert file.count == 2 and not any("process" in note for note in file.notes)
+    alone = launch_file(parse_workload(DDP | {"n_devices": 1}), "slurm", "python train.py", look_here=False)
+    assert alone.count == 1 and "torchrun" not in str(alone.notes)

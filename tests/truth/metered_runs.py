@@ -19,6 +19,7 @@ import torch
 from autocast_lists import CudaList
 from builders import held_tensors, hf_model, hooked_transformer, quiet, torch_dtype
 from meters import Card, OverBudget, distinct_bytes, profiler_peak
+from offloading import ram_beside_the_card
 
 from compute_awareness.advice.code import parts
 from compute_awareness.models.spec import ModelSpec
@@ -259,7 +260,9 @@ def run(experiment: Experiment, code: dict[str, str], budget: int) -> int:
     """
     scope, workload = experiment.scope, experiment.workload
     trains_sae = isinstance(workload, SaeTraining)
-    with quiet(), _settled(experiment, code) as rest:
+    offloads = getattr(workload, "offload", None) == "cpu"
+    beside = ram_beside_the_card() if offloads else contextlib.nullcontext()
+    with quiet(), beside, _settled(experiment, code) as rest:
         if trains_sae:
             config = scope.get("config") or experiment._runner_config(...)
             kwargs = config.model_from_pretrained_kwargs

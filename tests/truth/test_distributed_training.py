@@ -225,7 +225,7 @@ def test_what_is_not_covered_says_why() -> None:
     for changes, words in (
         ({"library": "transformer_lens", "n_devices": 2, "attention": None}, "covered for transformers only"),
         ({"parallel": "ddp"}, "parallel is for n_devices of 2 or more"),
-        ({"n_devices": 2, "parallel": "fsdp"}, "'fsdp' is not estimated yet: .* ddp is"),
+        ({"n_devices": 2, "parallel": "zero"}, "'zero' is not estimated: .* ddp"),
         ({"gradient_as_bucket_view": True}, "gradient_as_bucket_view is for n_devices"),
         ({"n_devices": 0}, "n_devices"),
     ):

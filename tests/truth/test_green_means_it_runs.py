@@ -9,7 +9,6 @@ of published ones.
 from __future__ import annotations
 
 import contextlib
-import inspect
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -116,7 +115,7 @@ def inputs(workload: Any) -> int:
 def runs(name: str, workload: AnyWorkload, whole: AnyWorkload, budget: int) -> int:
     """The peak in bytes of the code of `workload`. Raises OverBudget."""
     by_layer = getattr(workload, "layers", None) is not None and getattr(whole, "layers", None) is None
-    on_host = getattr(workload, "cache_device", None) == "cpu"
+    on_host = getattr(workload, "cache_device", None) == "cpu" and getattr(workload, "offload", None) is None
     experiment = Experiment(whole, workload, spec_of(name), "meta" if on_host else "cpu")
     return run(experiment, program(workload, whole, by_layer), budget)
 
@@ -266,15 +265,21 @@ def test_the_code_for_dictionary_learning() -> None:
     assert {"n_ctxs", "ctx_len", "refresh_batch_size", "out_batch_size", "trainSAE", "LanguageModel"} <= {*called}
 
 
-def test_the_code_that_offloads_weights_calls_what_accelerate_has() -> None:
-    from accelerate import cpu_offload
-
-    whole = parse_workload({"task": "inference", "library": "transformers", "model": "pythia-6.9b"})
-    place = Place("gpu", "a card", 8 << 30, "8.9", host_free_bytes=1 << 50)
-    change = next(c for c in changes(whole, estimate(whole, "8.9"), place) if c.strategy == "offloading")
-    imported, call = change.code.split("\n")
-    assert imported == "from accelerate import cpu_offload"
-    asked: list[Any] = []
-    exec(call, {"model": "the model", "cpu_offload": lambda *a, **k: asked.append((a, k))})
-    (args, kwargs) = asked[0]
-    inspect.signature(cpu_offload).bind(*args, **kwargs)
+def test_offloaded_weights_run_with_what_the_estimate_has() -> None:
+    """Alone and with the cache in RAM, on a card for no byte more than the estimate; with weights alone on it, dies."""
+    offers = {}
+    for name in ("hf forward", "hooks"):
+        spec = spec_of(name)
+        assert spec is not None
+        whole = parse_workload(CASES[name][1] | {"model": inline(spec)})
+        peak, before = needs(whole), estimate(whole, "8.9")
+        place = card(peak // 2)
+        found = [*changes(whole, before, place), *further(whole, before, place)]
+        offers[name] = next(change for change in found if change.patch.get("offload") == "cpu")
+        for also in ({}, {"cache_device": "cpu"})[: 1 + (name == "hooks")]:
+            workload = patched(whole, offers[name].patch | also)
+            said = needs(workload)
+            assert said < peak and runs(name, workload, whole, said) <= said
+            with pytest.raises(OverBudget):
+                runs(name, workload, whole, said - inputs(whole) - 64)
+    assert all("cpu_offload(model" in change.code for change in offers.values())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Literal
 
+from ..errors import InputError
 from ..memory.huggingface.outputs import layout
 from ..models.resolve import resolve
-from ..units import gib
+from ..runtime.duration import CROSSING_GB_S
+from ..units import duration, gib
 from ..workload import DTYPE_BYTES, ActivationCache, Inference
 from .answers import Change
 from .attempt import HALF_DETAIL, Attempt, faster, half
@@ -149,31 +151,37 @@ HOOKED = {"transformer_lens": "HookedTransformer", "transformer_bridge": "Transf
 
 
 def _offload_weights(attempt: Attempt, workload: Inference) -> Change:
-    if attempt.place.kind in ("cpu", "mps"):
-        return attempt.no("offloading", "there is no separate memory to move the weights to")
     if workload.library != "transformers":
         return attempt.no(
             "offloading", "HookedTransformer keeps all its weights on the device; transformers can offload"
         )
-    from ..memory.card import device
+    return offload(attempt, workload, "cpu")
 
-    spec = resolve(workload.model)
-    held = {c.name: c.bytes_at_peak for c in attempt.before.components}
-    matrix = DTYPE_BYTES[workload.dtype] * max(
-        spec.d_vocab * spec.d_model, spec.d_model * max(spec.d_mlp, spec.q_width)
-    )
-    tensors = attempt.before.peak.tensors - held.get("weights", 0) + 2 * matrix
-    after = device.device_bytes(tensors, attempt.place.compute_capability)
-    if after >= attempt.now:
-        return attempt.no("offloading", "the weights are not what takes the memory")
-    free = attempt.place.free_bytes
-    high = device.device_range(tensors, attempt.place.compute_capability)[1]
-    return Change(
-        strategy="offloading", title="weights in RAM, one layer at a time on the card (rough)",
-        applies=True, peak_before=attempt.now, peak_after=after, host_bytes=held.get("weights", 0),
-        saving=attempt.now - after,
-        fits=None if free is None else high <= free, effect="equivalent",
-        effect_detail="same weights, same arithmetic; counted with two of the largest matrices on the card",
-        cost="all weights cross the bus in every pass: 10 to 50 times slower", slowdown=20,
-        code="from accelerate import cpu_offload\ncpu_offload(model, execution_device=0)",
+
+def offload(attempt: Attempt, workload: Inference | ActivationCache, where: Literal["cpu", "disk"]) -> Change:
+    """The weights of a transformers model in RAM or on disk, on the card module by module."""
+    if attempt.place.kind in ("cpu", "mps"):
+        return attempt.no("offloading", "there is no separate memory to move the weights to")
+    if workload.offload is not None:
+        return attempt.no("offloading", f"the weights are offloaded already ({workload.offload})")
+    patch = {"offload": where}
+    try:
+        after = attempt.patched(patch)
+    except InputError as error:
+        return attempt.no("offloading", f"weights to {_WAIT[where]}: {error}")
+    crossing = sum(part.times * part.crossing_bytes for part in after.work)
+    slow, fast = CROSSING_GB_S[where]
+    return attempt.change(
+        "offloading", f"weights in {_WAIT[where]}, one module's at a time on the card (accelerate)", patch,
+        "equivalent",
+        detail="same weights, same arithmetic",
+        cost=f"{gib(crossing)} of weights cross to the card in every pass, at {fast:g} to {slow:g} GB/s (assumed) "
+        f"{duration(crossing / fast / 1e9)} to {duration(crossing / slow / 1e9)}",
+        slowdown=_LONGER[where],
     )  # fmt: skip
+
+
+_WAIT = {"cpu": "RAM", "disk": "their files on disk"}
+_LONGER = {"cpu": 10.0, "disk": 40.0}
+"""Times as long with few tokens in a pass; the more tokens, the less (the cost says what a pass takes). Not the ratio
+of this batch: with a smaller one, which may come with it, the weights cross as many times more."""

@@ -22,6 +22,7 @@ from ..workload import (
 )
 from .answers import Change
 from .attempt import Attempt
+from .changes_forward import offload
 from .changes_sae import buffers, one_sae_at_a_time, refreshes, without_logits
 from .place import Place, needed
 from .several import splits
@@ -37,6 +38,8 @@ def further(workload: AnyWorkload, before: Estimate, place: Place) -> list[Chang
 def _tried(attempt: Attempt, workload: AnyWorkload) -> Iterator[Change]:
     if attempt.place.count > 1:
         yield from _several_cards(attempt, workload)
+    if isinstance(workload, ActivationCache | Inference) and workload.library == "transformers":
+        yield from _offloaded(attempt, workload)
     if isinstance(workload, ActivationCache | Patching):
         yield from _one_layer(attempt, workload)
     if isinstance(workload, SaeTraining) and workload.model is not None:
@@ -66,6 +69,14 @@ def _several_cards(attempt: Attempt, workload: AnyWorkload) -> Iterator[Change]:
             detail="the same gradient up to rounding, where the loss is averaged over equal numbers of tokens",
             cost=f"none: {cards} cards work at once, and exchange their gradients in every step",
         )  # fmt: skip
+        if workload.library == "transformers":
+            yield attempt.change(
+                "several_gpus", f"batch {batch} and a share of the model on each of {cards} cards (fully_shard)",
+                {"n_devices": cards, "batch_size": batch, "parallel": "fsdp"}, "equivalent",
+                detail="the same gradient up to rounding, where the loss is averaged over equal numbers of tokens",
+                cost=f"{cards} cards work at once; parameters cross between them twice in every step, gradients once",
+                slowdown=1.2,
+            )  # fmt: skip
     elif isinstance(workload, Inference | ActivationCache) and splits(workload.model_dump()) == "estimated":
         yield attempt.change(
             "several_gpus", f"layers split over {cards} cards (device_map)", {"n_devices": cards}, "equivalent",
@@ -98,6 +109,18 @@ def _one_layer(attempt: Attempt, workload: ActivationCache | Patching) -> Iterat
         "need of each layer before the next",
         cost=cost, slowdown=slowdown, by_layer=True,
     )  # fmt: skip
+
+
+def _offloaded(attempt: Attempt, workload: ActivationCache | Inference) -> Iterator[Change]:
+    """The weights to RAM where that is not among the usual changes, and to disk where the RAM does not hold them."""
+    if attempt.place.kind not in ("gpu", "unknown") or workload.offload is not None:
+        return
+    in_ram = offload(attempt, workload, "cpu")
+    if not isinstance(workload, Inference) or workload.output_hidden_states:
+        yield in_ram
+    ram = attempt.place.host_free_bytes
+    if in_ram.applies and in_ram.fits is False and ram is not None and in_ram.host_bytes > ram:
+        yield offload(attempt, workload, "disk")
 
 
 def _worst_layer(attempt: Attempt, depth: int) -> int:

@@ -169,7 +169,10 @@ def verdict_at(estimate: Estimate, place: Place) -> Verdict:
     if place.kind == "gpu" and estimate.loading_device_bytes > estimate.peak.tensors:
         verdict.why += " Its worst moment is while the weights are loaded, not the run itself."
     if verdict.status == "fits" and place.kind != "cpu" and place.host_free_bytes is not None:
-        ram = device.cpu_process_bytes(estimate.loading_host_bytes + estimate.host_bytes)
+        beside = estimate.host_bytes
+        if filled.get("offload") == "cpu":  # what was loaded is what waits there
+            beside = max(0, beside - estimate.loading_host_bytes)
+        ram = device.cpu_process_bytes(estimate.loading_host_bytes + beside)
         if ram > place.host_free_bytes:
             verdict.status = "tight"
             verdict.why += (

@@ -41,7 +41,7 @@ def why_not(filled: dict[str, Any]) -> str:
     if filled.get("task") == "training":
         return (
             "More cards leave one card's share as it is: DistributedDataParallel keeps the whole model, its gradients "
-            "and optimizer state on each; sharding them (FSDP) is not estimated."
+            "and optimizer state on each; parallel 'fsdp' shares them out (transformers)."
         )
     if filled.get("quantization"):
         return "How a quantised model is laid over several cards is not estimated."

@@ -103,7 +103,8 @@ def way_for(
     def seconds_on(card: Gpu) -> int:
         return _limit_s(max(_hours(result, card)[1] for result in results))
 
-    wanted, count = (request.gpu, request.count) if request else (None, 1)
+    cards = max(cards_of(result) for result in results)
+    wanted, count = (request.gpu, max(request.count, cards)) if request else (None, cards)
     way, left_out = shortest_way(clusters, bytes_on, seconds_on, _ram_gib(results) * GIB, wanted, count)
     name = clusters[0].name or "SLURM"
     if way is None:
@@ -135,15 +136,41 @@ def machine_for(
         packages=tuple(dict.fromkeys(name for workload, result in runs for name in _packages(workload, result))),
         needed_bytes=max(needed(result, place)[2] for result in results),
         hours=hours,
-        notes=(*notes, *_limits(engine, limit_s)),
+        notes=(*notes, *_limits(engine, limit_s), *_processes(results, command)),
         way=way,
     )
 
 
 def _ram_gib(results: Sequence[Estimate]) -> int:
     """GiB of RAM for whichever of the runs takes most, loading its weights included."""
-    most = max(max(result.loading_host_bytes, result.host_bytes) for result in results)
+    most = max(_processes_of(result) * max(result.loading_host_bytes, result.host_bytes) for result in results)
     return _rounded((1.25 * most + 8 * GIB) / GIB, 16)
+
+
+def cards_of(result: Estimate) -> int:
+    """Cards that the estimate's workload asks for."""
+    return result.workload.get("n_devices") or 1
+
+
+def _processes_of(result: Estimate) -> int:
+    """Processes, each of which loads the model: training has one for each card, device_map one for all."""
+    return cards_of(result) if result.workload.get("task") == "training" else 1
+
+
+def _processes(results: Sequence[Estimate], command: str) -> list[str]:
+    """What to say where a run needs a process on each card and the command starts one. It is left as it is."""
+    count = max(_processes_of(result) for result in results)
+    if count == 1 or any(starter in command for starter in _STARTERS):
+        return []
+    script = re.match(r"python[\d.]*\s+([^\s-]\S*\.py.*)", command, re.DOTALL)
+    shown = f"`torchrun --nproc_per_node={count} {script[1] if script else 'script.py'}`"
+    return [
+        f"the command starts one process, and {count} cards need one each (DistributedDataParallel, fully_shard): run "
+        f"it as {shown}; the file has it as given"
+    ]
+
+
+_STARTERS = ("torchrun", "torch.distributed", "accelerate launch", "deepspeed", "mpirun", "srun")
 
 
 def engine_named(engine: str) -> Engine:
@@ -179,6 +206,9 @@ def _card(workload: AnyWorkload, engine: Engine, result: Estimate, gpu: str | No
         return needed(result, Place("gpu", card.name, None, card.compute_capability, card))[2]
 
     fitting = [card for card in gpus_that_fit(on) if can_name(engine, card)]
+    cards = cards_of(result)
+    if cards > 1 and engine == "colab":
+        raise InputError(f"colab has one card a runtime, and the workload asks for {cards} (n_devices)")
     if gpu is None:
         if not fitting:
             need = gib(needed(result, Place("gpu", "", None))[2])
@@ -188,7 +218,7 @@ def _card(workload: AnyWorkload, engine: Engine, result: Estimate, gpu: str | No
             )
         chosen = min(fitting, key=lambda card: (run_cost(engine, card, [result]), card.usable_bytes))
         cheap = run_cost(engine, chosen, [result]) < float("inf")
-        return chosen, 1, [f"{'the cheapest for this run' if cheap else 'the smallest'} of the cards that fit"]
+        return chosen, cards, [f"{'the cheapest for this run' if cheap else 'the smallest'} of the cards that fit"]
     request = find_gpu(gpu)
     verdict = verdict_at(result, named_place(request))
     if verdict.status == "does_not_fit":
@@ -200,7 +230,9 @@ def _card(workload: AnyWorkload, engine: Engine, result: Estimate, gpu: str | No
             + ", ".join(card.name for card in all_gpus() if can_name(engine, card))
         )
     notes = [verdict.why] if verdict.status != "fits" else []
-    return request.gpu, request.count, notes + ([request.note] if request.note else [])
+    if cards > request.count:
+        notes.append(f"{cards} of them, as the workload asks (n_devices)")
+    return request.gpu, max(request.count, cards), notes + ([request.note] if request.note else [])
 
 
 def deal_for(engine: Engine, gpu_id: str, count: int) -> Deal | None:

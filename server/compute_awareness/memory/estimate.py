@@ -77,6 +77,8 @@ class WorkPart(_Answer):
     moved_bytes: int = Field(description="Bytes that those read and write at the least, each time")
     activation_bytes: int = Field(default=0, description="Of these bytes, those that are not weights")
     kernels: int = Field(default=0, description="Kernels started, roughly, each time")
+    crossing_bytes: int = Field(default=0, description="Weights that come to the card from elsewhere, each time")
+    crossing_from: Literal["cpu", "disk"] = Field(default="cpu", description="Where they come from")
     dtype: str = Field(description="Of the matrix products")
 
 

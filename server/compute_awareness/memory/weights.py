@@ -20,7 +20,7 @@ _HF_ROTARY_PER_LAYER_TYPE = frozenset({"Gemma3ForCausalLM", "Olmo3ForCausalLM"})
 _HF_SCALED_EMBEDDING = frozenset({"GemmaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM"})
 
 
-def _norm(spec: ModelSpec, width: int) -> int:
+def norm_params(spec: ModelSpec, width: int) -> int:
     """Learned numbers of one norm over `width`: weight and bias, weight alone, or nothing."""
     if spec.norm == "none" or not spec.norm_weights:
         return 0
@@ -42,9 +42,9 @@ def hf_params(spec: ModelSpec) -> int:
     mlp = (matrices_in + 1) * d * m + (matrices_in * m + d) * spec.mlp_bias
     norms = 4 if spec.norm_placement == "both" else 1 if spec.parallel_shared_norm else 2
     qk_norm = {"head": 2 * spec.d_head, "full": q + kv, None: 0}[spec.qk_norm]
-    layer = attention + mlp + norms * _norm(spec, d) + qk_norm
+    layer = attention + mlp + norms * norm_params(spec, d) + qk_norm
 
-    total = spec.d_vocab * d + spec.n_layers * layer + _norm(spec, d) * (2 if spec.embed_norm else 1)
+    total = spec.d_vocab * d + spec.n_layers * layer + norm_params(spec, d) * (2 if spec.embed_norm else 1)
     if spec.positional == "learned":
         total += (spec.n_ctx + spec.positions_offset) * d
     if not spec.tied_embeddings:

@@ -20,6 +20,9 @@ AGAIN = {"activations": 10, "weights": 3}
 # Seconds per kernel that Python starts: about the driver's own time at the least; a line of Python, a hook and torch's
 # dispatcher at the most. Assumed; it rules for small models and for decoding.
 KERNEL_SECONDS = (2e-6, 30e-6)
+# 10^9 bytes/s at which offloaded weights come to a card: from ordinary RAM over PCIe (3 x16 at the worst, 5 x16 at the
+# best), from disk (SATA to NVMe). Assumed.
+CROSSING_GB_S = {"cpu": (3.0, 25.0), "disk": (0.5, 7.0)}
 UNCALIBRATED = "uncalibrated: no run was timed on a GPU"
 
 # One CPU core, 10^9 operations/s, least and most. float32: 5 to 84 was measured on one core and two shared ones with
@@ -90,12 +93,22 @@ def estimate_time(
     known = card if card is not None and all(peak_flops(card, dtype) for dtype in dtypes) else REFERENCE
     for part in parts:
         least, most = _on_cpu(part, cores) if kind == "cpu" else _on_card(part, known)
+        if part.crossing_bytes and kind != "cpu":  # hooks wait for the copies: nothing overlaps
+            slow, fast = (rate * 1e9 for rate in CROSSING_GB_S[part.crossing_from])
+            least, most = least + part.crossing_bytes / fast, most + part.crossing_bytes / slow
         low, high = low + part.times * least, high + part.times * most
     on = known.name
     if kind == "cpu":
         used = cores or _CORES_ASSUMED
         on = f"the CPU with {used:g} core{'s' * (used != 1)}"
-    return Time(low=low, high=high, on=on, basis=_cpu_basis(dtypes) if kind == "cpu" else _card_basis(known, dtypes))
+    basis = _cpu_basis(dtypes) if kind == "cpu" else _card_basis(known, dtypes) + _crossing_basis(parts)
+    return Time(low=low, high=high, on=on, basis=basis)
+
+
+def _crossing_basis(parts: Iterable[WorkPart]) -> str:
+    places = dict.fromkeys(part.crossing_from for part in parts if part.crossing_bytes)
+    rates = [f"{CROSSING_GB_S[place][0]:g} to {CROSSING_GB_S[place][1]:g} GB/s from {place}" for place in places]
+    return f"; offloaded weights at {', '.join(rates)} (assumed)" if rates else ""
 
 
 def _on_card(part: WorkPart, card: Card) -> tuple[float, float]:

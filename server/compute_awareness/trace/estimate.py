@@ -49,6 +49,7 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
     "trainable": (None, "all"),
     "gradient_accumulation": (None, 1),
     "n_devices": (None, 1),
+    "offload": (None,),
 }
 
 

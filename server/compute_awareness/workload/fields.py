@@ -56,6 +56,10 @@ Quantization = Annotated[
     Field(description="transformers: how the linear layers are quantised on loading; null = not quantised"),
 ]
 
+Offload = Annotated[
+    Literal["cpu", "disk"] | None,
+    Field(description="transformers: weights wait there and come to the card module by module (accelerate); null = no"),
+]
 
 Method = Annotated[
     Literal["auto", "closed_form", "trace"],

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from .fields import Attention, Integers, LibraryVersion, ModelTask, NDevices, Quantization, Strings
+from .fields import Attention, Integers, LibraryVersion, ModelTask, NDevices, Offload, Quantization, Strings
 from .libraries import of_task
 
 Library = Literal["transformer_lens", "transformer_bridge", "transformers", "nnsight"]
@@ -39,11 +39,13 @@ class Inference(ModelTask):
     )
     quantization: Quantization = None
     n_devices: NDevices = _N_DEVICES
+    offload: Offload = None
 
     @model_validator(mode="after")
     def _fits_library(self) -> Inference:
         check_library(self, self.library, self.attention, self.compatibility_mode)
         _check_devices(self)
+        _check_offload(self)
         if self.library == "transformer_lens" and self.kv_cache:
             raise ValueError("kv_cache is of transformers here; HookedTransformer keeps none in a plain forward")
         if self.library != "transformers":
@@ -84,11 +86,13 @@ class ActivationCache(ModelTask):
     use_hook_mlp_in: bool = Field(default=False, description="cfg.use_hook_mlp_in")
     use_attn_in: bool = Field(default=False, description="cfg.use_attn_in: attention input per head")
     n_devices: NDevices = _N_DEVICES
+    offload: Offload = None
 
     @model_validator(mode="after")
     def _fits_library(self) -> ActivationCache:
         check_library(self, self.library, self.attention, self.compatibility_mode)
         _check_devices(self)
+        _check_offload(self)
         return self
 
 
@@ -119,3 +123,20 @@ def _check_devices(workload: Inference | ActivationCache) -> None:
     raise ValueError(
         f"n_devices {n} of TransformerBridge is not covered yet; give library transformers, whose device_map it uses"
     )
+
+
+def _check_offload(workload: Inference | ActivationCache) -> None:
+    """Weights that wait beside the card, where that is estimated."""
+    if workload.offload is None:
+        return
+    if workload.library != "transformers":
+        raise ValueError(
+            f"offload is of transformers (accelerate's hooks); {workload.library} is estimated with all its weights on "
+            "the card"
+        )
+    if workload.n_devices > 1:
+        raise ValueError(f"offload with n_devices {workload.n_devices} is not covered yet; give one of them")
+    if getattr(workload, "quantization", None):
+        raise ValueError("offload of a quantised model is not covered yet; give offload or quantization")
+    if getattr(workload, "with_gradients", False):
+        raise ValueError("offload with with_gradients: autograd would keep every weight on the card, so it saves none")

@@ -6,7 +6,9 @@ import re
 from textwrap import indent
 from typing import Any
 
+from ...memory.huggingface.outputs import layout
 from ...models.resolve import resolve
+from ...models.spec import ModelSpec
 from ...versions import parse
 from ...workload import AnyWorkload
 
@@ -49,9 +51,35 @@ def _transformers(workload: Any, name: str, device: str) -> str:
         said.append(f'device_map="{device}"')
         imports = "from transformers import BitsAndBytesConfig\n"
         return f"{imports}model = AutoModelForCausalLM.from_pretrained(\n    {', '.join(said)}\n)"
+    if getattr(workload, "parallel", None) == "fsdp":  # which moves it to the card block by block
+        return f"model = AutoModelForCausalLM.from_pretrained({', '.join(said)})"
+    where = getattr(workload, "offload", None)
+    if where == "disk":
+        said += [f"device_map={_on_disk(resolve(workload.model), device)}", 'offload_folder="offload"']
+        return f"model = AutoModelForCausalLM.from_pretrained(\n    {', '.join(said)}\n)"
+    if where == "cpu":
+        return (
+            f"from accelerate import cpu_offload\nmodel = AutoModelForCausalLM.from_pretrained({', '.join(said)})\n"
+            f'cpu_offload(model, execution_device="{device}")'
+        )
     if device == "auto":
         return f'model = AutoModelForCausalLM.from_pretrained({", ".join(said)}, device_map="auto")'
     return f'model = AutoModelForCausalLM.from_pretrained({", ".join(said)}).to("{device}")'
+
+
+def _on_disk(spec: ModelSpec, device: str) -> str:
+    """A device_map with all weights on disk but the last norm's: accelerate takes the device of what is not offloaded
+    for that of the computing."""
+    known = layout(spec)
+    places = dict.fromkeys([*(path for path, role in known.ends.items() if role in _HELD), known.layers], "disk")
+    places |= {path: device for path, role in known.ends.items() if role == "norm"}
+    if spec.positional == "rotary" and spec.architecture != "GPTJForCausalLM":
+        places[f"{known.layers.split('.')[0]}.rotary_emb"] = device
+    return "{" + ", ".join(f'"{path}": "{place}"' for path, place in places.items()) + "}"
+
+
+_HELD = ("embed", "positions", "input", "lm_head")
+"""Roles of the modules outside the layers that can have weights, beside the last norm."""
 
 
 def in_batches(workload: AnyWorkload, whole: AnyWorkload, inputs: str, body: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from textwrap import indent
 
+from ...memory.huggingface.outputs import layout
+from ...models.resolve import resolve
 from ...workload import AnyWorkload, Training
 from .common import in_batches, load
 
@@ -42,6 +44,17 @@ def _distributed(workload: Training) -> str:
     """One process for each card, its copy of the model wrapped."""
     if workload.n_devices == 1:
         return ""
+    if workload.parallel == "fsdp":
+        return (
+            f"# torchrun --nproc_per_node={workload.n_devices} train.py\n"
+            'rank = int(os.environ["LOCAL_RANK"])\n'
+            "torch.cuda.set_device(rank)\n"
+            'torch.distributed.init_process_group("nccl")\n'
+            "from torch.distributed.fsdp import fully_shard\n"
+            f'for block in model.get_submodule("{layout(resolve(workload.model)).layers}"):\n'
+            "    fully_shard(block)\n"
+            "fully_shard(model)  # each block goes to the card as it is sharded"
+        )
     views = ", gradient_as_bucket_view=True" if workload.gradient_as_bucket_view else ""
     return (
         f"# torchrun --nproc_per_node={workload.n_devices} train.py\n"

@@ -38,6 +38,7 @@ def embed(p: Pass) -> tuple[list[Tensor], Tensor | None]:
     embedded = tape.new(p.X, "activations")
     if spec.architecture in _SCALED_EMBEDDING:
         scaled = tape.new(p.X, "activations")
+        p.visit("embed")
         tape.drop(embedded)
         embedded = scaled
     held = [p.gives("embed", embedded)]

@@ -6,7 +6,7 @@ them go what the model's own `forward` holds meanwhile: embeddings, masks, posit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Literal
@@ -119,8 +119,11 @@ def keeping(
     kv_cache: bool,
     math_kernel: bool,
     keeps: Keeps | None,
+    visiting: Mapping[str, int] | None = None,
 ) -> Played:
     """As `forward`, while something keeps module outputs; what it holds is booked as "activation_cache".
+
+    `visiting`: bytes of weights that come to the card for their module alone, by its role (`offload.visiting`).
 
     Raises:
         InputError, ValueError: as `forward` does.
@@ -130,7 +133,7 @@ def keeping(
     sizes: dict[str, int] = {}
     p = Pass(
         spec, batch_size, seq_len, width, attention, kv_cache, math_kernel=math_kernel,
-        keep=Keep(keeps.ends, keeps.on_host, sizes),
+        keep=Keep(keeps.ends, keeps.on_host, sizes), visiting=visiting or {},
     )  # fmt: skip
     tape = p.tape
     tape.new(INT64 * p.tokens, "activations")

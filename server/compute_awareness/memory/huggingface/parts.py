@@ -7,6 +7,7 @@ functions here never drop what they were given. Sources are `models/*/modeling_*
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -63,14 +64,22 @@ class Pass:
     math_kernel: bool = False
     """sdpa only: grouped heads without a mask run in torch's unfused kernel."""
     keep: Keep | None = None
+    visiting: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of the weights that are on the card only while their module runs, by the module's role (`offload`)."""
 
     def gives(self, role: str, tensor: Tensor) -> Tensor:
         """`tensor` is what the module `role` returns, and somebody may keep it."""
+        self.visit(role)
         if self.keep is not None and role in self.keep.roles:
             self.keep.sizes[role] = tensor.bytes
             if not self.keep.on_host:
                 self.tape.hold(tensor, "activation_cache")
         return tensor
+
+    def visit(self, role: str) -> None:
+        """The weights of the module `role` are on the card beside what is alive now."""
+        if nbytes := self.visiting.get(role, 0):
+            self.tape.touch(nbytes, "weights")
 
     @property
     def tokens(self) -> int:
