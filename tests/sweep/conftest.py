@@ -10,8 +10,4 @@ from compute_awareness.sweep import sweep
 @pytest.fixture(autouse=True)
 def no_cluster_here(monkeypatch):
     seen = sweep.slurm_in_sight
-<<<<<<< HEAD
     monkeypatch.setattr(sweep, "slurm_in_sight", lambda compute, look=True: seen(compute, look) if compute else [])
-=======
-    monkeypatch.setattr(sweep, "slurm_in_sight", lambda compute, look_here=True: seen(compute) if compute else [])
->>>>>>> offload
