@@ -62,7 +62,7 @@ def texts(value: Any) -> Iterator[str]:
         for name, item in value.items():
             yield name
             yield from texts(item)
-    elif isinstance(value, list):
+    elif isinstance(value, list | tuple):
         for item in value:
             yield from texts(item)
 
@@ -248,7 +248,8 @@ def post(port: int, method: str, params: Any) -> tuple[int, Any]:
     try:
         connection.request("POST", "/mcp", body, headers)
         response = connection.getresponse()
-        return response.status, json.loads(response.read())
+        said = response.read()
+        return response.status, json.loads(said) if response.status == 200 else said.decode()
     except (BrokenPipeError, ConnectionResetError):
         assert len(body) > 256 * 1024
         return 413, None
