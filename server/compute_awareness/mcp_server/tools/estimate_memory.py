@@ -10,8 +10,8 @@ from mcp.types import CallToolResult
 from ..answers import answer, concise_estimate
 from ..arguments import Detail, Python, as_workload
 from ..hosting import check_looking
-from ..kept import keep, kept, key_of
-from ..looking import in_thread
+from ..kept import depends_on_no_file
+from ..looking import in_thread, may_be_kept
 from ..outlines import EstimateOutline
 
 
@@ -22,15 +22,12 @@ async def estimate_memory(
     with peak, range and how exact it is. For comparing settings when the hardware does not matter; to learn whether
     it fits use preflight_experiment, for which GPU to get recommend_compute. Looks at no hardware; fetches a model's
     config where it has to."""
-    check_looking(None, python)
-    workload = as_workload(fields)
-    key = None if python else key_of(workload, detail)
-    before = kept(key)
-    if before is not None:
-        return before
     from ...estimator import estimate
 
+    check_looking(None, python)
+    workload = as_workload(fields)
     result = await in_thread(partial(estimate, workload, python=python), "estimating")
-    answered = answer(result if detail == "full" else concise_estimate(result), detail)
     # A trace is of what is installed in the experiment's Python at that time.
-    return answered if result.method != "closed_form" else keep(key, answered)
+    if python is None and result.method == "closed_form" and depends_on_no_file(workload):
+        may_be_kept()
+    return answer(result if detail == "full" else concise_estimate(result), detail)
