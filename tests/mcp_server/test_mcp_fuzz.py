@@ -137,7 +137,10 @@ def check_events(events: list[list[Any]], call: Any, home: Path, detects: bool) 
             assert beside or path.startswith(DETECTION) or in_folder_itself(path, named), (path, short(call))
         elif kind == "child":
             program, argv, limit = what
-            assert detects, f"{argv} was started by a shared server for {short(call)}"
+            asks_prices = isinstance(call[1], dict) and bool(call[1].get("live_prices")) if call else False
+            assert detects or (asks_prices and program == sys.executable and argv[1:3] == ["-P", "-c"]), (
+                f"{argv} was started by a shared server for {short(call)}"
+            )
             assert limit is not None and 0 < limit <= LONGEST_CHILD_S, (argv, limit, short(call))
             given = program == sys.executable or program in arguments or program.startswith(str(home / "bin"))
             assert given or is_within(program, named), (program, short(call))
@@ -303,6 +306,26 @@ def test_ten_megabytes_in_one_argument(tool: str, field: str, talking: Talk) -> 
     for value in ("x" * 10_000_000, ["x" * 100] * 100_000, nested(100)):
         call = (tool, HONEST[1] | {"gpu": "H100", field: value})
         check_answer(talking.call(*call), call)
+
+
+FOUND: list[tuple[str, dict[str, Any], str]] = [
+    ("explain_oom", {"message": f"CUDA out of memory. Tried to allocate {'9' * 400} GiB"}, ""),
+    ("explain_oom", {"message": "DefaultCPUAllocator: not enough memory: you tried to allocate "
+      + "9" * 6000 + " bytes"}, "no out-of-memory message"),
+    ("estimate_memory", HONEST[1] | {"batch_size": 10**6, "seq_len": 10**6}, "more than 256 TiB"),
+    ("estimate_memory", {"task": "x" * 70_000}, "unknown task"),
+    ("estimate_memory", HONEST[1] | {"names_filter": ["x"] * 100_000}, "at most 1000 entries"),
+    ("estimate_memory", HONEST[7] | {"options": {"d_sae": ["x"] * 10_000}}, "given beside options"),
+]  # fmt: skip
+"""Calls that once crashed it, took minutes or were answered with what they sent; and what is said of them."""
+
+
+@pytest.mark.parametrize("at", range(len(FOUND)))
+def test_what_was_found_stays_mended(at: int, talking: Talk) -> None:
+    tool, arguments, said = FOUND[at]
+    answer = talking.call(tool, arguments)
+    assert check_answer(answer, arguments) == ("refused" if said else "answered")
+    assert said in answer["result"]["content"][0]["text"]
 
 
 @pytest.fixture(scope="module")
