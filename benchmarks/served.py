@@ -50,7 +50,7 @@ class Pipe:
         self._id += 1
         self._send({"jsonrpc": "2.0", "id": self._id, "method": method, "params": params})
         line = self._out.readline()
-        answer = json.loads(line) if line else {"error": "the server is gone"}
+        answer: dict[str, Any] = json.loads(line) if line else {"error": "the server is gone"}
         if "result" not in answer or answer["id"] != self._id or answer["result"].get("isError"):
             raise RuntimeError(f"{method}: {str(answer)[:500]}")
         return answer["result"]
