@@ -4,17 +4,36 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
+
+LONGEST = 1_400
+_LONGEST_NAME = 200
 
 
 class InputError(ValueError):
     """Bad input. The message is one line for the caller: what was wrong, what is accepted, the nearest match.
 
-    The command line prints it and exits with 2; the MCP tools return it as a tool error.
+    The command line prints it and exits with 2; the MCP tools return it as a tool error. A message of more than
+    `LONGEST` characters is cut: what a caller gave, and gets back in it, may be of any length.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message if len(message) <= LONGEST else message[: LONGEST - 3] + "...")
 
 
 class NotCovered(InputError):
     """No closed form covers this; a trace of the experiment's own library may."""
+
+
+def shown(value: Any, limit: int = 80) -> str:
+    """A value that a caller gave, for an error message: at most `limit` characters; of a list or object its type."""
+    try:
+        if isinstance(value, str):
+            value = value[:limit]
+        text = repr(value) if isinstance(value, str | int | float | bool | None) else type(value).__name__
+    except ValueError:  # Python refuses to print an int of more than 4300 digits
+        text = "a number of thousands of digits"
+    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def nearest(name: str, known: Iterable[str], limit: int = 5) -> list[str]:
@@ -22,7 +41,7 @@ def nearest(name: str, known: Iterable[str], limit: int = 5) -> list[str]:
     by_lower: dict[str, str] = {}
     for candidate in known:
         by_lower.setdefault(candidate.lower(), candidate)
-    wanted = name.lower()
+    wanted = name[:_LONGEST_NAME].lower()
     hits = difflib.get_close_matches(wanted, by_lower, n=limit, cutoff=0.6)
     inside = [low for low in by_lower if wanted and (wanted in low or low in wanted) and low not in hits]
     return [by_lower[low] for low in (hits + sorted(inside, key=len))[:limit]]

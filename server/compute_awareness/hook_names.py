@@ -37,6 +37,7 @@ def _selects(wanted: tuple[str, ...] | None, blocks: frozenset[int] | None) -> C
     return lambda name: name.startswith(prefixes) and bool(matches(name))
 
 
+_TRIED = 20  # each is held against every kind of hook
 _SWITCH_OF = {
     "attn.hook_result": "use_attn_result",
     "hook_q_input": "use_split_qkv_input",
@@ -56,7 +57,7 @@ def no_hook(workload: ActivationCache, spec: ModelSpec, run: Run) -> str:
             if re.match(translate(pattern), f"blocks.0.{hook}"):
                 return f"names_filter: {pattern!r} matches {hook}, which only fires with {switch}"
     shown = ", ".join(repr(pattern) for pattern in wanted[:3])
-    plain = [pattern.strip("*") for pattern in wanted]
+    plain = [pattern.strip("*") for pattern in wanted[:_TRIED]]
     families = list(dict.fromkeys(family(name) for name in names))
     close = [hit for pattern in plain for hit in nearest(pattern.split(".")[-1], families, 4)]
     where = f" in the {len(names)} hooks that fire"

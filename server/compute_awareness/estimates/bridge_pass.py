@@ -148,7 +148,7 @@ def _no_hook(workload: ActivationCache, played: Forward) -> str:
     wanted = workload.names_filter or ["*"]
     shown = ", ".join(repr(pattern) for pattern in wanted[:3])
     names = list(dict.fromkeys(bridge_names.family(name) for name in played.hook_names))
-    close = [hit for pattern in wanted for hit in nearest(pattern.strip("*").split(".")[-1], names, 4)]
+    close = [hit for pattern in wanted[:20] for hit in nearest(pattern.strip("*").split(".")[-1], names, 4)]
     hint = f"near: {', '.join(dict.fromkeys(close))}" if close else f"hooks: {', '.join(names[:8])}, ..."
     where = f" (layers {workload.layers})" if workload.layers is not None else ""
     where += f" (stop_at_layer {workload.stop_at_layer})" if workload.stop_at_layer is not None else ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import WithJsonSchema
 
-from ..errors import InputError
+from ..errors import InputError, shown
 from ..launch.answers import ENGINES
 from ..workload import TASKS, AnyWorkload, parse_workload
 from .hosting import checked_if_hosted
@@ -151,7 +151,7 @@ def given_fields(fields: dict[str, Any]) -> dict[str, Any]:
         raise InputError(f"options: an object of further fields, not {type(options).__name__}")
     for name, value in options.items():
         if name in given and given[name] != value:
-            raise InputError(f"{name}: {given[name]!r} given beside options, which has {value!r}")
+            raise InputError(f"{name}: {shown(given[name])} given beside options, which has {shown(value)}")
     return given | {name: value for name, value in options.items() if value is not None}
 
 

@@ -32,17 +32,20 @@ class Call:
 
     context: Context[Any, Any]
     told: float = 0.0
+    kept: bool = False
+    """Whether the same arguments will have the same answer for as long as this process runs."""
 
 
 _CALL: ContextVar[Call | None] = ContextVar("call", default=None)
 
 
 @contextmanager
-def in_call(context: Context[Any, Any]) -> Iterator[None]:
+def in_call(context: Context[Any, Any]) -> Iterator[Call]:
     """Progress of what is done within is told to this call."""
-    token = _CALL.set(Call(context))
+    call = Call(context)
+    token = _CALL.set(call)
     try:
-        yield
+        yield call
     finally:
         _CALL.reset(token)
 
@@ -51,6 +54,13 @@ def this_call() -> Context[Any, Any] | None:
     """The request that is being answered; None outside of one."""
     call = _CALL.get()
     return call.context if call else None
+
+
+def may_be_kept() -> None:
+    """The answer of the call at hand may be given again for the same arguments."""
+    call = _CALL.get()
+    if call is not None:
+        call.kept = True
 
 
 async def in_thread(call: Callable[[], T], doing: str) -> T:

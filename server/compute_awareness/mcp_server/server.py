@@ -121,6 +121,9 @@ def _left_out(options: Hosting | None) -> tuple[str, ...]:
 
 def serve() -> None:
     """Serves on standard input and output until the client goes away."""
+    from .reader_gone import end_with_reader
+
+    end_with_reader()
     # Before the SDK sets up its own: rich would print a crash as hundreds of lines of boxes, in any code page.
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     build_server().run("stdio")

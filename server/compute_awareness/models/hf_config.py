@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..errors import InputError, NotCovered
+from ..errors import InputError, NotCovered, shown
 from ..workload import explain
 from .families import FAMILIES, with_family
 from .spec import TOY, ModelSpec
@@ -47,15 +47,6 @@ _BIAS_SWITCH = {  # attention_bias and its default; None: no such switch, the fa
     "GPTNeoXForCausalLM": (True, ("qkv_bias", "attn_out_bias")),
 }  # fmt: skip
 _DTYPES = ("float32", "float16", "bfloat16")
-
-
-def shown(value: Any) -> str:
-    """A config value in an error message, short."""
-    try:
-        text = repr(value) if isinstance(value, str | int | float | bool | None) else type(value).__name__
-    except ValueError:  # Python refuses to print an int of more than 4300 digits
-        text = "a number of thousands of digits"
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _count(config: dict[str, Any], keys: tuple[str, ...]) -> int | None:

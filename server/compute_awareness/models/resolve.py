@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..errors import InputError, nearest
+from ..errors import InputError, nearest, shown
 from ..workload import explain
 from . import catalogue, checkpoint, hub
 from .families import FAMILIES, with_family
@@ -148,7 +148,7 @@ _INLINE_FIELDS = [name for name in ModelSpec.model_fields if name not in _NOT_GI
 
 
 def _from_object(given: dict[str, Any]) -> ModelSpec:
-    from .hf_config import shown, spec_from_config
+    from .hf_config import spec_from_config
 
     if "model_type" in given or "architectures" in given:
         return spec_from_config(given, "inline", source="given by the caller")

@@ -20,7 +20,8 @@ Backend = Literal["cuda", "hip", "xpu", "mps", "cpu", "unknown"]
 Phase = Literal["loading", "forward", "backward", "optimizer_step", "moving_to_cpu", "unknown"]
 
 _UNITS = {"bytes": 1, "B": 1, "KiB": 1024, "KB": 1024, "MiB": MIB, "MB": MIB, "GiB": GIB, "GB": GIB, "TiB": 1024 * GIB}
-_SIZE = r"(\d+(?:\.\d+)?)\s*(bytes|[KMGT]iB|[KMG]B|B)"
+# No more digits than a figure can have: Python refuses to read thousands, and hundreds are an infinite float.
+_SIZE = r"(?<!\d)(\d{1,20}(?:\.\d{1,20})?)\s*(bytes|[KMGT]iB|[KMG]B|B)"
 _FRAME = re.compile(r'File "([^"\n]{1,500})", line (\d{1,9}), in (\S{1,200})')
 _ABSURD = 1 << 50
 """WSL and Windows drivers do not say what a process uses; torch then prints an unsigned -1 GiB."""
@@ -166,7 +167,7 @@ def _mps(text: str) -> OomMessage | None:
 
 def _cpu(text: str) -> OomMessage | None:
     torch_cpu = re.search(
-        r"DefaultCPUAllocator: (?:can't allocate|not enough) memory: you tried to allocate (\d+) bytes", text
+        r"DefaultCPUAllocator: (?:can't allocate|not enough) memory: you tried to allocate (\d{1,20}) bytes", text
     )
     if torch_cpu:
         return OomMessage(backend="cpu", requested_bytes=int(torch_cpu.group(1)))
@@ -185,7 +186,8 @@ def _bare(text: str) -> OomMessage | None:
         r"CUDA error: out of memory|CUDA_ERROR_OUT_OF_MEMORY|CUBLAS_STATUS_ALLOC_FAILED|CUDA out of memory", text
     ):
         return OomMessage(backend="cuda")
-    jax = re.search(r"RESOURCE_EXHAUSTED: Out of memory while trying to allocate (?:(\d+) bytes|" + _SIZE + ")", text)
+    wanted = r"RESOURCE_EXHAUSTED: Out of memory while trying to allocate (?:(\d{1,20}) bytes|" + _SIZE + ")"
+    jax = re.search(wanted, text)
     if jax:
         size = int(jax.group(1)) if jax.group(1) else _bytes(jax, 2)
         return OomMessage(backend="unknown", requested_bytes=size)

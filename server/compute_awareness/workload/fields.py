@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 DTYPE_BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
+_MOST_ENTRIES, _LONGEST_ENTRY = 1_000, 300
 _DTYPE_SPELLINGS = {
     "fp32": "float32", "f32": "float32", "float": "float32", "full": "float32",
     "bf16": "bfloat16", "fp16": "float16", "f16": "float16", "half": "float16",
@@ -27,14 +28,21 @@ def _one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, str | int) and not isinstance(value, bool) else value
 
 
+def _not_endless(value: list[Any]) -> list[Any]:
+    """What is longer names no hooks, and its pattern would take minutes to compile."""
+    if len(value) > _MOST_ENTRIES or any(isinstance(entry, str) and len(entry) > _LONGEST_ENTRY for entry in value):
+        raise ValueError(f"at most {_MOST_ENTRIES} entries of at most {_LONGEST_ENTRY} characters")
+    return value
+
+
 DtypeField = Annotated[Dtype, BeforeValidator(_dtype)]
 BatchSize = Annotated[int, Field(ge=1, le=1_000_000)]
 SeqLen = Annotated[int, Field(ge=1, le=10_000_000)]
 Tokens = Annotated[int, Field(ge=1, le=10**15)]
 NDevices = Annotated[int, Field(ge=1, le=4096)]
 Width = Annotated[int, Field(ge=1, le=10**8)]
-Strings = Annotated[list[str], BeforeValidator(_one_or_many)]
-Integers = Annotated[list[int], BeforeValidator(_one_or_many)]
+Strings = Annotated[list[str], BeforeValidator(_one_or_many), AfterValidator(_not_endless)]
+Integers = Annotated[list[int], BeforeValidator(_one_or_many), AfterValidator(_not_endless)]
 ModelRef = Annotated[
     str | dict[str, Any],
     Field(

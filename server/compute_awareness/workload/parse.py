@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from ..errors import InputError, nearest
+from ..errors import InputError, nearest, shown
 from .generation import Generation
 from .passes import ActivationCache, Inference
 from .patching import Patching
@@ -43,7 +43,7 @@ def parse_workload(data: Any) -> AnyWorkload:
     if kind is None:
         close = nearest(task, TASKS, 1)
         hint = f" (nearest: {close[0]})" if close else ""
-        raise InputError(f"unknown task {task!r}{hint}; one of: {', '.join(TASKS)}")
+        raise InputError(f"unknown task {shown(task)}{hint}; one of: {', '.join(TASKS)}")
     try:
         return kind.model_validate(data)
     except ValidationError as error:
@@ -72,9 +72,6 @@ def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     first = problems[0]
     field = str(first["loc"][0]) if first["loc"] else ""
     given = first.get("input")
-    shown = repr(given) if isinstance(given, str | int | float | bool | None) else type(given).__name__
-    if len(shown) > 80:
-        shown = shown[:77] + "..."
     if first["type"] == "extra_forbidden" and field == "sweep":
         line = "sweep is a grid of runs, not a field of one: `compute-awareness sweep`, or recommend_compute's `sweep`"
     elif first["type"] == "extra_forbidden":
@@ -88,12 +85,12 @@ def explain(error: ValidationError, kind: type[BaseModel]) -> str:
         values = [v for v in accepted.replace(" or ", ", ").replace("'", "").split(", ") if v]
         close = nearest(given, values, 1) if isinstance(given, str) else []
         hint = f"; nearest: {close[0]}" if close else ""
-        line = f"{field}: {shown} is not accepted; accepted: {', '.join(values)}{hint}"
+        line = f"{field}: {shown(given)} is not accepted; accepted: {', '.join(values)}{hint}"
     elif first["type"] == "value_error":
         message = first["msg"].removeprefix("Value error, ")
         line = f"{field}: {message}" if field else message
     else:
-        line = f"{field}: {first['msg'].lower()}, not {shown}"
+        line = f"{field}: {first['msg'].lower()}, not {shown(given)}"
     more = len(problems) - 1
     return line + (f" (and {more} more problem{'s' * (more > 1)})" if more else "")
 

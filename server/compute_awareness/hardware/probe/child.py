@@ -185,7 +185,8 @@ def _remove(folder: str) -> None:
 
 
 @atexit.register
-def _leave_nothing() -> None:
+def leave_nothing() -> None:
+    """Ends every child and removes every folder of this process, which is about to end."""
     for process in list(_running):
         _kill(process)
     for folder in list(_folders):

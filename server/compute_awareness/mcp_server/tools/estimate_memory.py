@@ -10,7 +10,8 @@ from mcp.types import CallToolResult
 from ..answers import answer, concise_estimate
 from ..arguments import Detail, Python, as_workload
 from ..hosting import check_looking
-from ..looking import in_thread
+from ..kept import depends_on_no_file
+from ..looking import in_thread, may_be_kept
 from ..outlines import EstimateOutline
 
 
@@ -26,4 +27,7 @@ async def estimate_memory(
     check_looking(None, python)
     workload = as_workload(fields)
     result = await in_thread(partial(estimate, workload, python=python), "estimating")
+    # A trace is of what is installed in the experiment's Python at that time.
+    if python is None and result.method == "closed_form" and depends_on_no_file(workload):
+        may_be_kept()
     return answer(result if detail == "full" else concise_estimate(result), detail)

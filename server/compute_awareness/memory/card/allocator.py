@@ -17,6 +17,8 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ...errors import InputError
+
 UNIT = 512
 SMALL = 1024 * 1024 // UNIT  # kSmallSize: the largest request of the small pool, and the least that a split leaves
 _SMALL_SEGMENT = 2 * SMALL  # kSmallBuffer
@@ -25,6 +27,8 @@ _MIN_LARGE = 10 * SMALL  # kMinLargeAlloc
 _ROUND_LARGE = 2 * SMALL  # kRoundLarge
 SHIFT = 40
 ADDRESS = (1 << SHIFT) - 1
+_MOST = 1 << (SHIFT - 1)
+"""Units that large segments have addresses for: 256 TiB. The small pool's addresses begin there."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +164,7 @@ class _Segments(_Pools):
             else:
                 address = self.next_address
                 self.next_address += have + 1
+                check_addresses(self.next_address)
             self.segments[address] = have
         return self._take(pool, address, have, size, 1 if small else SMALL + 1)
 
@@ -208,11 +213,18 @@ class _Expandable(_Pools):
             mapped = -(-(address + size - end) // page) * page
             self._reserve(mapped)
             self.ends[small] = end + mapped
+            check_addresses(self.ends[0])
             have = end + mapped - address
         return self._take(pool, address, have, size, 1)
 
     def free(self, address: int) -> None:
         self._release_to(self.free_blocks[address >= self.bases[1]], address)
+
+
+def check_addresses(used: int) -> None:
+    """Raises InputError where a pool has opened more segments than there are addresses for."""
+    if used > _MOST:
+        raise InputError("this takes more than 256 TiB on one device; check batch_size and seq_len")
 
 
 def segment_size(size: int) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 
-from .allocator import ADDRESS, SHIFT, SMALL, segment_size
+from .allocator import ADDRESS, SHIFT, SMALL, check_addresses, segment_size
 
 _NONE: Iterator[int] = iter(())
 
@@ -54,6 +54,7 @@ class Pool:
                 else:
                     address, size = self._next_address, segment_size(request)
                     self._next_address += size + 1
+                    check_addresses(self._next_address)
                     self.reserved += size
                     rest = size - request
                     if rest < least_rest:

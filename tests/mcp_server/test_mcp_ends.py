@@ -1,0 +1,248 @@
+"""What ends badly: a client or a server that is killed, a full disk, a home that cannot be written, a closed pipe.
+
+Each case waits for the process to end or to answer; a server that hangs is killed and fails the test.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from mcp import Client
+from mcp.client.stdio import StdioServerParameters
+from talking import INITIALIZE, PATIENCE_S, Talk, environment
+
+posix = pytest.mark.skipif(os.name != "posix", reason="signals and resource limits are POSIX's")
+SMALL = {"task": "inference", "model": "gpt2", "seq_len": 128}
+SLOW = Path(__file__).with_name("slow_python.py")
+CLIENT = """
+import json, subprocess, sys, time
+server = subprocess.Popen([sys.executable, "-m", "compute_awareness"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+def send(message):
+    server.stdin.write(json.dumps(message).encode() + b"\\n"); server.stdin.flush()
+send({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "2025-11-25",
+      "capabilities": {}, "clientInfo": {"name": "x", "version": "0"}}})
+server.stdout.readline()
+send({"jsonrpc": "2.0", "method": "notifications/initialized"})
+send({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "preflight_experiment", "arguments":
+      {"task": "inference", "model": "gpt2", "python": sys.argv[1]}}})
+print(server.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def slow_python(tmp_path: Path) -> Iterator[Path]:
+    """A "Python" that writes its process id into `started` beside it and then says nothing for ten minutes."""
+    program = tmp_path / "slow" / "python"
+    program.parent.mkdir()
+    started = program.with_name("started")
+    program.write_text(f"#!/bin/sh\necho $$ > {started}.new; mv {started}.new {started}; exec sleep 600\n", "utf-8")
+    program.chmod(0o755)
+    (program.parent / "project").mkdir()
+    yield program
+    if started.exists():
+        end_left_behind(int(started.read_text()))
+
+
+def end_left_behind(pid: int) -> None:
+    """Ends what a failed test left behind."""
+    if is_running(pid):
+        os.kill(pid, signal.SIGKILL)
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process is there and no zombie."""
+    import psutil
+
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_until(true: Any, what: str) -> None:
+    ends = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < ends, f"never: {what}"
+        time.sleep(0.05)
+
+
+def started_child(program: Path) -> int:
+    """The process id of the slow program, once it runs."""
+    started = program.with_name("started")
+    wait_until(started.exists, "the slow Python was started")
+    return int(started.read_text())
+
+
+@posix
+def test_a_client_that_is_killed_in_a_call_takes_the_server_and_its_children_along(
+    tmp_path: Path, slow_python: Path
+) -> None:
+    env = environment(tmp_path, PATH=os.environ["PATH"])
+    with subprocess.Popen(
+        [sys.executable, "-c", CLIENT, str(slow_python)], env=env, cwd=tmp_path, stdout=subprocess.PIPE
+    ) as client:
+        assert client.stdout is not None
+        server = int(client.stdout.readline())
+        child = started_child(slow_python)
+        assert is_running(server) and is_running(child)
+        client.kill()
+    wait_until(lambda: not is_running(server), "the server ends with its client")
+    wait_until(lambda: not is_running(child), "the child ends with the server")
+    left = [path for path in (tmp_path / "tmp").iterdir() if path.is_dir()]
+    assert not left, "folders of a call were left behind"
+
+
+@posix
+@pytest.mark.anyio
+async def test_a_server_that_is_killed_in_a_call_is_an_error_of_that_call(
+    tmp_path: Path, slow_python: Path, mode: str
+) -> None:
+    env = environment(tmp_path, PATH=os.environ["PATH"], PID_FILE=str(tmp_path / "pid"))
+    code = (
+        "import os, pathlib; pathlib.Path(os.environ['PID_FILE']).write_text(str(os.getpid()))\n"
+        "from compute_awareness.__main__ import main; main()"
+    )
+    parameters = StdioServerParameters(command=sys.executable, args=["-c", code], env=env, cwd=tmp_path)
+    outcome: list[str] = []
+    with anyio.fail_after(PATIENCE_S):
+        try:
+            async with Client(parameters, mode=mode) as client, anyio.create_task_group() as group:
+
+                async def call() -> None:
+                    try:
+                        await client.call_tool("preflight_experiment", SMALL | {"python": str(slow_python)})
+                    except Exception as error:
+                        outcome.append(type(error).__name__)
+
+                group.start_soon(call)
+                await anyio.to_thread.run_sync(started_child, slow_python)
+                os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+        except* Exception as errors:
+            outcome.append(type(errors.exceptions[0]).__name__)
+    assert outcome, "the call must not look answered"
+    async with Client(parameters, mode=mode) as again:  # nothing that it left behind is in a new one's way
+        result = await again.call_tool("estimate_memory", SMALL)
+    assert not result.is_error
+
+
+@posix
+@pytest.mark.parametrize("how", ["between calls", "in a call", "before the handshake"])
+def test_a_closed_stdout_ends_the_server(tmp_path: Path, how: str, slow_python: Path) -> None:
+    """Its input stays open: a host that only stopped reading. What can no longer be said is no reason to stay."""
+    talk = Talk(env=environment(tmp_path, PATH=os.environ["PATH"]), cwd=tmp_path)
+    try:
+        assert talk.process.stdout is not None
+        if how != "before the handshake":
+            talk.begin()
+        if how == "in a call":
+            talk.start(
+                "tools/call", {"name": "preflight_experiment", "arguments": SMALL | {"python": str(slow_python)}}
+            )
+            started_child(slow_python)
+        talk.process.stdout.close()
+        if how == "before the handshake":
+            talk.start("initialize", INITIALIZE)
+        talk.start("tools/call", {"name": "estimate_memory", "arguments": SMALL})
+        code = talk.process.wait(60)
+    finally:
+        talk.process.kill()
+        talk.process.wait()
+        talk.close(0)
+    assert code != 0
+    assert b"Traceback" not in talk.said, bytes(talk.said).decode()[-2000:]
+
+
+@posix
+def test_a_full_disk_costs_no_answer(tmp_path: Path) -> None:
+    """No file can grow beyond nothing (RLIMIT_FSIZE), which a write learns as it learns of a full disk."""
+    code = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+        "from compute_awareness.__main__ import main; main()"
+    )
+    talk = Talk("-c", code, env=environment(tmp_path), cwd=tmp_path / "project")
+    check_all_tools_answer(talk)
+
+
+@posix
+def test_a_home_that_cannot_be_written_costs_no_answer(tmp_path: Path) -> None:
+    """Nor a temporary folder. Root may write anywhere, so the folders are gone instead where we are root."""
+    home = tmp_path / "home"
+    env = environment(home)
+    is_root = os.geteuid() == 0
+    if is_root:
+        env |= dict.fromkeys(("HOME", "TMPDIR", "TEMP", "TMP"), "/proc/nowhere")
+    project = home / "project"
+    project.chmod(0o555)
+    home.chmod(0o555)
+    (home / "tmp").chmod(0o555)
+    try:
+        check_all_tools_answer(Talk(env=env, cwd=project))
+        assert not [path for path in home.rglob("*") if path.is_file()]
+    finally:
+        for folder in (home, project, home / "tmp"):
+            folder.chmod(0o755)
+
+
+def check_all_tools_answer(talk: Talk) -> None:
+    """Every tool answers, and the server ends with its input."""
+    try:
+        talk.begin()
+        for tool, arguments in (
+            ("estimate_memory", SMALL),
+            ("detect_compute", {}),
+            ("preflight_experiment", SMALL),
+            ("recommend_compute", SMALL | {"sweep": {"batch_size": [1, 2]}}),
+            ("explain_oom", {"message": "CUDA out of memory. Tried to allocate 2.25 GiB"}),
+        ):
+            result = talk.call(tool, arguments)["result"]
+            assert not result.get("isError"), (tool, result)
+            assert result["structuredContent"]["summary"], tool
+        unknown = talk.call("estimate_memory", SMALL | {"model": "nobody/nothing"})["result"]
+        assert unknown["isError"] and "\n" not in unknown["content"][0]["text"]
+        assert talk.close() == 0
+    finally:
+        talk.close(0)
+    assert b"Traceback" not in talk.said, bytes(talk.said).decode()[-3000:]
+
+
+def test_input_that_ends_within_a_line(tmp_path: Path) -> None:
+    talk = Talk(env=environment(tmp_path), cwd=tmp_path)
+    talk.begin()
+    assert talk.process.stdin is not None
+    talk.process.stdin.write(b'{"jsonrpc": "2.0", "id": 9, "method": "pi')
+    assert talk.close() == 0
+    assert b"Traceback" not in talk.said
+
+
+def test_input_that_ends_while_calls_run(tmp_path: Path) -> None:
+    """The SDK cancels what is not answered by then; what was answered is whole, and the end is an orderly one."""
+    env = environment(tmp_path)
+    calls = [
+        {"jsonrpc": "2.0", "id": at, "method": "tools/call",
+         "params": {"name": "estimate_memory", "arguments": SMALL | {"batch_size": at}}}
+        for at in range(10, 40)
+    ]  # fmt: skip
+    hello = {
+        "jsonrpc": "2.0", "id": 1, "method": "initialize",
+        "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x", "version": "0"}},
+    }  # fmt: skip
+    lines = [hello, {"jsonrpc": "2.0", "method": "notifications/initialized"}, *calls]
+    done = subprocess.run(
+        [sys.executable, "-m", "compute_awareness"], input="".join(json.dumps(line) + "\n" for line in lines),
+        env=env, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", timeout=PATIENCE_S,
+    )  # fmt: skip
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-2000:]
+    answered = {json.loads(line)["id"] for line in done.stdout.splitlines()}
+    assert 1 in answered and answered <= {1, *range(10, 40)}
