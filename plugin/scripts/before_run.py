@@ -66,18 +66,23 @@ def decide(event):
         found.append("calls run_with_cache without names_filter, which keeps every activation")
     if SAE.search(code):
         found.append("trains an SAE")
-    if not found or checked(event, model) or said_before(event, name, found):
+    if not found or checked(event, name, model) or said_before(event, name, found):
         return None
     what = "{} {}".format(name, ", ".join(found))
+    # A script that is there is read whole, line by line; of code that is being written the experiment is asked about.
+    tool = "preflight_script" if running and name.endswith((".py", ".ipynb")) else "preflight_experiment"
     if running and params >= ASK_FROM:
         return {
             "permissionDecision": "ask",
             "permissionDecisionReason": what + ". Nobody has checked in this session that it fits the GPU it will run "
-            "on; Claude can, with the tool preflight_experiment.",
+            "on; Claude can, with the tool " + tool + ".",
         }
     return {
-        "additionalContext": what + ". Unless that is done already, call preflight_experiment of compute-awareness for "
-        "it before the run: it looks at the GPU itself, says whether the run fits, and whether to ask the user."
+        "additionalContext": what
+        + ". Unless that is done already, call "
+        + tool
+        + " of compute-awareness for it before "
+        "the run: it looks at the GPU itself and says whether the run fits, and what to ask the user."
     }
 
 
@@ -143,8 +148,8 @@ def largest_model(code):
     return best
 
 
-def checked(event, model):
-    """Whether this session has called a tool of compute-awareness, with that model where there is one."""
+def checked(event, name, model):
+    """Whether this session has called a preflight of compute-awareness for that model, or for that script."""
     path = str(event.get("transcript_path") or "")
     try:
         with open(path, "rb") as file:
@@ -154,7 +159,9 @@ def checked(event, model):
         return False
     short = model.rsplit("/", 1)[-1].lower()
     return any(
-        "compute-awareness__" in line and '"tool_use"' in line and short in line.lower() and "preflight" in line
+        "compute-awareness__preflight" in line
+        and '"tool_use"' in line
+        and (short in line.lower() or ("preflight_script" in line and name in line))
         for line in lines
     )
 

@@ -148,7 +148,11 @@ def test_a_session_that_checked_the_model_hears_nothing(tmp_path: Path) -> None:
     transcript.write_text(json.dumps({"message": {"content": [call]}}))
     assert ask_hook(event, tmp_path) is None
     transcript.write_text(transcript.read_text().replace("llama-2-7b-hf", "gpt2"))
-    assert ask_hook(event, tmp_path) is not None
+    answer = ask_hook(event, tmp_path)
+    assert answer is not None and answer["permissionDecisionReason"].endswith("with the tool preflight_script.")
+    script = {"name": "mcp__compute-awareness__preflight_script", "input": {"path": "run.py"}}
+    transcript.write_text(json.dumps({"message": {"content": [call | script]}}))
+    assert ask_hook(event, tmp_path) is None
 
 
 @pytest.mark.parametrize(
