@@ -422,7 +422,8 @@ def test_accumulation_and_the_length_of_a_run() -> None:
     run = answer(training_tokens=1000)
     assert run.flops == 16 * one.flops  # 1000 tokens in batches of 64
     assert [c.bytes for c in run.components] == [c.bytes for c in one.components]
-    assert answer(gradient_checkpointing=True).flops * 3 == one.flops * 4
+    # The blocks run once more, the logits do not; to the operation it is compared in test_flop_counts.py.
+    assert one.flops * 6 < answer(gradient_checkpointing=True).flops * 5 < one.flops * 20 / 3
 
 
 def test_bad_input_is_one_line() -> None:
