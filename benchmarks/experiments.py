@@ -34,6 +34,10 @@ class Experiment:
     run: Callable[[], Any]
     warm_up: Callable[[], Any] | None = None
     gradients: bool = False
+    steps: int = 1
+    """Training steps in one run."""
+    again: bool = True
+    """`run` can be called again."""
 
 
 def truth_module(name: str) -> Any:
@@ -43,8 +47,11 @@ def truth_module(name: str) -> Any:
     return importlib.import_module(name)
 
 
-def experiment(workload: dict[str, Any], device: str) -> Experiment:
-    """The experiment that `workload` describes, ready to run on `device` ("meta", "cpu", "cuda")."""
+def experiment(workload: dict[str, Any], device: str, *, many_steps: bool = False) -> Experiment:
+    """The experiment that `workload` describes, ready to run on `device` ("meta", "cpu", "cuda").
+
+    `many_steps`: an SAE is trained for some dozen steps and not for two, so that what happens once weighs little.
+    """
     filled = parse_workload(workload).model_dump()
     match filled["task"], filled["library"]:
         case "activation_cache" | "inference", "transformer_lens":
@@ -55,7 +62,7 @@ def experiment(workload: dict[str, Any], device: str) -> Experiment:
             return _transformers_pass(filled, device)
         case "generation", library:
             return _generation(filled, device, library)
-    return importlib.import_module("experiments_steps").experiment(filled, device)
+    return importlib.import_module("experiments_steps").experiment(filled, device, many_steps)
 
 
 def tokens_of(workload: dict[str, Any], device: str) -> Any:

@@ -13,8 +13,11 @@ from experiments import Experiment, tokens_of, truth_module
 from compute_awareness.memory.sae.activation_store import MIXING_FRACTION, refills
 from compute_awareness.models.resolve import resolve
 
+# Enough for what a run does once (schedulers, the first look at the data) to weigh little.
+_MANY_STEPS = 24
 
-def experiment(workload: dict[str, Any], device: str) -> Experiment:
+
+def experiment(workload: dict[str, Any], device: str, many_steps: bool = False) -> Experiment:
     """As `experiments.experiment`; `workload` has every default filled in."""
     match workload["task"], workload["library"]:
         case "training", "transformers":
@@ -24,7 +27,7 @@ def experiment(workload: dict[str, Any], device: str) -> Experiment:
         case "patching", _:
             return _patching(workload, device)
         case "sae_training", _:
-            return _sae_training(workload, device)
+            return _sae_training(workload, device, _MANY_STEPS if many_steps else 2)
         case "sae_inference", _:
             return _sae_inference(workload, device)
     raise ValueError(f"no experiment is written for {workload['task']} in {workload['library']}")
@@ -44,14 +47,14 @@ def _optimizer(name: str, parameters: Any) -> Any:
 def _second_step(step: Callable[[], None], optimizer: Any, held: Callable[[], list[Any]]) -> Experiment:
     """The first step makes the optimizer's state; counters of steps, 4 bytes each, are not counted."""
 
-    def first() -> None:
+    def whole() -> None:
         step()
         optimizer.zero_grad()
 
     def state() -> list[Any]:
         return [v for s in optimizer.state.values() for key, v in s.items() if key != "step"]
 
-    return Experiment(lambda: [*held(), *state()], step, first, gradients=True)
+    return Experiment(lambda: [*held(), *state()], whole, whole, gradients=True)
 
 
 def _transformers_training(workload: dict[str, Any], device: str) -> Experiment:
@@ -125,7 +128,9 @@ def _patching(workload: dict[str, Any], device: str) -> Experiment:
 
         def attribution() -> Any:
             with torch.device(device):  # for the answers' ids, which the experiment makes
-                return tests._attribution(model, keeps, clean)
+                scores = tests._attribution(model, keeps, clean)
+            model.zero_grad()
+            return scores
 
         return Experiment(lambda: [*builders.held_tensors(model), clean], attribution, gradients=True)
     from transformer_lens import patching
@@ -149,8 +154,8 @@ def _fresh(batch: int, d_in: int, device: str) -> Iterator[Any]:
         yield torch.randn(batch, d_in, device=device)
 
 
-def _sae_training(workload: dict[str, Any], device: str) -> Experiment:
-    """SAETrainer.fit(): two steps without a store; with one, until its largest refill is over and one step more."""
+def _sae_training(workload: dict[str, Any], device: str, steps: int) -> Experiment:
+    """SAETrainer.fit(): `steps` steps without a store; with one, until its largest refill is over and one step more."""
     import torch
     from sae_lens.config import SAETrainerConfig
     from sae_lens.training.sae_trainer import SAETrainer
@@ -166,7 +171,7 @@ def _sae_training(workload: dict[str, Any], device: str) -> Experiment:
     sae = tests.build_sae(architecture, d_in, d_sae, workload["k"], workload["dtype"])
     sae.cfg.device = device
     sae = sae.to(device)
-    steps, batches = 2, _fresh(batch, d_in, device)
+    batches = _fresh(batch, d_in, device)
     if model is not None:
         context, prompts = workload["context_size"], workload["store_batch_size_prompts"]
         steps = _steps_past_the_largest_refill(workload["n_batches_in_buffer"] * context, batch, prompts * context)
@@ -188,7 +193,9 @@ def _sae_training(workload: dict[str, Any], device: str) -> Experiment:
 
     counters = [trainer.act_freq_scores, trainer.n_forward_passes_since_fired]
     others = [] if model is None else builders.held_tensors(model)
-    return Experiment(lambda: [*sae.parameters(), *sae.buffers(), *counters, *others], fit, gradients=True)
+    return Experiment(
+        lambda: [*sae.parameters(), *sae.buffers(), *counters, *others], fit, gradients=True, steps=steps, again=False
+    )
 
 
 def _store(model: Any, workload: dict[str, Any], d_in: int, device: str) -> Any:

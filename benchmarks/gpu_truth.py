@@ -14,36 +14,58 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import multiprocessing
 import os
-import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from gpu_truth_cases import LARGE, SMALL
+from gpu_truth_child import PRELOAD, answer
 from gpu_truth_edges import edges
 from gpu_truth_fit import LEVELS, compared, fit
+from gpu_truth_rates import answer as rates
 
 HERE = Path(__file__).parent
-ABOUT = ("card", "driver", "cuda", "compute_capability", "total", "versions")
+ABOUT = ("card", "driver", "nvml", "cuda", "compute_capability", "total", "device_by", "versions")
+# A process that has the libraries loaded is forked for each case, where the platform can: loading them takes longer
+# than most cases. It must not have a CUDA context: torch then asks NVML whether there is a card.
+_PROCESSES = multiprocessing.get_context(
+    "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else None
+)
+
+
+def _prepare() -> None:
+    found = (str(HERE), str(HERE.parent / "server"), str(HERE.parent / "tests" / "truth"), os.environ.get("PYTHONPATH"))
+    os.environ["PYTHONPATH"] = os.pathsep.join(part for part in found if part)
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = os.environ["HF_HUB_OFFLINE"] = "1"
+    _PROCESSES.set_forkserver_preload(list(PRELOAD))
+
+
+def _in_a_process(target: Callable[..., None], args: tuple[Any, ...], timeout: float) -> dict[str, Any]:
+    """What `target` sends; {"failed": reason} where it did not come to an end."""
+    here, there = _PROCESSES.Pipe(duplex=False)
+    process = _PROCESSES.Process(target=target, args=(there, *args))
+    process.start()
+    there.close()
+    try:
+        if not here.poll(timeout):
+            return {"failed": f"no answer in {timeout:.0f} s"}
+        return here.recv()
+    except EOFError:
+        process.join()
+        return {"failed": f"the process ended with exit status {process.exitcode}"}
+    finally:
+        process.kill()
+        process.join()
+        here.close()
 
 
 def child(workload: dict[str, Any], device: str, timeout: float, cap_bytes: int | None = None) -> dict[str, Any]:
-    """What `gpu_truth_child` found; {"failed": reason} where it did not come to an end."""
-    package = str(HERE.parent / "server")
-    paths = os.pathsep.join(part for part in (package, os.environ.get("PYTHONPATH")) if part)
-    text = json.dumps({"workload": workload, "device": device, "cap_bytes": cap_bytes})
-    try:
-        done = subprocess.run(
-            [sys.executable, str(HERE / "gpu_truth_child.py")], input=text, capture_output=True, text=True,
-            encoding="utf-8", timeout=timeout, env=os.environ | {"PYTHONPATH": paths}, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return {"failed": f"no answer in {timeout:.0f} s"}
-    if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
-        return {"failed": last[0][:300]}
-    return json.loads(done.stdout)
+    """What `gpu_truth_child` found, without what it says of the machine in every answer."""
+    return _in_a_process(answer, (workload, device, cap_bytes), timeout)
 
 
 def row_of(case_id: str, workload: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
@@ -55,11 +77,13 @@ def row_of(case_id: str, workload: dict[str, Any], found: dict[str, Any]) -> dic
     return row
 
 
-def _run(document: dict[str, Any], device: str, only: str, timeout: float, out: Path) -> None:
+def _run(document: dict[str, Any], device: str, only: str, timeout: float, out: Path, end: float) -> None:
     done = {row["id"] for row in document["rows"]}
     cases = [*SMALL, *(LARGE if device == "cuda" else ())]
-    for case in cases:
-        if case.id in done or only not in case.id:
+    if device == "cuda" and "rates" not in document:
+        document["rates"] = _in_a_process(rates, (), timeout)
+    for case in cases[::3] + cases[1::3] + cases[2::3]:  # every task early, should time run out
+        if case.id in done or only not in case.id or time.monotonic() > end:
             continue
         found = child(case.workload, device, timeout)
         document["about"] |= {key: found[key] for key in ABOUT if key in found}
@@ -76,6 +100,15 @@ def _in_words(row: dict[str, Any]) -> str:
     return "".join(f"{'':>11}" if error is None else f"{error:+9.3f} %" for error in errors)
 
 
+def _edge_in_words(row: dict[str, Any]) -> str:
+    green = "ran" if row["green_ran"] else "DIED"
+    larger = "died" if row["larger_failed"] else "ran, too"
+    return (
+        f"{row['card_gb']:>3} GB {row['id'][:60]:62}{row['green']} {green}; {row['larger']} "
+        f"({row['larger_verdict']}) {larger}"
+    )
+
+
 def _write(path: Path, document: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8", newline="\n")
@@ -87,9 +120,12 @@ def main() -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--only", default="", help="run only the cases whose id contains this")
     parser.add_argument("--timeout", type=float, default=600, help="seconds for one case")
+    parser.add_argument("--within", type=float, default=float("inf"), help="start no case after so many seconds")
     parser.add_argument("--fit", action="store_true", help="fit the open constants to the document; runs nothing")
     parser.add_argument("--edges", action="store_true", help="run at the edge of cards of 8, 16, 24 and 40 GB")
     given = parser.parse_args()
+    end = time.monotonic() + given.within
+    _prepare()
     if given.out.exists():
         document = json.loads(given.out.read_text(encoding="utf-8"))
     else:
@@ -108,11 +144,18 @@ def main() -> None:
             parser.error("--edges needs a GPU, and a document of a first run on it")
 
         def capped(workload: dict[str, Any], cap: int) -> dict[str, Any]:
-            return child(workload, "cuda", given.timeout, cap)
+            found = child(workload, "cuda", given.timeout, cap)
+            return {key: value for key, value in found.items() if key not in ABOUT}
 
-        document["edges"] = edges(capped, about["total"], about["compute_capability"])
+        document["edges"] = []
+        for row in edges(capped, about["total"], about["compute_capability"]):
+            document["edges"].append(row)
+            _write(given.out, document)
+            print(_edge_in_words(row), file=sys.stderr, flush=True)
+            if time.monotonic() > end:
+                break
     else:
-        _run(document, given.device, given.only, given.timeout, given.out)
+        _run(document, given.device, given.only, given.timeout, given.out, end)
     _write(given.out, document)
 
 

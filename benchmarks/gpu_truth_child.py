@@ -1,58 +1,63 @@
-"""One workload, run in this process on one device; what it took, as one line of JSON on stdout.
+"""One workload in a process of its own, on one device: what it took.
 
-`python gpu_truth_child.py` reads {"workload": ..., "device": "cuda" or "cpu", "cap_bytes": null or a number} on stdin.
-A cap makes the card look that large: torch's allocator may have what the context leaves of it.
+`gpu_truth.py` starts `answer` in a process that has the libraries loaded already and no CUDA context yet. A cap makes
+the card look that large: torch's allocator may have what the context leaves of it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
-import subprocess
+import statistics
 import sys
 import time
 import warnings
 from importlib.metadata import PackageNotFoundError, version
+from multiprocessing.connection import Connection
 from typing import Any
 
-LIBRARIES = ("torch", "transformer-lens", "transformers", "sae-lens", "peft")
+LIBRARIES = ("torch", "transformer-lens", "transformers", "sae-lens", "peft", "nvidia-ml-py")
+# Loaded once, before the processes are forked off.
+PRELOAD = (
+    "gpu_truth_child", "torch", "transformer_lens", "transformer_lens.model_bridge", "sae_lens", "peft", "datasets",
+    "transformers.models.auto.modeling_auto", "experiments", "experiments_steps", "test_bridge", "test_patching",
+    "test_sae_training", "test_sae_inference",
+)  # fmt: skip
+# How long and how often a workload is run again for its time.
+REPEAT_SECONDS, REPEATS = 1.5, 5
 
 
-def _device_used() -> int | None:
-    """Bytes used on the first card by everybody, asked of the driver without a context; None where it cannot be."""
-    command = ["nvidia-smi", "--id=0", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-    with contextlib.suppress(OSError, ValueError, subprocess.SubprocessError):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-        return int(done.stdout.strip()) * 1024**2
-    return None
+class Driver:
+    """What the driver says of the first card, through NVML, which needs no CUDA context."""
 
-
-def _nvml_process() -> int | None:
-    """Bytes of this process by nvmlDeviceGetComputeRunningProcesses; None where a container hides its processes."""
-    try:
+    def __init__(self) -> None:
         import pynvml
-    except ImportError:
-        return None
-    try:
+
         pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-        mine = [p for p in pynvml.nvmlDeviceGetComputeRunningProcesses(handle) if p.pid == os.getpid()]
-        return mine[0].usedGpuMemory or None if mine else None
-    except pynvml.NVMLError:
+        self._nvml, self._card = pynvml, pynvml.nvmlDeviceGetHandleByIndex(0)
+
+    def used(self) -> int:
+        """Bytes used by everybody."""
+        return int(self._nvml.nvmlDeviceGetMemoryInfo(self._card, version=self._nvml.nvmlMemory_v2).used)
+
+    def mine(self) -> int | None:
+        """Bytes of this process; None where a container hides its processes."""
+        with contextlib.suppress(self._nvml.NVMLError):
+            running = self._nvml.nvmlDeviceGetComputeRunningProcesses(self._card)
+            return next((p.usedGpuMemory for p in running if p.pid == os.getpid()), None)
         return None
 
-
-def _driver() -> str:
-    command = ["nvidia-smi", "--id=0", "--query-gpu=driver_version", "--format=csv,noheader"]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
-    return "unknown"
+    def about(self) -> dict[str, Any]:
+        memory = self._nvml.nvmlDeviceGetMemoryInfo(self._card, version=self._nvml.nvmlMemory_v2)
+        return {
+            "driver": self._nvml.nvmlSystemGetDriverVersion(),
+            "nvml": {"total": memory.total, "reserved": memory.reserved},
+        }
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
     for name in LIBRARIES:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
@@ -91,24 +96,33 @@ def _first_product() -> int:
 
 
 def on_cuda(workload: dict[str, Any], cap_bytes: int | None) -> dict[str, Any]:
-    """torch's counters and the driver's, for the measured part alone; the model is built before."""
-    before = _device_used()
+    """torch's counters and the driver's, for the measured part alone; the model is built before.
+
+    `allocated`, `reserved`, `device` are of the first run; then it is run again for its time, and `again_reserved` and
+    `again_device` are what the process had then, segments of earlier runs and all.
+    """
+    driver = Driver()
+    before = driver.used()
     import torch
     from experiments import experiment
 
     torch.zeros(1, device="cuda")
     torch.cuda.synchronize()
-    after, process = _device_used(), _nvml_process()
-    shown = process if process is not None else None if after is None or before is None else after - before
-    found: dict[str, Any] = {
-        "card": torch.cuda.get_device_name(0), "driver": _driver(), "cuda": torch.version.cuda,
+    mine, reserved = driver.mine(), torch.cuda.memory_reserved()
+    by_process = mine is not None
+
+    def shown() -> int:
+        return (driver.mine() or 0) if by_process else driver.used() - before
+
+    found: dict[str, Any] = driver.about() | {
+        "card": torch.cuda.get_device_name(0), "cuda": torch.version.cuda,
         "compute_capability": ".".join(map(str, torch.cuda.get_device_capability(0))),
         "total": torch.cuda.get_device_properties(0).total_memory,
-        "context": None if shown is None else shown - torch.cuda.memory_reserved(),
-        "cublas_workspace": _first_product(),
+        "before": before, "context": shown() - reserved, "cublas_workspace": _first_product(),
+        "device_by": "NVML, this process" if by_process else "the card's used memory before and after",
     }  # fmt: skip
     if cap_bytes is not None:
-        room = cap_bytes - (found["context"] or 0)
+        room = cap_bytes - found["context"]
         torch.cuda.set_per_process_memory_fraction(min(1.0, room / found["total"]), 0)
     try:
         made = experiment(workload, "cuda")
@@ -125,26 +139,44 @@ def on_cuda(workload: dict[str, Any], cap_bytes: int | None) -> dict[str, Any]:
             torch.cuda.synchronize()
     except torch.cuda.OutOfMemoryError as error:
         return found | {"oom": str(error).splitlines()[0]}
-    found["seconds"] = time.perf_counter() - begin
+    found["first_seconds"] = time.perf_counter() - begin
     found["allocated"] = torch.cuda.max_memory_allocated()
     found["reserved"] = torch.cuda.max_memory_reserved()
     found["retries"] = torch.cuda.memory_stats()["num_alloc_retries"]
-    process, after = _nvml_process(), _device_used()
-    found["device"] = process if process is not None else None if after is None or before is None else after - before
-    found["device_by"] = "NVML, this process" if process is not None else "the card's used memory before and after"
+    found["device"] = shown()
+    if cap_bytes is None:
+        if not made.again:
+            del made
+            gc.collect()
+            made = experiment(workload, "cuda", many_steps=True)
+        found |= _timed(made, REPEAT_SECONDS, REPEATS)
+        found["again_reserved"], found["again_device"] = torch.cuda.max_memory_reserved(), shown()
     return found
 
 
-def main() -> None:
-    given = json.loads(sys.stdin.read())
+def _timed(made: Any, seconds: float, repeats: int) -> dict[str, Any]:
+    """Median seconds of one run, kernels loaded."""
+    import torch
+
+    times: list[float] = []
+    with torch.set_grad_enabled(made.gradients):
+        while not times or (made.again and len(times) < repeats and sum(times) < seconds):
+            torch.cuda.synchronize()
+            begin = time.perf_counter()
+            made.run()
+            torch.cuda.synchronize()
+            times.append(time.perf_counter() - begin)
+    return {"seconds": statistics.median(times), "runs": len(times), "steps": made.steps}
+
+
+def answer(to: Connection, workload: dict[str, Any], device: str, cap_bytes: int | None) -> None:
+    """Sends what was found; {"failed": reason} where it did not come to an end."""
     # Progress bars and notices of the libraries go to stderr.
-    answer_to, sys.stdout = sys.stdout, sys.stderr
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        cpu = given["device"] == "cpu"
-        found = on_cpu(given["workload"]) if cpu else on_cuda(given["workload"], given.get("cap_bytes"))
-    print(json.dumps(found | {"versions": _versions()}), file=answer_to)
-
-
-if __name__ == "__main__":
-    main()
+    os.dup2(2, 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = on_cpu(workload) if device == "cpu" else on_cuda(workload, cap_bytes)
+        to.send(found | {"versions": _versions()})
+    except Exception as error:  # a case that fails is a row with its reason
+        to.send({"failed": f"{type(error).__name__}: {error}"[:300]})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from gpu_truth_cases import EDGES
@@ -40,14 +40,13 @@ def largest_that_fits(workload: dict[str, Any], field: str, free: int, capabilit
 
 def edges(
     run: Callable[[dict[str, Any], int], dict[str, Any]], total: int, capability: str | None
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """For each size up to the card's own and each workload: did green run, and did a tenth more fail?
 
     Args:
         run: (workload, cap in bytes) -> what `gpu_truth_child` found.
         total: bytes of the card.
     """
-    rows = []
     for gigabytes in (size for size in SIZES_GB if size * 1024**3 <= total):
         cap = gigabytes * 1024**3
         for field, case in EDGES:
@@ -56,12 +55,9 @@ def edges(
                 continue
             larger = max(green + 1, -(-11 * green // 10))
             ran = {n: run(case.workload | {field: n}, cap) for n in (green, larger)}
-            rows.append(
-                {
-                    "id": case.id, "card_gb": gigabytes, "field": field, "green": green, "larger": larger,
-                    "larger_verdict": status(case.workload | {field: larger}, cap, capability),
-                    "green_ran": "allocated" in ran[green], "larger_failed": "oom" in ran[larger],
-                    "green_measured": ran[green], "larger_measured": ran[larger],
-                }
-            )  # fmt: skip
-    return rows
+            yield {
+                "id": case.id, "card_gb": gigabytes, "field": field, "green": green, "larger": larger,
+                "larger_verdict": status(case.workload | {field: larger}, cap, capability),
+                "green_ran": "allocated" in ran[green], "larger_failed": "oom" in ran[larger],
+                "green_measured": ran[green], "larger_measured": ran[larger],
+            }  # fmt: skip
