@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="run only the cases whose id contains this")
     parser.add_argument("--timeout", type=float, default=600, help="seconds for one case")
     parser.add_argument("--within", type=float, default=float("inf"), help="start no case after so many seconds")
-    parser.add_argument("--fit", action="store_true", help="fit the open constants to the document; runs nothing")
+    parser.add_argument("--fit", action="store_true", help="compare anew and fit the open constants; runs nothing")
     parser.add_argument("--edges", action="store_true", help="run at the edge of cards of 8, 16, 24 and 40 GB")
     given = parser.parse_args()
     end = time.monotonic() + given.within
@@ -132,10 +132,11 @@ def main() -> None:
         document = {"date": datetime.datetime.now(datetime.UTC).date().isoformat(), "about": {}, "rows": []}
     about = document["about"]
     if given.fit:
+        rows = [row for row in document["rows"] if "allocated" in row["measured"]]
+        for row in rows:  # by today's estimates
+            row["compared"] = compared(row["workload"], row["measured"], about.get("compute_capability"))
         try:
-            document["fit"] = fit(
-                [row for row in document["rows"] if "compared" in row], about.get("compute_capability")
-            )
+            document["fit"] = fit(rows, about.get("compute_capability"))
         except ValueError as error:
             parser.error(str(error))
         print(json.dumps(document["fit"], indent=1))

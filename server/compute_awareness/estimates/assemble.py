@@ -38,6 +38,10 @@ def assemble(
     events: Tape | None = None,
     standing: Sequence[int] = (),
     n_gpus: int = 1,
+    reserved: int | None = None,
+    backward: bool = False,
+    buffers: int = 0,
+    order: str = "unknown",
 ) -> Estimate:
     """An Estimate from bytes by component.
 
@@ -56,6 +60,10 @@ def assemble(
             (`memory.parameters`). What they and the tape fall short of `at_peak` counts as one tensor more; where they
             are more than that, the rule of thumb remains.
         n_gpus: cards that torch.distributed spans.
+        reserved: what the simulated allocator took, workspaces among it, where the caller has played it.
+        backward: a backward pass is run.
+        buffers: bytes that CUDA's kernels take at the peak.
+        order: without a sequence of allocations, what is known of it (see `device.overheads`).
     """
     components = [
         Component(
@@ -66,13 +74,17 @@ def assemble(
         if largest[name] or at_peak[name]
     ]  # fmt: skip
     tensors = sum(at_peak.values())
-    simulated = None
     unlisted = tensors - sum(standing) - (events.peak if events is not None else 0)
-    if events is not None and unlisted >= 0:
-        simulated = reserved_by(events, standing, device.cublas_workspace(capability), unlisted)
-    terms = device.overheads(tensors, capability, simulated, late_bytes, n_gpus)
+    if reserved is None and events is not None and unlisted >= 0:
+        workspace = device.cublas_workspace(capability)
+        # Where the second workspace lies decides nothing: it is never let go, and has a segment of its own.
+        reserved = reserved_by(events, standing, workspace, unlisted) + device.workspace_segment(capability) * backward
+    terms = device.overheads(
+        tensors, capability, reserved, late_bytes, n_gpus, backward=backward, buffers=buffers, order=order
+    )
     low, high = device.spread(tensors, terms, late_bytes)
-    allocator = sum(term.bytes for term in terms if term.name in ("allocator_rounding", "cublas_workspace"))
+    from_allocator = ("allocator_rounding", "cublas_workspace", "backward_workspace", "kernel_buffers")
+    allocator = sum(term.bytes for term in terms if term.name in from_allocator)
     return Estimate(
         workload=filled,
         components=components + (extra or []),

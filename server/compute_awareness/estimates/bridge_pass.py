@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..errors import InputError, NotCovered, nearest
-from ..memory import weights
+from ..memory import parameters, weights
 from ..memory.bridge import forward as bridge_forward
 from ..memory.bridge import names as bridge_names
 from ..memory.bridge import weights as bridge_weights
@@ -105,6 +105,8 @@ def bridge_pass(workload: ActivationCache | Inference, capability: str | None) -
         warnings=warnings,
         extra=extra,
         late_bytes=late_bytes,
+        events=tape,
+        standing=parameters.hf_tensors(spec, width),
     )  # fmt: skip
 
 

@@ -107,6 +107,7 @@ def generation(workload: Generation, capability: str | None) -> Estimate:
         work=work,
         assumptions=assumptions,
         warnings=warnings,
+        order="generation" if workload.kv_cache is not False else "generation_uncached",
     )
 
 

@@ -105,6 +105,7 @@ def hooked_training(workload: Training, capability: str | None) -> Estimate:
         capability,
         precision=_precision(workload, spec),
         verified_on=f"{verified}, torch 2.13 (CPU; no GPU measurement)",
+        backward=True,
         loading=loading(
             "transformer_lens", workload.library_version, spec, workload.dtype, no_processing=workload.no_processing
         ),

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from .. import hook_names
 from ..errors import InputError
+from ..memory import parameters
 from ..memory.estimate import Estimate
 from ..memory.hooked import transformer as hooked_transformer
 from ..memory.loading import loading
@@ -59,11 +60,11 @@ def sae_inference(workload: SaeInference, capability: str | None) -> Estimate:
         model_width, pursuit=pursuit(workload, d_in), temporal=_temporal(workload, d_sae),
     )  # fmt: skip
     tape = Ledger()
-    tape.new(workload.n_saes * use.params * use.width, "sae_weights")
+    weights = Counter(sae_weights=workload.n_saes * use.params * use.width)
+    standing = use.tensors * workload.n_saes
     if model is not None:
-        lm = model.part
-        tape.new(lm.weights, "weights")
-        tape.new(lm.buffers, "buffers")
+        weights |= Counter(weights=model.part.weights, buffers=model.part.buffers)
+        standing = parameters.tl_tensors(model.spec, model_width, folded=False) + standing
     if workload.splice:
         assert model is not None
         _splice(tape, workload, model, use)
@@ -100,8 +101,8 @@ def sae_inference(workload: SaeInference, capability: str | None) -> Estimate:
     return assemble(
         workload.model_dump()
         | {"d_in": d_in, "d_sae": d_sae, "expansion_factor": d_sae / d_in, "model": repeatable(workload.model, spec)},
-        tape.at_peak,
-        tape.largest,
+        tape.at_peak + weights,
+        tape.largest + weights,
         {
             "sae_weights": f"{workload.n_saes} x {millions(use.params)} parameters, d_in {d_in} x d_sae {d_sae}, "
             f"{workload.dtype}",
@@ -120,6 +121,8 @@ def sae_inference(workload: SaeInference, capability: str | None) -> Estimate:
         work=work,
         assumptions=assumptions,
         warnings=warnings,
+        events=tape,
+        standing=standing,
     )
 
 

@@ -6,6 +6,10 @@ from collections import Counter
 from dataclasses import replace
 
 from ..errors import InputError
+from ..memory import parameters
+from ..memory.card import device
+from ..memory.card.allocator import simulate
+from ..memory.card.staging import Kernels
 from ..memory.estimate import Estimate, Precision
 from ..memory.loading import loading
 from ..memory.sae import activation_store
@@ -109,6 +113,14 @@ def sae_training(workload: SaeTraining, capability: str | None) -> Estimate:
         )
     if lm is None:
         assumptions.append("activations come from disk: no language model and no activation store are counted")
+    standing = [
+        *shape.tensors,
+        *(parameters.tl_tensors(spec, DTYPE_BYTES[workload.model_dtype], folded=False) if spec else ()),
+    ]
+    first_steps = sae.first_steps(replace(shape, kernels=Kernels(capability)), lm, memory.refill)
+    if evaluation is not None:
+        first_steps.append(evaluation)
+    workspaces = 2 * device.cublas_workspace(capability)  # on the tape of the first steps, as are the buffers
     return assemble(
         filled,
         Counter(memory.at_peak),
@@ -124,6 +136,9 @@ def sae_training(workload: SaeTraining, capability: str | None) -> Estimate:
         assumptions=assumptions,
         warnings=warnings,
         late_bytes=memory.dead_latents_extra,
+        reserved=simulate(first_steps.requests(standing)).peak_reserved,
+        backward=True,
+        buffers=max(0, first_steps.peak + sum(standing) - memory.peak - workspaces),
     )
 
 

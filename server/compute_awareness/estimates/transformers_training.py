@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -154,7 +155,22 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
         assumptions=assumptions,
         warnings=warnings,
         n_gpus=workload.n_devices,
+        # Checkpointing plays a layer again within its backward pass: what is freed when is not as on the card.
+        events=None if fsdp or workload.gradient_checkpointing else played.tape,
+        standing=_standing(spec, width, workload.optimizer, played.trained),
+        order="checkpointing" if workload.gradient_checkpointing else "unknown",
+        backward=True,
     )
+
+
+def _standing(spec: ModelSpec, width: int, adam: optimizer.Optimizer, trained: Sequence[tuple[int, int]]) -> list[int]:
+    """Bytes of each tensor that stands through a step: weights and buffers, adapters, the optimizer's state."""
+    tensors = parameters.hf_tensors(spec, width)
+    states = [optimizer.state_bytes(adam, [one]) for one in trained]
+    pairs = (
+        [half for state in states for half in (state // 2, state - state // 2)] if adam != "sgd_momentum" else states
+    )
+    return tensors + [nbytes for nbytes in pairs if nbytes]
 
 
 def _several_cards(workload: Training) -> list[str]:

@@ -10,7 +10,15 @@ ComponentName = Literal[
     "weights", "buffers", "activation_cache", "activations", "logits", "gradients", "optimizer_state", "kv_cache",
     "sae_weights", "sae_activations", "activation_store", "temporaries",
 ]  # fmt: skip
-OverheadName = Literal["allocator_rounding", "cublas_workspace", "cuda_context", "nccl"]
+OverheadName = Literal[
+    "allocator_rounding",
+    "cublas_workspace",
+    "backward_workspace",
+    "kernel_buffers",
+    "cuda_context",
+    "backward_handle",
+    "nccl",
+]
 Precision = Literal["exact", "close", "rough"]
 ROUGH_MARGIN = 0.15
 """A rough figure may be low by this share of the tensors; the upper end of its range has it on top."""

@@ -5,8 +5,9 @@ the allocator keeps is simulated where the sequence of allocations is known (`al
 thumb. Constants and the observations behind them are in `facts/overheads.json`.
 
 Known: the allocator's rounding and segment sizes (torch 2.11 to 2.15, c10/core/AllocatorConfig.h) and the cuBLAS
-workspace (torch CUDABlas). Seen, not measured here: the context per GPU generation, taken from out-of-memory messages,
-and NCCL. A rule of thumb: fragmentation where no sequence is given. Not counted: torch.compile and CUDA graphs, eager
+workspace (torch CUDABlas). Measured on an H100 (`benchmarks/results/gpu_truth.json`): its context, what a backward pass
+adds, and how much is reserved where the order of the allocations is not known. Seen, not measured here: the context of
+other generations, taken from out-of-memory messages, and NCCL. Not counted: torch.compile and CUDA graphs, eager
 module loading, convolution workspaces.
 """
 
@@ -31,7 +32,7 @@ def _round_up(nbytes: int, unit: int) -> int:
     return -(-nbytes // unit) * unit
 
 
-def _context(compute_capability: str | None) -> dict[str, int]:
+def _context(compute_capability: str | None) -> dict[str, Any]:
     """MiB outside torch's allocator: typical, low and high, for a compute capability such as "8.6"."""
     table = _facts()["context_mib"]
     if compute_capability is not None:
@@ -42,7 +43,7 @@ def _context(compute_capability: str | None) -> dict[str, int]:
 
 
 def cublas_workspace(compute_capability: str | None) -> int:
-    """Bytes of the workspace that the first matrix product takes and keeps, one handle on one stream.
+    """Bytes of the workspace that the first matrix product takes and keeps, one handle (thread) on one stream.
 
     torch takes it from its own caching allocator, so it counts in `max_memory_allocated`: 8.1 MiB before Hopper,
     32 MiB from compute capability 9.0 on. Where the capability is not known the larger one is returned.
@@ -61,7 +62,7 @@ def _segments(nbytes: int) -> int:
     return _round_up(nbytes, allocator["round_large"]) + allocator["small_segment"]
 
 
-def _workspace_segment(compute_capability: str | None) -> int:
+def workspace_segment(compute_capability: str | None) -> int:
     """Bytes of the segment around the cuBLAS workspace. One below 10 MiB opens a segment of 20 MiB."""
     allocator = _facts()["caching_allocator"]
     workspace = cublas_workspace(compute_capability)
@@ -76,6 +77,10 @@ def overheads(
     reserved: int | None = None,
     late_bytes: int = 0,
     n_gpus: int = 1,
+    *,
+    backward: bool = False,
+    buffers: int = 0,
+    order: str = "unknown",
 ) -> list[Overhead]:
     """What one process takes on its card beside a peak of `tensors` live bytes, term by term.
 
@@ -86,12 +91,17 @@ def overheads(
         capability: compute capability such as "8.6"; None = a typical card.
         reserved: bytes that the simulated allocator took, the cuBLAS workspace among them; None = a rule of thumb.
         n_gpus: cards that torch.distributed spans; from 2 on NCCL's buffers are counted.
+        backward: a backward pass is run. Autograd does so in a thread of its own, which has its own cuBLAS handle.
+        buffers: bytes that CUDA's kernels take at the peak (`staging`), where that is known.
+        order: with `reserved` None, what is known of the order: a row of `fragmentation` in `facts/overheads.json`.
     """
     workspace = cublas_workspace(capability)
     least = workspace
     if capability is None or int(capability.split(".")[0]) >= 10:
         least = _facts()["cublas_workspace_bytes"]["before_hopper"]
-    rounding, low, high, source = _rounding(tensors, capability, reserved, late_bytes)
+    rounding, low, high, source = _rounding(tensors, capability, reserved, late_bytes, backward, order)
+    buffers = min(buffers, rounding)
+    rounding, high = rounding - buffers, high - buffers
     terms = [
         Overhead(name="allocator_rounding", bytes=rounding, low=low, high=high, source=source),
         # A model without a matrix product, or one whose peak is before it, reserves less than tensors and workspace.
@@ -101,24 +111,53 @@ def overheads(
         ),
         _context_term(capability),
     ]  # fmt: skip
+    if buffers:
+        terms.append(
+            Overhead(
+                name="kernel_buffers", bytes=buffers, low=0, high=buffers,
+                source="staging buffers of CUDA's sums over rows at the peak: torch's Reduce.cuh, compared on an H100",
+            )
+        )  # fmt: skip
+    if backward:
+        terms += _backward_terms(capability, workspace, least)
     if n_gpus > 1:
         terms.append(_nccl_term(n_gpus))
     return terms
 
 
-def _rounding(tensors: int, capability: str | None, reserved: int | None, late_bytes: int) -> tuple[int, int, int, str]:
-    """(expected, low, high, source) of what the allocator reserves beside the tensors and the cuBLAS workspace."""
+def _rounding(
+    tensors: int, capability: str | None, reserved: int | None, late_bytes: int, backward: bool, order: str
+) -> tuple[int, int, int, str]:
+    """(expected, low, high, source) of what the allocator reserves beside the tensors and the cuBLAS workspaces."""
     facts = _facts()
     allocator, fragmentation = facts["caching_allocator"], facts["fragmentation"]
-    workspace, most = cublas_workspace(capability), tensors + late_bytes
+    workspaces, most = cublas_workspace(capability) * (1 + backward), tensors + late_bytes
     if reserved is not None:
-        expected = max(reserved - tensors - workspace, 0)
+        expected = max(reserved - tensors - workspaces, 0)
         high = expected + int(most * fragmentation["simulated_margin"]) + allocator["large_segment"]
         return expected, 0, high, fragmentation["simulated_source"]
-    expected = _segments(tensors + int(tensors * fragmentation["typical"])) + _workspace_segment(capability)
-    high = _segments(most + int(most * fragmentation["high"])) + _workspace_segment(capability)
-    high += allocator["large_segment"]
-    return expected - tensors - workspace, 0, high - most - workspace, fragmentation["source"]
+    known = fragmentation[order]
+    around = workspace_segment(capability) * (1 + backward)
+    expected = _segments(tensors + int(tensors * known["typical"])) + around
+    high = _segments(most + int(most * known["high"])) + around + allocator["large_segment"]
+    return expected - tensors - workspaces, 0, high - most - workspaces, known["source"]
+
+
+def _backward_terms(capability: str | None, workspace: int, least: int) -> list[Overhead]:
+    """What the autograd thread's cuBLAS handle takes: a workspace from the allocator, and memory of its own."""
+    handle = _facts()["backward_handle_mib"]
+    modern = capability is None or int(capability.split(".")[0]) >= 9
+    usual = handle["hopper_and_later"] if modern else handle["before_hopper"]
+    return [
+        Overhead(
+            name="backward_workspace", bytes=workspace, low=least, high=workspace,
+            source="a second cuBLAS workspace: autograd runs backward in a thread of its own, handles are per thread",
+        ),
+        Overhead(
+            name="backward_handle", bytes=usual * MIB, low=0, high=handle["hopper_and_later"] * MIB,
+            source=handle["source"],
+        ),
+    ]  # fmt: skip
 
 
 def _context_term(capability: str | None) -> Overhead:
@@ -128,7 +167,7 @@ def _context_term(capability: str | None) -> Overhead:
         bytes=context["typical"] * MIB,
         low=context["low"] * MIB,
         high=(context["high"] + _facts()["uncertainty_mib"]) * MIB,
-        source=f"out-of-memory messages of public repositories: {context['seen_on']}",
+        source=context.get("source") or f"out-of-memory messages of public repositories: {context['seen_on']}",
     )
 
 
@@ -149,10 +188,10 @@ def on_card(
     What the allocator keeps is taken over from `terms`, the estimate's overheads (it differs between cards by the
     segment of the workspace at most); the workspace and the context are the card's own.
     """
-    own = overheads(tensors, capability, None, late_bytes)
     kept = {term.name: term for term in terms}
+    own = overheads(tensors, capability, None, late_bytes, backward="backward_workspace" in kept)
     own = [kept.get(term.name, term) if term.name == "allocator_rounding" else term for term in own]
-    own += [term for term in terms if term.name == "nccl"]
+    own += [term for term in terms if term.name in ("kernel_buffers", "nccl")]
     low, high = spread(tensors, own, late_bytes)
     return tensors + sum(term.bytes for term in own), low, high
 
@@ -169,7 +208,7 @@ def reserved_bytes(tensors: int, compute_capability: str | None = None) -> int:
     Segments of the caching allocator and the cuBLAS workspace, with 5 % for freed blocks that no later tensor fits
     (a rule of thumb for fixed shapes with expandable segments off; sequences of varying length waste more).
     """
-    rounding = _rounding(tensors, compute_capability, None, 0)[0]
+    rounding = _rounding(tensors, compute_capability, None, 0, False, "unknown")[0]
     return tensors + rounding + cublas_workspace(compute_capability)
 
 

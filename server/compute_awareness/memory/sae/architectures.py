@@ -28,13 +28,16 @@ def previous_output(tape: Ledger, shape: Shape) -> list[Tensor]:
     return [*held, tape.new(shape.logged_bytes, "sae_activations")]
 
 
-def train_step(tape: Ledger, shape: Shape, batch: Tensor, previous: list[Tensor]) -> list[Tensor]:
+def train_step(
+    tape: Ledger, shape: Shape, batch: Tensor, previous: list[Tensor], *, first: bool = False
+) -> list[Tensor]:
     """Plays one step of SAETrainer.fit(), which holds the output of the step before throughout.
 
     Args:
         tape: the tape to play on; it already holds weights and optimizer state.
         batch: the batch, or the activation store's buffer that it is a view of. The caller holds it.
         previous: what the output of the step before holds, its batch among it.
+        first: Adam makes its state in this step.
     Returns:
         What this step's output holds beside the batch.
     """
@@ -49,16 +52,23 @@ def train_step(tape: Ledger, shape: Shape, batch: Tensor, previous: list[Tensor]
     fired = tape.new(step.bf)
     firing = tape.new(FLOAT * step.bf, "sae_activations")
     tape.drop(fired)
+    graph.stage(shape.batch, shape.d_sae)
     did_fire = tape.new(shape.d_sae)
-    tape.touch(FLOAT * shape.d_sae)
+    summed = tape.new(FLOAT * shape.d_sae)
+    graph.stage(shape.batch, shape.d_sae)
+    tape.drop(summed)
     graph.leave_autocast()
 
     tape.phase = "SAE backward"
     graph.backward(loss)
     tape.phase = "optimizer step"
+    if first:
+        for nbytes in shape.tensors:
+            tape.new(nbytes, "optimizer_state")
+            tape.new(nbytes, "optimizer_state")
     # _foreach_sqrt(exp_avg_sqs) makes a list as large as the parameters while the gradients are still there
     # (torch 2.13, optim/adam.py, _multi_tensor_adam: what torch chooses on CUDA).
-    tape.touch(shape.param_bytes)
+    tape.drop(*[tape.new(nbytes) for nbytes in shape.tensors])
     graph.zero_grad()
     tape.drop(firing, did_fire, *previous)
     return [sae_out.tensor, acts.tensor, hidden.tensor]
@@ -241,6 +251,7 @@ def _jumprelu(step: Step) -> Output:
     def threshold_gradient(ste: Var) -> Grad:
         negative = graph.new(step.bf, ste.width)
         result = graph.grad(step.d_sae, ste.width)
+        graph.stage(step.rows, step.d_sae)
         graph.drop(negative)
         return result
 

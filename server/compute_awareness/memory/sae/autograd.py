@@ -14,6 +14,7 @@ import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..card.staging import Kernels
 from ..tape import Tape, Tensor
 
 INDEX = 8
@@ -64,14 +65,22 @@ class Graph:
     Args:
         cpu_kernels: also count what only torch's CPU kernels take: operands of a mixed product are first cast to the
             common dtype there (TensorIterator.cpp, `common_device == kCPU`); CUDA casts inside the kernel.
+        kernels: also count what only CUDA's take: cuBLAS workspaces, the buffers of sums over rows.
         autocast: matrix products in bfloat16, the copies of weights kept until `leave_autocast`.
         gradients: false under torch.no_grad().
     """
 
     def __init__(
-        self, tape: Tape, *, cpu_kernels: bool = False, autocast: bool = False, gradients: bool = True
+        self,
+        tape: Tape,
+        *,
+        cpu_kernels: bool = False,
+        kernels: Kernels | None = None,
+        autocast: bool = False,
+        gradients: bool = True,
     ) -> None:
         self.tape, self.cpu_kernels, self.autocast, self.gradients = tape, cpu_kernels, autocast, gradients
+        self.kernels = kernels
         self._order = 0
         self._casts: dict[Var, Var] = {}
         self._leaf_grads: list[Tensor] = []
@@ -175,8 +184,21 @@ class Graph:
                 self.tape.drop(out.tensor)
             return None
         if out.elements != elements:
-            out = self._replace(out, elements, out.width)
+            summed = self.grad(elements, out.width)
+            self.stage(out.elements // elements, elements)
+            self.tape.drop(out.tensor)
+            out = summed
         return out if out.width == width else self._replace(out, elements, width)
+
+    def stage(self, rows: int, columns: int) -> None:
+        """The buffer of CUDA's sum of [rows, columns] over its rows."""
+        if self.kernels is not None:
+            self.kernels.sum(self.tape, rows, columns)
+
+    def _product(self, thread: str) -> None:
+        """The workspace of CUDA's first matrix product."""
+        if self.kernels is not None:
+            self.kernels.product(self.tape, thread)
 
     def _replace(self, grad: Grad, elements: int, width: int) -> Grad:
         result = self.grad(elements, width)
@@ -321,9 +343,11 @@ class Graph:
         right = self._lower(weight)  # autocast's arguments are cast last to first, as gcc evaluates them
         left = self._lower(x)
         out = self.new(rows * columns, left.width)
+        self._product("main")
 
         def backward(g: Grad) -> list[Grad | None]:
             of_right = self.grad(right.elements, g.width) if right.node is not None else None
+            self._product("backward")
             return [self.grad(left.elements, g.width) if left.node is not None else None, of_right]
 
         saved = [y for y, other in ((left, right), (right, left)) if other.node is not None]

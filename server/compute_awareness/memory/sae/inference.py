@@ -64,6 +64,15 @@ class Use:
         return self.d_sae * (self.d_in + self.d_out) + self.d_out + vectors * self.d_sae + skip
 
     @property
+    def tensors(self) -> list[int]:
+        """Bytes of its parameters, the matrices one by one; they add up to `params` at `width`."""
+        total = self.params * self.width
+        matrices = [self.d_sae * self.d_in * self.width]
+        if self.pursuit is None and self.temporal is None:
+            matrices.append(self.d_sae * self.d_out * self.width)
+        return [*matrices, total - sum(matrices)]
+
+    @property
     def features(self) -> int:
         """Elements of the feature activations."""
         return self.rows * self.d_sae

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from ..card.staging import Kernels
 from ..tape import Tape, Tensor
 from .autograd import Graph, Var
 from .matching_pursuit import Pursuit
@@ -72,7 +73,8 @@ class Ledger(Tape):
 class Shape:
     """What a step is of. `width`: bytes per number of the SAE. `dead`: the top-k family's auxiliary loss runs.
     `pursuit`: of matching_pursuit. `logs`: every tenth step or so writes to wandb, which only matching_pursuit adds
-    tensors for. `cpu_kernels`: count what only torch's CPU kernels take (see `autograd.Graph`)."""
+    tensors for. `cpu_kernels` and `kernels`: count what only torch's CPU kernels, or only CUDA's take (see
+    `autograd.Graph`)."""
 
     architecture: str
     d_in: int
@@ -86,6 +88,7 @@ class Shape:
     logs: bool = False
     dead: bool = False
     cpu_kernels: bool = False
+    kernels: Kernels | None = None
 
     @property
     def logged_bytes(self) -> int:
@@ -96,13 +99,23 @@ class Shape:
     def param_bytes(self) -> int:
         return sae_bytes(self.architecture, self.d_in, self.d_sae, self.width)
 
+    @property
+    def tensors(self) -> list[int]:
+        """Bytes of each parameter; they add up to `param_bytes`."""
+        matrix = self.d_in * self.d_sae * self.width
+        matrices = [matrix] * (1 if self.architecture == "matching_pursuit" else 2)
+        vectors = [self.d_sae * self.width] * VECTORS[self.architecture]
+        if self.architecture == "jumprelu":
+            vectors[-1] = self.d_sae * FLOAT
+        return [*matrices, self.d_in * self.width, *vectors]
+
 
 class Step:
     """One training step on a tape: the graph, the SAE's parameters, the batch."""
 
     def __init__(self, tape: Tape, shape: Shape, batch: Tensor) -> None:
         self.tape, self.shape = tape, shape
-        self.graph = graph = Graph(tape, cpu_kernels=shape.cpu_kernels, autocast=shape.autocast)
+        self.graph = graph = Graph(tape, cpu_kernels=shape.cpu_kernels, kernels=shape.kernels, autocast=shape.autocast)
         self.rows, self.d_in, self.d_sae, self.width = shape.batch, shape.d_in, shape.d_sae, shape.width
         self.bd, self.bf = shape.batch * shape.d_in, shape.batch * shape.d_sae
         self.batch = Var(batch, self.bd, FLOAT)

@@ -15,7 +15,7 @@ from .activation_store import LanguageModelPart, Refill, play_refill, worst_refi
 from .architectures import previous_output, train_step
 from .step import FLOAT, INDEX, VECTORS, Ledger, Shape, sae_bytes, sae_params
 
-__all__ = ["LanguageModelPart", "SaeMemory", "Shape", "sae_bytes", "sae_params", "training_memory"]
+__all__ = ["LanguageModelPart", "SaeMemory", "Shape", "first_steps", "sae_bytes", "sae_params", "training_memory"]
 
 TOP_K_FAMILY = ("topk", "abstopk", "batchtopk", "matryoshka_batchtopk")
 
@@ -38,6 +38,8 @@ class SaeMemory:
     """How much higher the peak gets once d_in/2 latents are dead and the top-k family's auxiliary loss runs."""
     host_bytes: int
     """RAM of the activation store at its largest, where it is kept on the host; else 0."""
+    refill: Refill | None = None
+    """The refill of the store before the worst moment; None without a store on the device."""
 
 
 def training_memory(
@@ -79,13 +81,14 @@ def training_memory(
         enough = max(buffer, shape.batch)
         candidates = [*worst_refills(enough, shape.batch, store_batch_size_prompts * context_size)]
 
-    def worst(shape: Shape) -> Ledger:
-        return max((_fit(shape, lm, refill, evaluation) for refill in candidates), key=lambda tape: tape.peak)
+    def worst(shape: Shape) -> tuple[Ledger, Refill | None]:
+        played = [(_fit(shape, lm, refill, evaluation), refill) for refill in candidates]
+        return max(played, key=lambda one: one[0].peak)
 
-    tape = worst(shape)
+    tape, refill = worst(shape)
     dead_extra = 0
     if shape.architecture in TOP_K_FAMILY:
-        dead_extra = max(0, worst(replace(shape, dead=True)).peak - tape.peak)
+        dead_extra = max(0, worst(replace(shape, dead=True))[0].peak - tape.peak)
     return SaeMemory(
         peak=tape.peak,
         at_peak={name: size for name, size in tape.at_peak.items() if size},
@@ -94,6 +97,7 @@ def training_memory(
         buffer_bytes=FLOAT * shape.d_in * buffer if lm is not None else 0,
         dead_latents_extra=dead_extra,
         host_bytes=host_bytes,
+        refill=refill,
     )
 
 
@@ -127,4 +131,32 @@ def _fit(shape: Shape, lm: LanguageModelPart | None, refill: Refill | None, eval
         tape.phase = "evaluation"
         tape.new(shape.logged_bytes, "sae_activations")  # the step that evaluates logs, too
         tape.append(evaluation)
+    return tape
+
+
+def first_steps(shape: Shape, lm: LanguageModelPart | None, refill: Refill | None) -> Ledger:
+    """The run from its first step on, for the caching allocator: with a store the largest refill comes between.
+
+    The parameters, the language model and its buffers stand beside the tape. Adam's state is made in the first step,
+    after the step's largest tensors, so that it lies between freed blocks.
+    """
+    tape = Ledger()
+    for _ in range(2):  # act_freq_scores and n_forward_passes_since_fired
+        tape.new(FLOAT * shape.d_sae, "sae_activations")
+    batch_bytes = FLOAT * shape.batch * shape.d_in
+    previous: list[Tensor] = []
+    if lm is None or refill is None:
+        for first in (True, False):
+            if lm is not None:
+                tape.touch(lm.forward_peak, "activations")
+            batch = tape.new(batch_bytes, "sae_activations")
+            previous = [batch, *train_step(tape, shape, batch, previous, first=first)]
+        return tape
+    row = FLOAT * shape.d_in
+    tape.touch(lm.forward_peak, "activations")
+    old = tape.new(row * refill.before, "activation_store")
+    last_batch = tape.new(row * refill.per_batch, "activation_store")
+    previous = [tape.hold(old), *train_step(tape, shape, old, previous, first=True)]
+    buffer, _ = play_refill(tape, refill, shape.d_in, lm, old, last_batch)
+    train_step(tape, shape, buffer, previous)
     return tape
