@@ -58,6 +58,7 @@ def edges(
             yield {
                 "id": case.id, "card_gb": gigabytes, "field": field, "green": green, "larger": larger,
                 "larger_verdict": status(case.workload | {field: larger}, cap, capability),
-                "green_ran": "allocated" in ran[green] and (ran[green]["device"] or 0) <= cap, "larger_failed": "oom" in ran[larger],
+                "green_ran": "allocated" in ran[green] and ran[green].get("device", 0) <= cap,
+                "larger_failed": "oom" in ran[larger],
                 "green_measured": ran[green], "larger_measured": ran[larger],
             }  # fmt: skip

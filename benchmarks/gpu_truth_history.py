@@ -49,7 +49,8 @@ def history(workload: dict[str, Any], rounds: int) -> dict[str, Any]:
     import torch
     from experiments import experiment
 
-    record: Any = torch.cuda.memory._record_memory_history
+    memory: Any = torch.cuda.memory  # its types do not know the traces
+    record = memory._record_memory_history
     record("all", context=None, max_entries=2_000_000)
     made = experiment(workload, "cuda")
     with torch.set_grad_enabled(made.gradients):
@@ -58,15 +59,15 @@ def history(workload: dict[str, Any], rounds: int) -> dict[str, Any]:
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        before = len(torch.cuda.memory._snapshot()["device_traces"][0])
+        before = len(memory._snapshot()["device_traces"][0])
         layout = [[s["total_size"], [[b["size"], b["state"] == "active_allocated"] for b in s["blocks"]]]
-                  for s in torch.cuda.memory_snapshot()]  # fmt: skip
+                  for s in memory.memory_snapshot()]  # fmt: skip
         held = torch.cuda.memory_allocated()
         record("all", context="all", stacks="all", max_entries=2_000_000)
         for _ in range(rounds if made.again else 1):
             made.run()
         torch.cuda.synchronize()
-    events = torch.cuda.memory._snapshot()["device_traces"][0]
+    events = memory._snapshot()["device_traces"][0]
     return {
         "held": held, "allocated": torch.cuda.max_memory_allocated(), "reserved": torch.cuda.max_memory_reserved(),
         "layout": layout, "loading": [_short(e) for e in events[:before]], "run": [_short(e) for e in events[before:]],
