@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import accuracy_rules
+import gpu_truth_doc
 from accuracy_cases import KINDS
 from accuracy_plot import strips
 from accuracy_summary import error, makers, summarize
@@ -42,6 +43,7 @@ def parts(results: dict[str, Any]) -> dict[str, str]:
         "not-answerable": _not_answerable(results),
         "cuda": _cuda(results["rows"]),
         "verified": verified_table(),
+        "gpu": gpu_truth_doc.part(),
         "rows": _rows(results["rows"]),
         **accuracy_rules.parts(),
     }

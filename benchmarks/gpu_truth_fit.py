@@ -9,8 +9,10 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from compute_awareness.advice.gpu_table import all_gpus
 from compute_awareness.estimator import estimate
 from compute_awareness.memory.card.device import cublas_workspace
+from compute_awareness.runtime.duration import estimate_time
 from compute_awareness.workload import parse_workload
 
 LEVELS = ("tensors", "reserved", "device")
@@ -40,6 +42,21 @@ def compared(workload: dict[str, Any], measured: dict[str, Any], capability: str
     if measured.get("device") is not None:
         row["in_range"] = result.range.low <= measured["device"] <= result.range.high
     return row
+
+
+def timed(workload: dict[str, Any], measured: dict[str, Any], about: dict[str, Any]) -> dict[str, Any] | None:
+    """Our range of seconds for one run (of an SAE: one step) beside the measured one; None where it is no such thing.
+
+    With an activation store the language model runs for some steps and not for others.
+    """
+    card = next((gpu for gpu in all_gpus() if about["card"] in gpu.nvml_names), None)
+    if card is None or "seconds" not in measured or (workload["task"] == "sae_training" and workload.get("model")):
+        return None
+    work = estimate(parse_workload(workload), about["compute_capability"]).work
+    once = [part.model_copy(update={"times": part.times / work[0].times}) for part in work]
+    time = estimate_time(once, card, "gpu", None)
+    seconds = measured["seconds"] / measured["steps"]
+    return {"low": time.low, "high": time.high, "measured": seconds, "in_range": time.low <= seconds <= time.high}
 
 
 def split(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -9,7 +9,7 @@ from .memory.estimate import ROUGH_MARGIN, Estimate, Precision
 from .models.hf_config import Uncovered
 from .models.resolve import resolve
 from .precision import earned, weaker
-from .runtime.duration import UNCALIBRATED, estimate_time
+from .runtime.duration import TIMED, estimate_time
 from .units import gib
 from .workload import ActivationCache, AnyWorkload, Generation, Inference, Patching, SaeInference, SaeTraining, Training
 
@@ -48,7 +48,7 @@ def estimate(workload: AnyWorkload, compute_capability: str | None = None, *, py
     if result.precision == "rough":
         result.range.high += int(ROUGH_MARGIN * result.peak.tensors)
     result.time = estimate_time(result.work, None, "unknown", None)
-    result.assumptions.append(f"the time range is {UNCALIBRATED}; its rates are in time.basis")
+    result.assumptions.append(f"time: {TIMED}; the rates are in time.basis")
     result.summary = _summary(workload, result)
     return result
 

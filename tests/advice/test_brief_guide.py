@@ -159,7 +159,7 @@ def rendered() -> str:
         "The guide's last row says to add 50 % to the model for full activation caching. For one sequence of",
         f"Pythia-2.8B in float32 the card holds {factors}: the attention pattern grows with the square of the length.",
         "",
-        "Times and costs of these runs come with `compute-awareness recommend`; their ranges are uncalibrated.",
+        "Times and costs of these runs come with `compute-awareness recommend`; only those of an H100 were measured.",
         "",
     ]  # fmt: skip
     return "\n".join(lines)

@@ -69,7 +69,7 @@ class GpuChoice(_Answer):
     usd_per_hour: float | None = Field(default=None, description="Cheapest price known; null if none")
     price_platform: str | None = None
     price_date: str | None = Field(default=None, description="When it was read; or live, with the time")
-    seconds_low: float | None = Field(default=None, description="The run on it at its shortest; uncalibrated")
+    seconds_low: float | None = Field(default=None, description="The run on it at its shortest")
     seconds_high: float | None = Field(default=None, description="The run on it at its longest")
     usd_low: float | None = Field(default=None, description="USD of that run; null if no price is known")
     usd_high: float | None = None
@@ -83,7 +83,7 @@ class PlatformChoice(_Answer):
     gpu: str
     usd_per_hour: float | None
     price_date: str
-    usd_low: float = Field(default=0, description="USD of the whole run at its shortest, by time's uncalibrated range")
+    usd_low: float = Field(default=0, description="USD of the whole run at its shortest, by time's range")
     usd_high: float = Field(default=0, description="USD of the whole run at its longest")
     session_limit: str = ""
     how: str = Field(default="", description="How to start it there")

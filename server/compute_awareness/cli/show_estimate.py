@@ -29,11 +29,11 @@ def workload_line(workload: dict[str, Any]) -> str:
 
 
 def time_words(estimate: Estimate) -> str | None:
-    """`12 s to 2.1 h on an A100 (not calibrated)`; None where the work was not counted."""
+    """`12 s to 2.1 h on an A100 (a wide range)`; None where the work was not counted."""
     time = estimate.time
     if time is None or not estimate.flops:
         return None
-    return f"{span(time.low, time.high)} on {time.on} (not calibrated)"
+    return f"{span(time.low, time.high)} on {time.on} (a wide range)"
 
 
 def show_estimate(estimate: Estimate) -> None:

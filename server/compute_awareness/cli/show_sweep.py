@@ -50,7 +50,7 @@ def _together(answer: Sweep) -> list[tuple[str, str | None]]:
     beside = answer.side_by_side
     if answer.does_not_fit == answer.count:
         return [("one after the other", "no run fits")]
-    rows: list[tuple[str, str | None]] = [("one after the other", f"{span(answer.gpu_hours)} (not calibrated)")]
+    rows: list[tuple[str, str | None]] = [("one after the other", f"{span(answer.gpu_hours)} (a wide range)")]
     if answer.cards > 1:
         rows.append((f"on {answer.cards} cards", span(answer.hours)))
     if beside is not None:

@@ -92,7 +92,7 @@ def bridge_pass(workload: ActivationCache | Inference, capability: str | None) -
         _details(workload, spec, run),
         capability,
         precision="exact" if known else "close",
-        verified_on=f"{verified}, torch 2.13 (CPU; no GPU measurement)",
+        verified_on=f"{verified}, torch 2.13 (CPU) and 2.11 (H100)",
         hooks=[HookFamily(hook=h, count=n, bytes=played.hook_bytes[h]) for h, n in played.hook_counts.items()],
         host_bytes=played.host_bytes,
         loading=loading(

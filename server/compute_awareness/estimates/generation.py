@@ -94,7 +94,7 @@ def generation(workload: Generation, capability: str | None) -> Estimate:
         details,
         capability,
         precision=precision,
-        verified_on=f"{verified}, torch 2.13 (CPU; no GPU measurement)",
+        verified_on=f"{verified}, torch 2.13 (CPU) and 2.11 (H100)",
         loading=loading(
             workload.library,
             workload.library_version,

@@ -86,7 +86,7 @@ def hooked_pass(workload: ActivationCache | Inference, capability: str | None) -
         details,
         capability,
         precision="exact" if is_verified(workload.library, workload.library_version) else "close",
-        verified_on=f"{verified}, torch 2.13 (CPU and meta device; no GPU measurement)",
+        verified_on=f"{verified}, torch 2.13 (CPU, meta device) and 2.11 (H100)",
         hooks=hooks,
         host_bytes=host_bytes,
         loading=loading(

@@ -104,7 +104,7 @@ def hooked_training(workload: Training, capability: str | None) -> Estimate:
         details,
         capability,
         precision=_precision(workload, spec),
-        verified_on=f"{verified}, torch 2.13 (CPU; no GPU measurement)",
+        verified_on=f"{verified}, torch 2.13 (CPU) and 2.11 (H100)",
         backward=True,
         loading=loading(
             "transformer_lens", workload.library_version, spec, workload.dtype, no_processing=workload.no_processing

@@ -130,7 +130,7 @@ def patching(workload: Patching, capability: str | None) -> Estimate:
         precision="exact"
         if is_verified("transformer_lens", workload.library_version) and workload.parameter_gradients
         else "close",
-        verified_on=f"{verified}, torch 2.13 (CPU; no GPU measurement)",
+        verified_on=f"{verified}, torch 2.13 (CPU) and 2.11 (H100)",
         backward=workload.method != "activation_patching",
         events=tape if workload.method == "activation_patching" else None,
         standing=parameters.tl_tensors(spec, width, folded),

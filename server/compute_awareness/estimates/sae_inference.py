@@ -115,7 +115,7 @@ def sae_inference(workload: SaeInference, capability: str | None) -> Estimate:
         },
         capability,
         precision="close",
-        verified_on=f"{verified}, torch 2.13 (CPU; no GPU measurement)",
+        verified_on=f"{verified}, torch 2.13 (CPU) and 2.11 (H100)",
         loading=loading("transformer_lens", None, spec, workload.model_dtype, no_processing=True) if spec else None,
         download_bytes=download_bytes(spec) if spec else None,
         work=work,

@@ -128,7 +128,7 @@ def sae_training(workload: SaeTraining, capability: str | None) -> Estimate:
         details,
         capability,
         precision=_precision(workload, spec),
-        verified_on=f"{verified}, torch 2.13 (CPU; no GPU measurement)",
+        verified_on=f"{verified}, torch 2.13 (CPU) and 2.11 (H100)",
         host_bytes=memory.host_bytes,
         loading=loading("transformer_lens", None, spec, workload.model_dtype, no_processing=True) if spec else None,
         download_bytes=download_bytes(spec) if spec else None,

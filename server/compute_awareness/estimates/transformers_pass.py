@@ -191,7 +191,7 @@ def transformers_pass(workload: Inference | ActivationCache, capability: str | N
         details,
         capability,
         precision=precision,
-        verified_on=f"{verified}, torch 2.13 (CPU and meta device; no GPU measurement)",
+        verified_on=f"{verified}, torch 2.13 (CPU, meta device) and 2.11 (H100)",
         hooks=hooks,
         host_bytes=host_bytes,
         loading=loaded if workload.n_devices == 1 else replace(loaded, device_bytes=weight_bytes + standing["buffers"]),

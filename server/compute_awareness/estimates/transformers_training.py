@@ -145,7 +145,7 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
         details,
         capability,
         precision=_precision(workload, known and attention == "eager" and not dropout and workload.n_devices == 1),
-        verified_on=f"{verified}, torch 2.13 (CPU; no GPU measurement)",
+        verified_on=f"{verified}, torch 2.13 (CPU) and 2.11 (H100)",
         loading=loaded,
         download_bytes=download_bytes(spec),
         work=[

@@ -237,7 +237,7 @@ def head(plan: Plan, mark: str) -> str:
     took = low if low == high else f"{low} to {high}"
     lines = [
         "Written by compute-awareness; it starts nothing by itself. Look it over before you do.",
-        f"Counted: at most {gib(plan.needed_bytes)} on {card}, {took} (not calibrated).",
+        f"Counted: at most {gib(plan.needed_bytes)} on {card}, {took} (a wide range).",
         *plan.notes,
     ]
     return "\n".join(f"{mark} {' '.join(line.split())}" for line in lines)

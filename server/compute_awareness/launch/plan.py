@@ -26,7 +26,7 @@ from .answers import ENGINES, Engine
 from .cluster import Way, shortest_way, told
 
 _SETUP_S = 1800  # installing torch and downloading a model, taken generously
-_SLACK = 1.5  # the upper end of the time range is not calibrated
+_SLACK = 1.5  # the upper end of the time range was held against runs on an H100 only
 _ENVIRONMENT_BYTES = 25 * GIB  # torch with CUDA takes some 7 GB installed; system, caches and outputs beside it
 _LONGEST_RUN_CHARS = 8000
 
@@ -56,7 +56,7 @@ class Plan:
     """Installed where the project names no requirements of its own."""
     needed_bytes: int
     hours: tuple[float, float]
-    """Range of the run's duration, of a sweep's longest run; not calibrated on any run."""
+    """Range of the run's duration, of a sweep's longest run; held against runs on an H100 only."""
     notes: tuple[str, ...]
     way: Way | None = None
     """On a SLURM cluster in sight: what to ask it for."""

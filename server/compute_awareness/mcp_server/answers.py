@@ -218,7 +218,7 @@ def _said(workload: dict[str, Any]) -> dict[str, Any]:
 
 def _headline(estimate: Estimate) -> Estimate:
     """What is alive at the peak and how sure that is; the workload and the sentence stand beside it already."""
-    from ..runtime.duration import UNCALIBRATED
+    from ..runtime.duration import TIMED
 
     components = [
         c.model_copy(update={"detail": ""}) for c in estimate.components if c.bytes > estimate.peak.device // 100
@@ -228,7 +228,7 @@ def _headline(estimate: Estimate) -> Estimate:
         long = long.model_copy(update={"basis": ""})
     left_out = {
         "time": long,
-        "assumptions": [said for said in estimate.assumptions if long is not None or UNCALIBRATED not in said],
+        "assumptions": [said for said in estimate.assumptions if long is not None or TIMED not in said],
         "workload": {},
         "hooks": [],
         "overheads": [],

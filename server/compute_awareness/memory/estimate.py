@@ -136,7 +136,7 @@ class Estimate(_Answer):
         default=0, description="Floating-point operations of the whole run, or of one step where no length is given"
     )
     moved_bytes: int = Field(default=0, description="Bytes that must cross the device's memory for it, at the least")
-    time: Time | None = Field(default=None, description="How long it takes; a wide range, not calibrated on any run")
+    time: Time | None = Field(default=None, description="How long it takes; a wide range, held against runs on an H100")
     assumptions: list[str] = Field(default_factory=list)
     warnings: list[str] = Field(default_factory=list)
     summary: str = Field(default="", description="One sentence a person can read")

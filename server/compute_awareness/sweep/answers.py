@@ -21,7 +21,7 @@ class SweepPoint(_Answer):
     needed_bytes: int = Field(description="Expected on the device, CUDA context and workspaces included")
     high_bytes: int = Field(description="Upper end of the same; what packing counts with")
     status: Status
-    hours: tuple[float, float] = Field(description="Range of this run's time on the device; not calibrated on any run")
+    hours: tuple[float, float] = Field(description="This run's time on the device: a wide range")
 
 
 class SideBySide(_Answer):
