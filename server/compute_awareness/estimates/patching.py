@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from .. import hook_names
 from ..errors import InputError
-from ..memory import parameters, weights
+from ..memory import weights
 from ..memory.estimate import Estimate
 from ..memory.hooked import edges as hooked_edges
 from ..memory.hooked import patching as memory
@@ -132,8 +132,6 @@ def patching(workload: Patching, capability: str | None) -> Estimate:
         else "close",
         verified_on=f"{verified}, torch 2.13 (CPU) and 2.11 (H100)",
         backward=workload.method != "activation_patching",
-        events=tape if workload.method == "activation_patching" else None,
-        standing=parameters.tl_tensors(spec, width, folded),
         loading=loading(
             "transformer_lens", workload.library_version, spec, workload.dtype, no_processing=workload.no_processing
         ),
