@@ -38,8 +38,8 @@ def part() -> str:
         f"Measured {document['date']} on one {about['card']} (driver {about['driver']}, CUDA {about['cuda']};",
         f"{versions}): {len(rows)} workloads, models of random weights, each in a process of its own.",
         f"**{on_the_card} of {len(rows)} figures of the driver lie within `range`, {sum(of_time)} of {len(of_time)}",
-        f"times within `time`.** Errors of the {len(large)} workloads that reserve more than {_LARGE // MIB} MiB, median",
-        "and the two ends:",
+        f"times within `time`.** Errors of the {len(large)} workloads that reserve more than {_LARGE // MIB} MiB,",
+        "median and the two ends:",
     ]
     return "\n".join([*lines, "", _by_task(large), "", _edges(document["edges"])])
 
