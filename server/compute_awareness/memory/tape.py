@@ -14,6 +14,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import islice
+from typing import Any, cast
 
 from .recorded.rivals import Rivals
 from .recorded.size import is_above_zero
@@ -63,7 +64,7 @@ class Tape:
         if self.rivals is not None or self.live.__class__ is not int:
             # Tensors that come one after the other: the last moment is the highest.
             before = self.log[-2] if len(self.log) > 1 else None
-            rising = not isinstance(before, Tensor | tuple) and (before.__class__ is not int or before >= 0)
+            rising = before is not None and not isinstance(before, Tensor | tuple) and before >= 0
             self._rivals().add(self.live, self.by_component, rising and is_above_zero(nbytes))
         elif self.live > self._peak:
             self._peak = self.live
@@ -96,9 +97,19 @@ class Tape:
         elif self.live == self._peak:
             self._at_peak = dict(self.by_component)
 
-    def peak_is_of(self, other: Tape) -> None:
-        """In place of its own peak the tape has that of another one."""
-        self._peak, self._at_peak = other.peak, other._at_peak
+    def peak_may_be_of(self, other: Tape) -> None:
+        """In place of its own peak the tape has that of another one, where that is higher."""
+        if self.rivals is not None or other.rivals is not None:
+            for live, components in other.moments():
+                self._rivals().add(live, components)
+        elif other._peak > self._peak:
+            self._peak, self._at_peak = other._peak, other._at_peak
+
+    def moments(self) -> list[tuple[int, Mapping[str, int]]]:
+        """Live bytes, and each component's, at the peak, or where that is not known yet, at whatever may be it."""
+        if self.rivals is None:
+            return [(self._peak, self._at_peak)]
+        return [cast(Any, (rival.live, rival.components)) for rival in self.rivals.moments]
 
     def closed(self) -> Tape:
         """The tape as it stands, which what its tensors go through from now on does not reach."""
@@ -177,10 +188,7 @@ class Tape:
         beneath = self.by_component.copy()
         _add(beneath, section.by_component, before)
         live = self.live + before * section.live
-        moments = [(section._peak, section._at_peak)]
-        if section.rivals is not None:
-            moments = [(rival.live, rival.components) for rival in section.rivals.moments]
-        for height, components in moments:
+        for height, components in section.moments():
             highest = beneath.copy()
             _add(highest, components)
             self._rivals().add(live + height, highest)
