@@ -16,9 +16,11 @@ Layers that leave something behind also leave free blocks behind, between walls.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 from ..tape import Tape, Tensor
 from .allocator import ADDRESS, SHIFT, UNIT, simulate
@@ -27,6 +29,8 @@ from .section import Section, is_of, is_plain, units
 
 State = tuple[tuple[int, int, bool], ...]
 _FREE, _IDLE = 0, 1  # who lets a block go; other numbers: a tensor
+_EXACT = (-1, _FREE, False)
+"""At the end of a state that has each free block."""
 
 
 def reserved(tape: Tape, standing: Sequence[int] = (), workspace: int = 0, beside: int = 0) -> int:
@@ -42,7 +46,9 @@ def reserved(tape: Tape, standing: Sequence[int] = (), workspace: int = 0, besid
         return simulate(tape.requests([*standing, beside], workspace)).peak_reserved
     total = 0
     for small in (False, True):
-        sections = {section: Section(section, small) for section in tapes}
+        played = ((section, Section(section, small)) for section in tapes)
+        alike: dict[object, Section] = {}
+        sections = {tape: alike.setdefault(section.asks, section) for tape, section in played}
         player = _Player(tape, sections, standing, workspace, beside, small)
         nbytes = player.play()
         if not player.is_sure():
@@ -61,6 +67,24 @@ def _standing(standing: tuple[int, ...], small: bool) -> tuple[dict[int, list[in
         blocks.setdefault(nbytes, []).append(block)
     pool.chosen.clear()
     return blocks, pool
+
+
+class _Moment(NamedTuple):
+    """The end of a section, beside the pool's state."""
+
+    index: int
+    """In the row."""
+    reserved: int
+    asked: int
+    """Units that the sections so far asked for, and let go of others."""
+    tail: int
+    """Units of the tail (see `_Player._tail`), 0 if there is none."""
+    others: int
+    """Units of the other free blocks."""
+    idle: dict[int, int]
+    """The first idle block of each size."""
+    counts: Counter[int]
+    """How many there are."""
 
 
 class _Player:
@@ -188,14 +212,14 @@ class _Player:
         for section in {id(section): section for section in row if section.adopted and not section.shrinks}.values():
             frees |= Counter(section.adopted)
         wanted: set[int] = set()  # sizes of free blocks that are chosen anew in every section
-        seen: dict[State, tuple[int, int, dict[int, int], Counter[int]]] = {}
-        known: set[frozenset[int]] = set()
+        seen: dict[State, list[_Moment]] = {}
         highest: dict[int, int] = {}
-        index = 0
+        asked = index = 0
         while index < len(row):
             section = row[index]
             before = len(pool.chosen)
             self._play_section(section)
+            asked += section.asked
             index += 1
             if index == len(row) or not self.skips:
                 continue
@@ -204,33 +228,35 @@ class _Player:
                     highest[block >> SHIFT] = block
             if section.shrinks:
                 seen.clear()
-            # Cheaper to have than the state, and different in most sections where the state is.
-            sizes = frozenset([block >> SHIFT for block in pool.free])
-            if sizes not in known:
-                known.add(sizes)
-                continue
-            state, first, counts = self._state(frees, highest, wanted)
-            past = seen.get(state)
-            seen[state] = index, pool.reserved, first, counts
-            if past is None:
-                continue
-            start, reserved, idle, count_then = past
-            taken = [size for size, block in idle.items() if highest.get(size, 0) >= block]
+            exact, rough, now = self._state(frees, highest, wanted, index, asked, self._tail(row))
+            then, times = _latest(seen.setdefault(exact, []), row, now)
+            taken: list[int] = []
+            if then is None:
+                then, times = _latest(seen.setdefault(rough, []), row, now)
+                if then is None:
+                    continue
+                # A lone idle block is as good as written down, whether it is taken or not.
+                taken = [
+                    size for size, block in then.idle.items()
+                    if highest.get(size, 0) >= block and (then.counts[size] > 1 or now.counts[size] > 1)
+                ]  # fmt: skip
             if taken:
                 wanted.update(taken)
                 seen.clear()
                 continue
-            times = _repeats(row, start, index)
-            if not times:
-                continue
-            pool.reserved += times * (pool.reserved - reserved)
-            del row[index : index + times * (index - start)]
+            if now.tail:
+                times = min(times, _periods(then, now, pool.least_rest))
+                if not times:
+                    continue
+                pool.shorten_last(times * (then.tail - now.tail))
+            pool.reserved += times * (pool.reserved - then.reserved)
+            del row[index : index + times * (index - then.index)]
             seen.clear()
             self.is_sure()
             pool.chosen.clear()
-            for size, count in counts.items():
-                if count != count_then[size]:
-                    self.fewer[size] = min(first[size], self.fewer.get(size, first[size]))
+            for size, count in now.counts.items():
+                if count != then.counts[size]:
+                    self.fewer[size] = min(now.idle[size], self.fewer.get(size, now.idle[size]))
             for size, candidates in self.youngest.items():
                 self.depth[size] = max(self.depth.get(size, 0), len(candidates) - frees[size])
 
@@ -240,10 +266,19 @@ class _Player:
             if nbytes in self.youngest:
                 self.youngest[nbytes].append((blocks[number], -1))
 
+    def _tail(self, row: Sequence[Section]) -> int:
+        """Units of the last free block where it is so large that a section takes of it only what fits nowhere else; 0
+        if there is no such block. Its size has no say in the state: sections may take of it again and again."""
+        free = self.pool.free
+        if not free or (len(free) > 1 and free[-1] >> SHIFT == free[-2] >> SHIFT):
+            return 0
+        return free[-1] >> SHIFT if free[-1] >> SHIFT > 2 * max(section.asked for section in row) else 0
+
     def _state(
-        self, frees: Counter[int], highest: dict[int, int], wanted: set[int]
-    ) -> tuple[State, dict[int, int], Counter[int]]:
-        """The pool as far as it matters for sections to come; the first idle block of each size; how many there are.
+        self, frees: Counter[int], highest: dict[int, int], wanted: set[int], index: int, asked: int, tail: int
+    ) -> tuple[State, State, _Moment]:
+        """The pool as far as it matters for sections to come: with each free block, and with the first idle one of a
+        size only; and what else is to be known of the moment.
 
         By address: the size of a block, who lets it go, whether it touches the one before.
 
@@ -266,7 +301,9 @@ class _Player:
                     missing -= 1
                     blocks.append((block & ADDRESS, block >> SHIFT, who))
                 who += sizes
+        others = sum(self.pool.size_at.values()) - tail
         blocks.sort()
+        every: list[tuple[int, int, bool]] = []
         state: list[tuple[int, int, bool]] = []
         first: dict[int, int] = {}
         counts: Counter[int] = Counter()
@@ -274,9 +311,14 @@ class _Player:
         last = len(blocks) - 1
         for at, (address, size, who) in enumerate(blocks):
             touches, end = address == end, address + size
+            if size == tail and who == _FREE:
+                every.append((0, _FREE, touches))
+                state.append((0, _FREE, touches))
+                continue
             if who == _FREE and not touches and (at == last or blocks[at + 1][0] != end):
                 if size < self.least:
                     continue
+                every.append((size, _FREE, False))
                 block = size << SHIFT | address
                 if size not in wanted and block > highest.get(size, 0):
                     counts[size] += 1
@@ -284,8 +326,35 @@ class _Player:
                         continue
                     first[size] = block
                     who = _IDLE
+            else:
+                every.append((size, who, touches))
             state.append((size, who, touches))
-        return tuple(state), first, counts
+        return (*every, _EXACT), tuple(state), _Moment(index, self.pool.reserved, asked, tail, others, first, counts)
+
+
+def _periods(then: _Moment, now: _Moment, least_rest: int) -> int:
+    """How often what came between two moments of the same state comes again in the same way, as far as the tail goes.
+
+    Unless its size is the same again, it has to be larger all the while than any other free block can be, and more has
+    to be left of it than is not worth splitting; otherwise its size would have a say in what is chosen.
+    """
+    shrinks, grow = then.tail - now.tail, max(now.others - then.others, 0)
+    if not shrinks:
+        return sys.maxsize
+    needed = 2 * (now.asked - then.asked) + least_rest
+    if then.tail < needed + then.others or shrinks < 0 or now.tail < needed + now.others:
+        return 0
+    return (now.tail - needed - now.others) // (shrinks + grow) + 1
+
+
+def _latest(moments: list[_Moment], row: Sequence[Section], now: _Moment) -> tuple[_Moment | None, int]:
+    """The latest moment after which came what comes now, too, and how often that comes again; `now` joins them."""
+    moments.append(now)
+    for then in reversed(moments[:-1]):
+        times = _repeats(row, then.index, now.index)
+        if times:
+            return then, times
+    return None, 0
 
 
 def _repeats(row: Sequence[Section], start: int, end: int) -> int:

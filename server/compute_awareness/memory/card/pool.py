@@ -30,12 +30,13 @@ class Pool:
         self.reserved = 0
         self._small = small
         self._next_address = 0
-        self._least_rest = 1 if small else SMALL + 1
+        self.least_rest = 1 if small else SMALL + 1
+        """What is less than this is not split off."""
 
     def play(self, requests: Iterable[int], others: Iterator[int] = _NONE) -> list[int]:
         """Requests in units: n > 0 allocates, ~i frees what the i-th of these made, 0 frees the next of `others`, which
         are live blocks (-1: none). Returns the blocks that were made, freed or not."""
-        free, size_at, start_of, least_rest = self.free, self.size_at, self.start_of, self._least_rest
+        free, size_at, start_of, least_rest = self.free, self.size_at, self.start_of, self.least_rest
         chosen = self.chosen.append
         blocks: list[int] = []
         for request in requests:
@@ -83,6 +84,15 @@ class Pool:
                 start_of[end] = address
                 insort(free, (end - address) << SHIFT | address)
         return blocks
+
+    def shorten_last(self, size: int) -> None:
+        """The largest free block loses so many units at its end."""
+        block = self.free.pop()
+        address, had = block & ADDRESS, block >> SHIFT
+        del self.start_of[address + had]
+        self.size_at[address] = had - size
+        self.start_of[address + had - size] = address
+        insort(self.free, (had - size) << SHIFT | address)
 
     def copy(self) -> Pool:
         """A pool in the same state that goes its own way."""

@@ -63,5 +63,9 @@ class Section:
         self.left = [(number, nbytes) for number, nbytes in enumerate(sizes) if number not in freed]
         """Number and bytes of what it makes and does not free."""
         left = [nbytes for _, nbytes in self.left]
+        self.asked = sum(request for request in requests if request > 0) + sum(map(units, adopted))
+        """Units that it allocates, and frees of others, in all."""
+        self.asks = tuple(requests), tuple(adopted)
+        """What is the same for sections that are alike in this pool."""
         self.shrinks = any(adopted.count(nbytes) > left.count(nbytes) for nbytes in adopted)
         """It frees more of a size than it leaves."""
