@@ -49,6 +49,9 @@ class Tape:
         self._at_peak: dict[str, int] = {}  # a plain copy, as it is made with every new peak
         self.rivals: Rivals | None = None
         """While a shape is not known yet (`recorded`): the moments that can be the peak, in place of it."""
+        self.phase = ""
+        """What is going on; whoever wants to know in which phase the peak stood says so."""
+        self.worst_phase = ""
         # In order: bytes (allocated), ~number (a tensor of this tape freed), a Tensor (one from elsewhere freed),
         # (section, times). Kept as it comes in; what it means is worked out only where it is asked for.
         self.log: list[int | Tensor | tuple[Tape, int]] = []
@@ -65,10 +68,11 @@ class Tape:
             # Tensors that come one after the other: the last moment is the highest.
             before = self.log[-2] if len(self.log) > 1 else None
             rising = before is not None and not isinstance(before, Tensor | tuple) and before >= 0
-            self._rivals().add(self.live, self.by_component, rising and is_above_zero(nbytes))
+            self._rivals().add(self.live, self.by_component, self.phase, rising and is_above_zero(nbytes))
         elif self.live > self._peak:
             self._peak = self.live
             self._at_peak = dict(self.by_component)
+            self.worst_phase = self.phase
         return tensor
 
     @property
@@ -87,13 +91,13 @@ class Tape:
         """Those of this tape, from now on."""
         if self.rivals is None:
             self.rivals = Rivals()
-            self.rivals.add(self._peak, self._at_peak)
+            self.rivals.add(self._peak, self._at_peak, self.worst_phase)
         return self.rivals
 
     def book_peak_anew(self) -> None:
         """Where nothing stood higher than what is alive now, the peak is by the components that it is booked under."""
         if self.rivals is not None:
-            self.rivals.add_last(self.live, self.by_component)
+            self.rivals.add_last(self.live, self.by_component, self.phase)
         elif self.live == self._peak:
             self._at_peak = dict(self.by_component)
 
@@ -114,6 +118,7 @@ class Tape:
     def closed(self) -> Tape:
         """The tape as it stands, which what its tensors go through from now on does not reach."""
         other = Tape.that_was(self.live, self.by_component, self._peak, self._at_peak, self.log.copy())
+        other.worst_phase = self.worst_phase
         other.rivals, other._made = self.rivals and self.rivals.copy(), self._made
         return other
 
@@ -180,6 +185,7 @@ class Tape:
             if before:
                 _add(highest, left, before)
             self._at_peak = highest
+            self.worst_phase = self.phase
         self.live += times * section.live
         _add(self.by_component, left, times)
 
@@ -191,7 +197,7 @@ class Tape:
         for height, components in section.moments():
             highest = beneath.copy()
             _add(highest, components)
-            self._rivals().add(live + height, highest)
+            self._rivals().add(live + height, highest, self.phase)
 
     def requests(self, standing: Sequence[int] = (), workspace: int = 0) -> list[int]:
         """What an allocator is asked for, in order: n >= 0 allocates n bytes, ~i frees what the i-th of these made.

@@ -11,26 +11,20 @@ not be played.
 Layers that leave something behind also leave free blocks behind, between walls. They need not be the same in number:
 
 - One that is smaller than the smallest request is a wall, too.
-- Of those of one size that no request was served from so far, the state has the first only (see `_Player._state`).
+- Of those of one size that no request was served from so far, the state has the first only (see `Moment.states`).
 """
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 from ..tape import Tape, Tensor
 from .allocator import ADDRESS, SHIFT, UNIT, simulate
+from .moment import FIRST_TENSOR, Moment, match
 from .pool import Pool
 from .section import Section, is_of, is_plain, units
-
-State = tuple[tuple[int, int, bool], ...]
-_FREE, _IDLE = 0, 1  # who lets a block go; other numbers: a tensor
-_EXACT = (-1, _FREE, False)
-"""At the end of a state that has each free block."""
 
 
 def reserved(tape: Tape, standing: Sequence[int] = (), workspace: int = 0, beside: int = 0) -> int:
@@ -67,24 +61,6 @@ def _standing(standing: tuple[int, ...], small: bool) -> tuple[dict[int, list[in
         blocks.setdefault(nbytes, []).append(block)
     pool.chosen.clear()
     return blocks, pool
-
-
-class _Moment(NamedTuple):
-    """The end of a section, beside the pool's state."""
-
-    index: int
-    """In the row."""
-    reserved: int
-    asked: int
-    """Units that the sections so far asked for, and let go of others."""
-    tail: int
-    """Units of the tail (see `_Player._tail`), 0 if there is none."""
-    others: int
-    """Units of the other free blocks."""
-    idle: dict[int, int]
-    """The first idle block of each size."""
-    counts: Counter[int]
-    """How many there are."""
 
 
 class _Player:
@@ -211,8 +187,9 @@ class _Player:
         frees: Counter[int] = Counter()
         for section in {id(section): section for section in row if section.adopted and not section.shrinks}.values():
             frees |= Counter(section.adopted)
+        most = max(section.asked for section in row)
         wanted: set[int] = set()  # sizes of free blocks that are chosen anew in every section
-        seen: dict[State, list[_Moment]] = {}
+        seen: dict[frozenset[int], list[Moment]] = {}
         highest: dict[int, int] = {}
         asked = index = 0
         while index < len(row):
@@ -228,35 +205,34 @@ class _Player:
                     highest[block >> SHIFT] = block
             if section.shrinks:
                 seen.clear()
-            exact, rough, now = self._state(frees, highest, wanted, index, asked, self._tail(row))
-            then, times = _latest(seen.setdefault(exact, []), row, now)
-            taken: list[int] = []
-            if then is None:
-                then, times = _latest(seen.setdefault(rough, []), row, now)
-                if then is None:
-                    continue
-                # A lone idle block is as good as written down, whether it is taken or not.
-                taken = [
-                    size for size, block in then.idle.items()
-                    if highest.get(size, 0) >= block and (then.counts[size] > 1 or now.counts[size] > 1)
-                ]  # fmt: skip
-            if taken:
-                wanted.update(taken)
+            now = Moment(
+                index, pool.reserved, asked, pool.free.copy(), self._live(frees), self.least, most, highest.copy(),
+                wanted,
+            )  # fmt: skip
+            earlier = seen.setdefault(now.sizes, [])
+            found = match(earlier, now, row)
+            earlier.append(now)
+            if found is None:
+                continue
+            if found.taken:
+                wanted = wanted.union(found.taken)
                 seen.clear()
                 continue
-            if now.tail:
-                times = min(times, _periods(then, now, pool.least_rest))
-                if not times:
-                    continue
+            then = found.then
+            times = min(found.times, now.periods(then, pool.least_rest))
+            if not times:
+                continue
+            if now.tail != then.tail:
                 pool.shorten_last(times * (then.tail - now.tail))
             pool.reserved += times * (pool.reserved - then.reserved)
             del row[index : index + times * (index - then.index)]
             seen.clear()
             self.is_sure()
             pool.chosen.clear()
-            for size, count in now.counts.items():
-                if count != then.counts[size]:
-                    self.fewer[size] = min(now.idle[size], self.fewer.get(size, now.idle[size]))
+            for size, count in now.states.counts.items():
+                if count != then.states.counts[size]:
+                    first = now.states.idle[size]
+                    self.fewer[size] = min(first, self.fewer.get(size, first))
             for size, candidates in self.youngest.items():
                 self.depth[size] = max(self.depth.get(size, 0), len(candidates) - frees[size])
 
@@ -266,101 +242,18 @@ class _Player:
             if nbytes in self.youngest:
                 self.youngest[nbytes].append((blocks[number], -1))
 
-    def _tail(self, row: Sequence[Section]) -> int:
-        """Units of the last free block where it is so large that a section takes of it only what fits nowhere else; 0
-        if there is no such block. Its size has no say in the state: sections may take of it again and again."""
-        free = self.pool.free
-        if not free or (len(free) > 1 and free[-1] >> SHIFT == free[-2] >> SHIFT):
-            return 0
-        return free[-1] >> SHIFT if free[-1] >> SHIFT > 2 * max(section.asked for section in row) else 0
-
-    def _state(
-        self, frees: Counter[int], highest: dict[int, int], wanted: set[int], index: int, asked: int, tail: int
-    ) -> tuple[State, State, _Moment]:
-        """The pool as far as it matters for sections to come: with each free block, and with the first idle one of a
-        size only; and what else is to be known of the moment.
-
-        By address: the size of a block, who lets it go, whether it touches the one before.
-
-        A block is idle if it is free, between walls, and above the highest of its size that a request was served from
-        (`highest`). Let the state be the same as some sections ago, and no request served from what was idle then.
-        What is idle now is not taken in the sections to come, in place of what was taken then: were it smaller and
-        large enough, the first of its size would have been taken then; and where it is of equal size it is higher,
-        as the first of its size is, then and now.
-        """
-        blocks = [(address, size, _FREE) for address, size in self.pool.size_at.items()]
-        for number, block in self.own.items():
-            blocks.append((block & ADDRESS, block >> SHIFT, ~number))
+    def _live(self, frees: Counter[int]) -> list[tuple[int, int, int]]:
+        """Address, size and number of the tensors that may be let go in sections to come: those of the outer tape, and
+        as many of the youngest of each size as a section frees."""
+        live = [(block & ADDRESS, block >> SHIFT, ~number) for number, block in self.own.items()]
         sizes = len(self.youngest)
-        for who, (nbytes, candidates) in enumerate(self.youngest.items(), _IDLE + 1):
+        for who, (nbytes, candidates) in enumerate(self.youngest.items(), FIRST_TENSOR):
             missing = frees[nbytes]
             for block, number in reversed(candidates):
                 if not missing:
                     break
                 if number < 0:
                     missing -= 1
-                    blocks.append((block & ADDRESS, block >> SHIFT, who))
+                    live.append((block & ADDRESS, block >> SHIFT, who))
                 who += sizes
-        others = sum(self.pool.size_at.values()) - tail
-        blocks.sort()
-        every: list[tuple[int, int, bool]] = []
-        state: list[tuple[int, int, bool]] = []
-        first: dict[int, int] = {}
-        counts: Counter[int] = Counter()
-        end = -1
-        last = len(blocks) - 1
-        for at, (address, size, who) in enumerate(blocks):
-            touches, end = address == end, address + size
-            if size == tail and who == _FREE:
-                every.append((0, _FREE, touches))
-                state.append((0, _FREE, touches))
-                continue
-            if who == _FREE and not touches and (at == last or blocks[at + 1][0] != end):
-                if size < self.least:
-                    continue
-                every.append((size, _FREE, False))
-                block = size << SHIFT | address
-                if size not in wanted and block > highest.get(size, 0):
-                    counts[size] += 1
-                    if size in first:
-                        continue
-                    first[size] = block
-                    who = _IDLE
-            else:
-                every.append((size, who, touches))
-            state.append((size, who, touches))
-        return (*every, _EXACT), tuple(state), _Moment(index, self.pool.reserved, asked, tail, others, first, counts)
-
-
-def _periods(then: _Moment, now: _Moment, least_rest: int) -> int:
-    """How often what came between two moments of the same state comes again in the same way, as far as the tail goes.
-
-    Unless its size is the same again, it has to be larger all the while than any other free block can be, and more has
-    to be left of it than is not worth splitting; otherwise its size would have a say in what is chosen.
-    """
-    shrinks, grow = then.tail - now.tail, max(now.others - then.others, 0)
-    if not shrinks:
-        return sys.maxsize
-    needed = 2 * (now.asked - then.asked) + least_rest
-    if then.tail < needed + then.others or shrinks < 0 or now.tail < needed + now.others:
-        return 0
-    return (now.tail - needed - now.others) // (shrinks + grow) + 1
-
-
-def _latest(moments: list[_Moment], row: Sequence[Section], now: _Moment) -> tuple[_Moment | None, int]:
-    """The latest moment after which came what comes now, too, and how often that comes again; `now` joins them."""
-    moments.append(now)
-    for then in reversed(moments[:-1]):
-        times = _repeats(row, then.index, now.index)
-        if times:
-            return then, times
-    return None, 0
-
-
-def _repeats(row: Sequence[Section], start: int, end: int) -> int:
-    """How often row[start:end] comes again after it."""
-    period, times = row[start:end], 0
-    while row[end : end + len(period)] == period:
-        times += 1
-        end += len(period)
-    return times
+        return live

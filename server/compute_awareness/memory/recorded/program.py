@@ -10,6 +10,7 @@ from math import prod
 from typing import Any
 
 from ..tape import Tape, Tensor
+from .rivals import Rival
 from .size import Key, Monomial, Recording, Size
 
 Log = tuple[list[int], list[tuple[int, int, str]], list[tuple[int, int, int]]]
@@ -112,10 +113,11 @@ class Program:
         """Which of the tapes it is."""
         if id(tape) not in self._tape_numbers:
             log = self._log(tape) if self._with_log else ([], [], [])
-            moments = [(tape.peak, tape.at_peak, True)] if tape.rivals is None else [
-                (rival.live, rival.components, rival.yields) for rival in tape.rivals.moments
-            ]  # fmt: skip
-            numbered = [(self._number(live), self._components(parts), yields) for live, parts, yields in moments]
+            moments = [Rival(tape.peak, tape.at_peak, tape.worst_phase)] if tape.rivals is None else tape.rivals.moments
+            numbered = [
+                (self._number(each.live), self._components(each.components), each.phase, each.yields)
+                for each in moments
+            ]
             left = self._components(tape.by_component)
             self._tapes.append(partial(_fill_tape, self._number(tape.live), left, numbered, log))
             self._tape_numbers[id(tape)] = len(self._tapes) - 1
@@ -178,25 +180,27 @@ def _list(part: Any, plans: list[tuple[int, Fill]], values: list[int], tapes: li
 def _fill_tape(
     live: int,
     left: list[tuple[str, int]],
-    moments: list[tuple[int, list[tuple[str, int]], bool]],
+    moments: list[tuple[int, list[tuple[str, int]], str, bool]],
     log: Log,
     values: list[int],
     tapes: list[Tape],
 ) -> Tape:
-    peak, highest = -1, moments[0][1]
-    for number, components, yields in moments:
+    peak, highest, worst = -1, moments[0][1], ""
+    for number, components, phase, yields in moments:
         height = values[number]
         if height > peak or (height == peak and not yields):
-            peak, highest = height, components
+            peak, highest, worst = height, components, phase
     entries, adopted, sections = log
     events: list[int | Tensor | tuple[Tape, int]] = [values[entry] if entry >= 0 else entry for entry in entries]
     for at, number, component in adopted:
         events[at] = Tensor(values[number], component)
     for at, number, times in sections:
         events[at] = tapes[number], times
-    return Tape.that_was(
+    tape = Tape.that_was(
         values[live], {name: values[n] for name, n in left}, peak, {name: values[n] for name, n in highest}, events
     )
+    tape.worst_phase = worst
+    return tape
 
 
 def _sum(terms: Key, symbols: list[int]) -> int:

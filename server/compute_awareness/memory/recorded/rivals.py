@@ -14,6 +14,8 @@ class Rival:
 
     live: Size | int
     components: Mapping[str, Size | int]
+    phase: str = ""
+    """What was going on."""
     yields: bool = True
     """Of equals the earliest is the peak; false: this one is, in place of any that is as high."""
     shifted: Terms = field(init=False)
@@ -29,7 +31,7 @@ class Rivals:
 
     def __init__(self) -> None:
         self._moments = [Rival(0, {})]
-        self._latest: tuple[Size | int, Mapping[str, Size | int]] | None = None
+        self._latest: tuple[Size | int, Mapping[str, Size | int], str] | None = None
 
     @property
     def moments(self) -> list[Rival]:
@@ -41,15 +43,17 @@ class Rivals:
         other._moments = self.moments.copy()
         return other
 
-    def add(self, live: Size | int, components: Mapping[str, Size | int], rising: bool = False) -> None:
+    def add(
+        self, live: Size | int, components: Mapping[str, Size | int], phase: str = "", rising: bool = False
+    ) -> None:
         """A moment. `rising`: it is higher than the one before, in any case."""
         if not rising:
             self._settle()
-        self._latest = live, dict(components)
+        self._latest = live, dict(components), phase
 
-    def add_last(self, live: Size | int, components: Mapping[str, Size | int]) -> None:
+    def add_last(self, live: Size | int, components: Mapping[str, Size | int], phase: str) -> None:
         """The moment at hand; it is the peak also where an earlier one is as high."""
-        self.moments.append(Rival(live, dict(components), yields=False))
+        self.moments.append(Rival(live, dict(components), phase, yields=False))
 
     def _settle(self) -> None:
         """What was added last is held against the others."""
