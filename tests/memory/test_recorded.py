@@ -11,15 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compute_awareness import hook_names
+from compute_awareness.errors import InputError
+from compute_awareness.memory.bridge import forward as bridge
+from compute_awareness.memory.bridge.run import Run as BridgeRun
 from compute_awareness.memory.hooked import edges, patching
+from compute_awareness.memory.hooked import generate as hooked_generate
 from compute_awareness.memory.hooked import training as hooked_training
+from compute_awareness.memory.hooked import transformer as hooked
 from compute_awareness.memory.hooked.run import Run
 from compute_awareness.memory.huggingface import forward as huggingface
-from compute_awareness.memory.huggingface import training
+from compute_awareness.memory.huggingface import generate as huggingface_generate
+from compute_awareness.memory.huggingface import graph_pass, outputs, training
 from compute_awareness.memory.recorded import recall as recall_module
 from compute_awareness.memory.recorded.program import Program
 from compute_awareness.memory.recorded.recall import recall
 from compute_awareness.memory.recorded.size import Recording
+from compute_awareness.memory.sae import training as sae
+from compute_awareness.memory.sae.activation_store import LanguageModelPart, Refill, refills, worst_refills
 from compute_awareness.memory.tape import Tape, Tensor
 from compute_awareness.models.catalogue import find, names
 from compute_awareness.models.spec import ModelSpec
@@ -121,7 +129,7 @@ def _same(
 def _plain(part: Any, with_log: bool) -> Any:
     """What an outcome says, to be compared."""
     if isinstance(part, Tape):
-        said = part.live, +part.by_component, part.peak, +part.at_peak
+        said = part.live, +part.by_component, part.peak, +part.at_peak, part.worst_phase
         return (*said, part.requests()) if with_log else said
     if isinstance(part, Tensor):
         return part.bytes
@@ -138,7 +146,7 @@ def _spec(draw: Callable[..., Any]) -> ModelSpec:
     return spec.model_copy(update={"n_layers": min(spec.n_layers, 5)})
 
 
-@settings(PLAIN, max_examples=20)
+@settings(PLAIN, max_examples=14)
 @given(st.data())
 def test_a_training_step_of_transformers(data: st.DataObject) -> None:
     draw = data.draw
@@ -160,7 +168,7 @@ def test_a_training_step_of_transformers(data: st.DataObject) -> None:
     _same(of(training.play), of(training.play_anew), draw(SHAPES))
 
 
-@settings(PLAIN, max_examples=12)
+@settings(PLAIN, max_examples=8)
 @given(st.data())
 def test_a_hooked_transformer_with_gradients(data: st.DataObject) -> None:
     draw = data.draw
@@ -201,3 +209,103 @@ def test_a_hooked_transformer_with_gradients(data: st.DataObject) -> None:
         of(edges.play_edge_attribution, edged, 2, integrated, cpu),
         shapes,
     )
+
+
+@settings(PLAIN, max_examples=20)
+@given(st.data())
+def test_a_pass_without_gradients(data: st.DataObject) -> None:
+    """Of every library, with the order of its allocations; and with a graph that is kept."""
+    draw = data.draw
+    spec = _spec(draw)
+    width, shapes = draw(WIDTHS), draw(SHAPES)
+    wanted = draw(st.sampled_from([None, ["*hook_resid_post"], ["*hook_z", "*mlp_out"], ["*hook_scale"]]))
+    selects = hook_names.selector(ActivationCache(model="gpt2", names_filter=wanted), spec)
+    gradients = draw(st.booleans())
+
+    def of(play: Callable[..., Any], run: Any) -> Callable[..., Any]:
+        return lambda b, s: play(replace(run, batch_size=b, seq_len=s))
+
+    run = Run(spec, 0, 0, width, selects=draw(st.sampled_from([None, selects])), gradients=gradients)
+    _same(of(hooked.forward, run), of(hooked.play_anew, run), shapes, with_log=True)
+    if not spec.has_hf_model:
+        return
+    attention, cached = huggingface.default_attention(spec), draw(st.booleans())
+    keeps = outputs.select(spec, None, draw(st.sampled_from([None, [0, -1]])), on_host=draw(st.booleans())).keeps
+    how = width, attention, cached, draw(st.booleans())
+    _same(
+        lambda b, s: huggingface.keeping(spec, b, s, *how, keeps),
+        lambda b, s: huggingface.play_anew(spec, b, s, *how, keeps, {}),
+        shapes,
+        with_log=True,
+    )
+    _same(
+        lambda b, s: graph_pass.keeping_graph(spec, b, s, *how, keeps),
+        lambda b, s: graph_pass.play_anew(spec, b, s, *how, keeps, cpu=False),
+        shapes,
+        with_log=True,
+    )
+    try:
+        bridge.check_covered(spec)
+    except InputError:
+        return
+    bridged = BridgeRun(spec, 0, 0, width, selects=selects, after_another=draw(st.booleans()))
+    _same(of(bridge.forward, bridged), of(bridge.play_anew, bridged), shapes, with_log=True)
+
+
+@settings(PLAIN, max_examples=30)
+@given(st.data())
+def test_generation(data: st.DataObject) -> None:
+    draw = data.draw
+    spec = _spec(draw)
+    width, shapes, cached = draw(WIDTHS), draw(SHAPES), draw(st.booleans())
+    new_tokens = draw(st.sampled_from([1, 2, 3, 64, 2047, 3000]))
+
+    def of(play: Callable[..., Any], run: Any) -> Callable[..., Any]:
+        return lambda b, s: play(replace(run, batch_size=b, seq_len=s))
+
+    if spec.positional != "shortformer":
+        run = hooked_generate.Generate(spec, 0, 0, new_tokens, width, kv_cache=cached)
+        _same(of(hooked_generate.generate, run), of(hooked_generate.play_anew, run), [*shapes, (2, 2048), (2, 2047)])
+    if spec.has_hf_model:
+        run = huggingface_generate.Generate(
+            spec, 0, 0, new_tokens, width, huggingface.default_attention(spec), kv_cache=cached
+        )
+        shapes = [*shapes, (2, spec.window or 64), (3, (spec.window or 64) + 1)]
+        _same(of(huggingface_generate.generate, run), of(huggingface_generate.play_anew, run), shapes)
+
+
+@settings(PLAIN, max_examples=40)
+@given(st.data())
+def test_the_training_of_an_sae(data: st.DataObject) -> None:
+    draw = data.draw
+    architecture = draw(st.sampled_from(sorted(sae.VECTORS)))
+    if architecture == "matching_pursuit":
+        return
+    shape = sae.Shape(
+        architecture, 64, draw(st.sampled_from([128, 4096])), 16, 0, width=draw(WIDTHS), dead=draw(st.booleans()),
+        matryoshka_widths=(32, 128) if architecture.startswith("matryoshka") else (), autocast=draw(st.booleans()),
+    )  # fmt: skip
+    lm = draw(st.sampled_from([None, LanguageModelPart(10**8, 10**5, 10**9, 10**7)]))
+    sizes = st.integers(1, 5000)
+    stores = st.tuples(sizes, sizes, st.integers(0, 5000), st.integers(1, 3))
+
+    def of(fit: Callable[..., sae.Fit]) -> Callable[..., Any]:
+        def fitted(batch: int, before: int, left: int, batches: int) -> list[Any]:
+            refill = None if lm is None else Refill(before, left, batches, 512)
+            fit_ = fit(replace(shape, batch=batch), lm, refill, None)
+            return [fit_.tape, {name: size for name, size in fit_.largest.items() if size}]
+
+        return fitted
+
+    _same(of(sae.fit), of(sae.fit_anew), draw(st.lists(stores, min_size=3, max_size=6)))
+
+
+@settings(PLAIN, max_examples=300)
+@given(st.integers(1, 5000), st.integers(0, 20_000), st.integers(1, 6000))
+def test_the_worst_refills_of_all(batch: int, more: int, per_batch: int) -> None:
+    """Followed in runs, against one by one."""
+    every = list(refills(batch + more, batch, per_batch))
+    joined = [r.before + 2 * r.after - (per_batch if r.batches > 1 else r.after) for r in every]
+    shuffled, kept = [r.before + 2 * r.after for r in every], [r.before + r.after for r in every]
+    worst = [every[heights.index(max(heights))] for heights in (joined, shuffled, kept)]
+    assert worst_refills(batch + more, batch, per_batch) == list(dict.fromkeys(worst))

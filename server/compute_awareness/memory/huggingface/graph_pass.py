@@ -41,12 +41,12 @@ def keeping_graph(
     return recall(
         ("transformers graph", spec, *how, tuple(keeps.layers), keeps.ends, keeps.on_host, cpu),
         (batch_size, seq_len),
-        lambda batch_size, seq_len: _play(spec, batch_size, seq_len, *how, keeps, cpu),
+        lambda batch_size, seq_len: play_anew(spec, batch_size, seq_len, *how, keeps, cpu),
         with_log=True,
     )
 
 
-def _play(
+def play_anew(
     spec: ModelSpec,
     batch_size: int,
     seq_len: int,
@@ -57,6 +57,7 @@ def _play(
     keeps: Keeps,
     cpu: bool,
 ) -> Played:
+    """`keeping_graph`, played; what is recorded of other shapes has no say."""
     graph = Graph(cpu=cpu)
     kept = Kept(keeps.on_host)
     model = Model(
