@@ -65,10 +65,13 @@ class Moment:
         return free[-1] >> SHIFT if free[-1] >> SHIFT > 2 * self.most else 0
 
     @property
-    def sizes(self) -> frozenset[int]:
-        """Sizes of the free blocks that a request fits in. Where they differ, so do the states."""
-        free = self.free[:-1] if self.tail else self.free
-        return frozenset([block >> SHIFT for block in free[bisect_left(free, self.least << SHIFT) :]])
+    def sizes(self) -> tuple[frozenset[int], tuple[int, ...]]:
+        """Sizes of the free blocks that a request fits in, and of each of them that is not idle. Where they differ,
+        the states do, or are not worth a comparison."""
+        free, highest, wanted = self.free, self.highest, self.wanted
+        fits = free[bisect_left(free, self.least << SHIFT) : -1 if self.tail else None]
+        busy = [size for block in fits if block <= highest.get(size := block >> SHIFT, 0) or size in wanted]
+        return frozenset([block >> SHIFT for block in fits]), tuple(busy)
 
     @property
     def others(self) -> int:

@@ -24,7 +24,7 @@ from ..tape import Tape, Tensor
 from .allocator import ADDRESS, SHIFT, UNIT, simulate
 from .moment import FIRST_TENSOR, Moment, match
 from .pool import Pool
-from .section import Section, is_of, is_plain, units
+from .section import Section, is_of, is_plain, split, units
 
 
 def reserved(tape: Tape, standing: Sequence[int] = (), workspace: int = 0, beside: int = 0) -> int:
@@ -36,18 +36,33 @@ def reserved(tape: Tape, standing: Sequence[int] = (), workspace: int = 0, besid
         beside: bytes of one tensor more that stays.
     """
     tapes = {entry[0] for entry in tape.log if isinstance(entry, tuple)}
-    if not all(is_plain(section) for section in tapes) or not is_plain(tape, outer=True):
+    alone = split(tape) if not tapes else None
+    if alone is not None and not (alone[0].adopted or alone[1].adopted):
+        return _in_one_go(alone, tuple(standing), workspace, beside)
+    asked = {section: split(section) for section in tapes}
+    pools = [(section, both) for section, both in asked.items() if both is not None]
+    if len(pools) < len(asked) or not is_plain(tape):
         return simulate(tape.requests([*standing, beside], workspace)).peak_reserved
     total = 0
     for small in (False, True):
-        played = ((section, Section(section, small)) for section in tapes)
         alike: dict[object, Section] = {}
-        sections = {tape: alike.setdefault(section.asks, section) for tape, section in played}
+        sections = {section: alike.setdefault(both[small].asks, both[small]) for section, both in pools}
         player = _Player(tape, sections, standing, workspace, beside, small)
         nbytes = player.play()
         if not player.is_sure():
             nbytes = _Player(tape, sections, standing, workspace, beside, small, skips=False).play()
         total += nbytes
+    return total
+
+
+def _in_one_go(pools: tuple[Section, Section], standing: tuple[int, ...], workspace: int, beside: int) -> int:
+    """A tape without sections, which frees only what it made."""
+    total = 0
+    for small, section in enumerate(pools):
+        pool = _standing(standing, bool(small))[1].copy()
+        pool.play([units(nbytes) for nbytes in (beside, workspace) if is_of(bool(small), nbytes)])
+        pool.play(section.requests)
+        total += pool.reserved * UNIT
     return total
 
 
@@ -124,12 +139,11 @@ class _Player:
             elif isinstance(entry, Tensor):
                 if entry.bytes in self.youngest:
                     self._release(self._youngest(entry.bytes, foreign=True))
-            elif entry >= 0:
-                if is_of(self.small, entry):
-                    self._make(made, entry)
-                made += 1
-            elif is_of(self.small, self.sizes[~entry]):
-                self._free(~entry)
+            else:
+                start = at - 1
+                while at < len(log) and isinstance(log[at], int):
+                    at += 1
+                made = self._play_own(log[start:at], made)
         return self.pool.reserved * UNIT
 
     def _take_workspace(self) -> None:
@@ -139,21 +153,45 @@ class _Player:
 
     # -- tensors of the outer tape
 
-    def _make(self, number: int, nbytes: int) -> None:
-        (block,) = self.pool.play((units(nbytes),))
-        self.own[number] = block
-        if nbytes in self.youngest:
-            self.youngest[nbytes].append((block, number))
+    def _play_own(self, entries: Sequence[object], made: int) -> int:
+        """What the outer tape allocates and frees of its own, without a section in between. `made`: tensors so far."""
+        requests: list[int] = []
+        freed: list[int] = []
+        new: dict[int, int] = {}  # tensors that are there at the end, among those that the requests make
+        asked = 0
+        for entry in entries:
+            assert isinstance(entry, int)
+            number = made if entry >= 0 else ~entry
+            nbytes = self.sizes[number]
+            made += entry >= 0
+            if not is_of(self.small, nbytes):
+                continue
+            if entry >= 0:
+                new[number] = asked
+                asked += 1
+                requests.append(units(nbytes))
+            elif number in new:
+                requests.append(~new.pop(number))
+            elif number in self.own:
+                block = self.own.pop(number)
+                if nbytes in self.youngest:
+                    self.youngest[nbytes].remove((block, number))
+                requests.append(0)
+                freed.append(block)
+            else:  # taken for another of its size, which is the one that goes now
+                self._play_requests(requests, freed, new)
+                requests, freed, new, asked = [], [], {}, 0
+                self._release(self._youngest(nbytes))
+        self._play_requests(requests, freed, new)
+        return made
 
-    def _free(self, number: int) -> None:
-        nbytes = self.sizes[number]
-        if number not in self.own:  # taken for another of its size, which is the one that goes now
-            self._release(self._youngest(nbytes))
-            return
-        block = self.own.pop(number)
-        if nbytes in self.youngest:
-            self.youngest[nbytes].remove((block, number))
-        self._release(block)
+    def _play_requests(self, requests: list[int], freed: list[int], new: dict[int, int]) -> None:
+        blocks = self.pool.play(requests, iter(freed))
+        for number, at in new.items():
+            nbytes = self.sizes[number]
+            self.own[number] = blocks[at]
+            if nbytes in self.youngest:
+                self.youngest[nbytes].append((blocks[at], number))
 
     def _release(self, block: int) -> None:
         self.pool.play((0,), iter((block,)))
@@ -189,7 +227,7 @@ class _Player:
             frees |= Counter(section.adopted)
         most = max(section.asked for section in row)
         wanted: set[int] = set()  # sizes of free blocks that are chosen anew in every section
-        seen: dict[frozenset[int], list[Moment]] = {}
+        seen: dict[object, list[Moment]] = {}
         highest: dict[int, int] = {}
         asked = index = 0
         while index < len(row):
