@@ -37,6 +37,12 @@ def _selects(wanted: tuple[str, ...] | None, blocks: frozenset[int] | None) -> C
     return lambda name: name.startswith(prefixes) and bool(matches(name))
 
 
+@lru_cache(maxsize=64)
+def only(hook_name: str) -> Callable[[str], bool]:
+    """The predicate that wants this one hook."""
+    return lambda name: name == hook_name
+
+
 _TRIED = 20  # each is held against every kind of hook
 _SWITCH_OF = {
     "attn.hook_result": "use_attn_result",

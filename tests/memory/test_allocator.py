@@ -326,14 +326,14 @@ def test_the_parameters_are_those_of_the_real_model_in_its_order(name: str) -> N
     spec = _spec(name, n_layers=2, d_vocab=1000)
     if spec.has_hf_model:
         for dtype, width in (("float32", 4), ("bfloat16", 2)):
-            assert _moved(hf_model(spec, dtype=dtype), set()) == parameters.hf_tensors(spec, width)
+            assert _moved(hf_model(spec, dtype=dtype), set()) == list(parameters.hf_tensors(spec, width))
     for folded in (True, False):
         model = hooked_transformer(spec, folded=folded)
         # HookedTransformer.move_model_modules_to_device
         parts = [getattr(model, part) for part in ("embed", "pos_embed", "ln_final", "unembed") if hasattr(model, part)]
         seen: set[int] = set()
         moved = [size for part in (*parts, *model.blocks) for size in _moved(part, seen)]
-        assert moved == parameters.tl_tensors(spec, 4, folded)
+        assert moved == list(parameters.tl_tensors(spec, 4, folded))
 
 
 def test_the_parameters_add_up_for_every_model_of_the_catalogue() -> None:

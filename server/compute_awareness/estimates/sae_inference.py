@@ -64,7 +64,7 @@ def sae_inference(workload: SaeInference, capability: str | None) -> Estimate:
     standing = use.tensors * workload.n_saes
     if model is not None:
         weights |= Counter(weights=model.part.weights, buffers=model.part.buffers)
-        standing = parameters.tl_tensors(model.spec, model_width, folded=False) + standing
+        standing = [*parameters.tl_tensors(model.spec, model_width, folded=False), *standing]
     if workload.splice:
         assert model is not None
         _splice(tape, workload, model, use)

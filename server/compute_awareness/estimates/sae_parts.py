@@ -69,7 +69,7 @@ def hooked_model(
     layer = hook_names.layer_of(hook_name)
     run = Run(
         spec, batch_size, seq_len, width, folded=False,
-        selects=lambda name: name == hook_name,
+        selects=hook_names.only(hook_name),
         stop_at_layer=None if layer is None else layer + 1,
     )  # fmt: skip
     if layer is not None and layer >= spec.n_layers:

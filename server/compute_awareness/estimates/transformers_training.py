@@ -165,12 +165,10 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
 
 def _standing(spec: ModelSpec, width: int, adam: optimizer.Optimizer, trained: Sequence[tuple[int, int]]) -> list[int]:
     """Bytes of each tensor that stands through a step: weights and buffers, adapters, the optimizer's state."""
-    tensors = parameters.hf_tensors(spec, width)
     states = [optimizer.state_bytes(adam, [one]) for one in trained]
-    pairs = (
-        [half for state in states for half in (state // 2, state - state // 2)] if adam != "sgd_momentum" else states
-    )
-    return tensors + [nbytes for nbytes in pairs if nbytes]
+    if adam != "sgd_momentum":  # two moments
+        states = [half for state in states for half in (state // 2, state - state // 2)]
+    return [*parameters.hf_tensors(spec, width), *(nbytes for nbytes in states if nbytes)]
 
 
 def _several_cards(workload: Training) -> list[str]:

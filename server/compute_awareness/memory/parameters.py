@@ -9,6 +9,8 @@ embeddings, final norm, unembedding, then the blocks); compared with the real mo
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from ..models.spec import ModelSpec
 from . import weights
 
@@ -21,7 +23,8 @@ _NORMS_FIRST = frozenset({"GPTNeoXForCausalLM"})
 _NORMS_BETWEEN = frozenset({"GPT2LMHeadModel", "GPTNeoForCausalLM", "GPTJForCausalLM", "BloomForCausalLM"})
 
 
-def hf_tensors(spec: ModelSpec, width: int) -> list[int]:
+@lru_cache(maxsize=64)
+def hf_tensors(spec: ModelSpec, width: int) -> tuple[int, ...]:
     """Bytes of each parameter and buffer of the transformers model at `width` bytes per element.
 
     They add up to `weights.hf_params(spec) * width + weights.hf_buffer_bytes(spec, width)`.
@@ -53,10 +56,11 @@ def hf_tensors(spec: ModelSpec, width: int) -> list[int]:
         tensors.append(width * vocab * d)
     if spec.lm_head_bias:
         tensors.append(width * vocab)
-    return tensors
+    return tuple(tensors)
 
 
-def tl_tensors(spec: ModelSpec, width: int, folded: bool = True) -> list[int]:
+@lru_cache(maxsize=64)
+def tl_tensors(spec: ModelSpec, width: int, folded: bool = True) -> tuple[int, ...]:
     """Bytes of each parameter and buffer of the HookedTransformer at `width` bytes per element, as freshly loaded.
 
     They add up to `weights.tl_params(spec, folded) * width + weights.tl_buffer_bytes(spec, width)`.
@@ -88,7 +92,7 @@ def tl_tensors(spec: ModelSpec, width: int, folded: bool = True) -> list[int]:
     if spec.positional != "rotary":
         top.append(spec.context_tl * d)
     top += [*before, d * spec.d_vocab, spec.d_vocab]
-    return [width * n for n in top] + one_block * spec.n_layers
+    return (*(width * n for n in top), *one_block * spec.n_layers)
 
 
 def _norm(spec: ModelSpec, size: int) -> list[int]:

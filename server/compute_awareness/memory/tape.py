@@ -14,6 +14,10 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import islice
+from typing import Any, cast
+
+from .recorded.rivals import Rivals
+from .recorded.size import is_above_zero
 
 
 class Tensor:
@@ -41,8 +45,13 @@ class Tape:
     def __init__(self) -> None:
         self.live = 0
         self.by_component: Counter[str] = Counter()
-        self.peak = 0
+        self._peak = 0
         self._at_peak: dict[str, int] = {}  # a plain copy, as it is made with every new peak
+        self.rivals: Rivals | None = None
+        """While a shape is not known yet (`recorded`): the moments that can be the peak, in place of it."""
+        self.phase = ""
+        """What is going on; whoever wants to know in which phase the peak stood says so."""
+        self.worst_phase = ""
         # In order: bytes (allocated), ~number (a tensor of this tape freed), a Tensor (one from elsewhere freed),
         # (section, times). Kept as it comes in; what it means is worked out only where it is asked for.
         self.log: list[int | Tensor | tuple[Tape, int]] = []
@@ -55,23 +64,78 @@ class Tape:
         self.log.append(nbytes)
         self.live += nbytes
         self.by_component[component] += nbytes
-        if self.live > self.peak:
-            self.peak = self.live
+        if self.rivals is not None or self.live.__class__ is not int:
+            # Tensors that come one after the other: the last moment is the highest.
+            before = self.log[-2] if len(self.log) > 1 else None
+            rising = before is not None and not isinstance(before, Tensor | tuple) and before >= 0
+            self._rivals().add(self.live, self.by_component, self.phase, rising and is_above_zero(nbytes))
+        elif self.live > self._peak:
+            self._peak = self.live
             self._at_peak = dict(self.by_component)
+            self.worst_phase = self.phase
         return tensor
+
+    @property
+    def peak(self) -> int:
+        """The most bytes alive at once."""
+        assert self.rivals is None, "not known before the shape is"
+        return self._peak
 
     @property
     def at_peak(self) -> Counter[str]:
         """Live bytes of each component at the peak."""
+        assert self.rivals is None, "not known before the shape is"
         return Counter(self._at_peak)
 
-    def peak_is_now(self) -> None:
-        """What is alive is the peak, by the components that it is booked under now."""
-        self.peak, self._at_peak = self.live, dict(self.by_component)
+    def _rivals(self) -> Rivals:
+        """Those of this tape, from now on."""
+        if self.rivals is None:
+            self.rivals = Rivals()
+            self.rivals.add(self._peak, self._at_peak, self.worst_phase)
+        return self.rivals
 
-    def peak_is_of(self, other: Tape) -> None:
-        """In place of its own peak the tape has that of another one."""
-        self.peak, self._at_peak = other.peak, other._at_peak
+    def book_peak_anew(self) -> None:
+        """Where nothing stood higher than what is alive now, the peak is by the components that it is booked under."""
+        if self.rivals is not None:
+            self.rivals.add_last(self.live, self.by_component, self.phase)
+        elif self.live == self._peak:
+            self._at_peak = dict(self.by_component)
+
+    def peak_may_be_of(self, other: Tape) -> None:
+        """In place of its own peak the tape has that of another one, where that is higher."""
+        if self.rivals is not None or other.rivals is not None:
+            for live, components in other.moments():
+                self._rivals().add(live, components)
+        elif other._peak > self._peak:
+            self._peak, self._at_peak = other._peak, other._at_peak
+
+    def moments(self) -> list[tuple[int, Mapping[str, int]]]:
+        """Live bytes, and each component's, at the peak, or where that is not known yet, at whatever may be it."""
+        if self.rivals is None:
+            return [(self._peak, self._at_peak)]
+        return [cast(Any, (rival.live, rival.components)) for rival in self.rivals.moments]
+
+    def closed(self) -> Tape:
+        """The tape as it stands, which what its tensors go through from now on does not reach."""
+        other = Tape.that_was(self.live, self.by_component, self._peak, self._at_peak, self.log.copy())
+        other.worst_phase = self.worst_phase
+        other.rivals, other._made = self.rivals and self.rivals.copy(), self._made
+        return other
+
+    @classmethod
+    def that_was(
+        cls,
+        live: int,
+        by_component: Mapping[str, int],
+        peak: int,
+        at_peak: dict[str, int],
+        log: list[int | Tensor | tuple[Tape, int]],
+    ) -> Tape:
+        """A tape of which only the outcome is known."""
+        tape = cls()
+        tape.live, tape._peak, tape._at_peak, tape.log = live, peak, at_peak, log
+        tape.by_component.update(by_component)
+        return tape
 
     def adopt(self, nbytes: int, component: str, origin: Tensor | None = None) -> Tensor:
         """Take over a tensor that is already counted elsewhere (before this section): nothing is allocated, but
@@ -110,17 +174,30 @@ class Tape:
             return
         self.log.append((section, times))
         # Each time leaves `section.live` behind, so the first or the last time stands highest.
-        before = times - 1 if section.live > 0 else 0
+        before = times - 1 if times > 1 and section.live > 0 else 0
         left = section.by_component
-        if self.live + before * section.live + section.peak > self.peak:
-            self.peak = self.live + before * section.live + section.peak
+        if self.rivals is not None or section.rivals is not None or self.live.__class__ is not int:
+            self._append_rivals(section, before)
+        elif self.live + before * section.live + section._peak > self._peak:
+            self._peak = self.live + before * section.live + section._peak
             highest = self.by_component.copy()
             _add(highest, section._at_peak)
             if before:
                 _add(highest, left, before)
             self._at_peak = highest
+            self.worst_phase = self.phase
         self.live += times * section.live
         _add(self.by_component, left, times)
+
+    def _append_rivals(self, section: Tape, before: int) -> None:
+        """Every moment of a section that comes after `before` others like it."""
+        beneath = self.by_component.copy()
+        _add(beneath, section.by_component, before)
+        live = self.live + before * section.live
+        for height, components in section.moments():
+            highest = beneath.copy()
+            _add(highest, components)
+            self._rivals().add(live + height, highest, self.phase)
 
     def requests(self, standing: Sequence[int] = (), workspace: int = 0) -> list[int]:
         """What an allocator is asked for, in order: n >= 0 allocates n bytes, ~i frees what the i-th of these made.

@@ -8,10 +8,11 @@ The Bridge runs the Hugging Face model with bridges in place of its modules, so 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ...errors import NotCovered
 from ...models.spec import ModelSpec
+from ..recorded.recall import recall
 from ..tape import Tape, Tensor
 from . import names as bridge_names
 from .attention import JOINT, attention, table_width
@@ -69,6 +70,16 @@ def check_covered(spec: ModelSpec) -> None:
 
 
 def forward(run: Run) -> Forward:
+    """`play_anew`, by what was recorded of a call of another shape where that fits."""
+    return recall(
+        ("bridge forward", replace(run, batch_size=0, seq_len=0)),
+        (run.batch_size, run.seq_len),
+        lambda b, s: play_anew(replace(run, batch_size=b, seq_len=s)),
+        with_log=True,
+    )
+
+
+def play_anew(run: Run) -> Forward:
     """Play one call of the model under torch.no_grad(). The tape starts at the input tokens; weights are not on it.
 
     Blocks of one kind (same cached hooks, same state of the incoming residual stream) are played once and appended as

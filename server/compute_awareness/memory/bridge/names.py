@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from fnmatch import translate
+from functools import lru_cache
 
 from ...errors import InputError
 from ...models.spec import ModelSpec
@@ -54,6 +55,15 @@ def selector(
     Raises:
         InputError: an empty filter, layers outside the model.
     """
+    wanted = None if names_filter is None else tuple(names_filter)
+    return _selector(spec, wanted, None if layers is None else tuple(layers), compatibility_mode)
+
+
+@lru_cache(maxsize=64)
+def _selector(
+    spec: ModelSpec, names_filter: tuple[str, ...] | None, layers: tuple[int, ...] | None, compatibility_mode: bool
+) -> Callable[[str], bool]:
+    """The same predicate for the same hooks, so that what was played with it is found again (`recall`)."""
     chosen: Callable[[str], bool] = lambda name: True  # noqa: E731
     if names_filter is not None:
         if not names_filter:

@@ -11,7 +11,7 @@ not be played.
 Layers that leave something behind also leave free blocks behind, between walls. They need not be the same in number:
 
 - One that is smaller than the smallest request is a wall, too.
-- Of those of one size that no request was served from so far, the state has the first only (see `_Player._state`).
+- Of those of one size that no request was served from so far, the state has the first only (see `Moment.states`).
 """
 
 from __future__ import annotations
@@ -22,11 +22,9 @@ from functools import lru_cache
 
 from ..tape import Tape, Tensor
 from .allocator import ADDRESS, SHIFT, UNIT, simulate
+from .moment import FIRST_TENSOR, Moment, match
 from .pool import Pool
-from .section import Section, is_of, is_plain, units
-
-State = tuple[tuple[int, int, bool], ...]
-_FREE, _IDLE = 0, 1  # who lets a block go; other numbers: a tensor
+from .section import Section, is_of, is_plain, split, units
 
 
 def reserved(tape: Tape, standing: Sequence[int] = (), workspace: int = 0, beside: int = 0) -> int:
@@ -38,16 +36,33 @@ def reserved(tape: Tape, standing: Sequence[int] = (), workspace: int = 0, besid
         beside: bytes of one tensor more that stays.
     """
     tapes = {entry[0] for entry in tape.log if isinstance(entry, tuple)}
-    if not all(is_plain(section) for section in tapes) or not is_plain(tape, outer=True):
+    alone = split(tape) if not tapes else None
+    if alone is not None and not (alone[0].adopted or alone[1].adopted):
+        return _in_one_go(alone, tuple(standing), workspace, beside)
+    asked = {section: split(section) for section in tapes}
+    pools = [(section, both) for section, both in asked.items() if both is not None]
+    if len(pools) < len(asked) or not is_plain(tape):
         return simulate(tape.requests([*standing, beside], workspace)).peak_reserved
     total = 0
     for small in (False, True):
-        sections = {section: Section(section, small) for section in tapes}
+        alike: dict[object, Section] = {}
+        sections = {section: alike.setdefault(both[small].asks, both[small]) for section, both in pools}
         player = _Player(tape, sections, standing, workspace, beside, small)
         nbytes = player.play()
         if not player.is_sure():
             nbytes = _Player(tape, sections, standing, workspace, beside, small, skips=False).play()
         total += nbytes
+    return total
+
+
+def _in_one_go(pools: tuple[Section, Section], standing: tuple[int, ...], workspace: int, beside: int) -> int:
+    """A tape without sections, which frees only what it made."""
+    total = 0
+    for small, section in enumerate(pools):
+        pool = _standing(standing, bool(small))[1].copy()
+        pool.play([units(nbytes) for nbytes in (beside, workspace) if is_of(bool(small), nbytes)])
+        pool.play(section.requests)
+        total += pool.reserved * UNIT
     return total
 
 
@@ -124,12 +139,11 @@ class _Player:
             elif isinstance(entry, Tensor):
                 if entry.bytes in self.youngest:
                     self._release(self._youngest(entry.bytes, foreign=True))
-            elif entry >= 0:
-                if is_of(self.small, entry):
-                    self._make(made, entry)
-                made += 1
-            elif is_of(self.small, self.sizes[~entry]):
-                self._free(~entry)
+            else:
+                start = at - 1
+                while at < len(log) and isinstance(log[at], int):
+                    at += 1
+                made = self._play_own(log[start:at], made)
         return self.pool.reserved * UNIT
 
     def _take_workspace(self) -> None:
@@ -139,21 +153,45 @@ class _Player:
 
     # -- tensors of the outer tape
 
-    def _make(self, number: int, nbytes: int) -> None:
-        (block,) = self.pool.play((units(nbytes),))
-        self.own[number] = block
-        if nbytes in self.youngest:
-            self.youngest[nbytes].append((block, number))
+    def _play_own(self, entries: Sequence[object], made: int) -> int:
+        """What the outer tape allocates and frees of its own, without a section in between. `made`: tensors so far."""
+        requests: list[int] = []
+        freed: list[int] = []
+        new: dict[int, int] = {}  # tensors that are there at the end, among those that the requests make
+        asked = 0
+        for entry in entries:
+            assert isinstance(entry, int)
+            number = made if entry >= 0 else ~entry
+            nbytes = self.sizes[number]
+            made += entry >= 0
+            if not is_of(self.small, nbytes):
+                continue
+            if entry >= 0:
+                new[number] = asked
+                asked += 1
+                requests.append(units(nbytes))
+            elif number in new:
+                requests.append(~new.pop(number))
+            elif number in self.own:
+                block = self.own.pop(number)
+                if nbytes in self.youngest:
+                    self.youngest[nbytes].remove((block, number))
+                requests.append(0)
+                freed.append(block)
+            else:  # taken for another of its size, which is the one that goes now
+                self._play_requests(requests, freed, new)
+                requests, freed, new, asked = [], [], {}, 0
+                self._release(self._youngest(nbytes))
+        self._play_requests(requests, freed, new)
+        return made
 
-    def _free(self, number: int) -> None:
-        nbytes = self.sizes[number]
-        if number not in self.own:  # taken for another of its size, which is the one that goes now
-            self._release(self._youngest(nbytes))
-            return
-        block = self.own.pop(number)
-        if nbytes in self.youngest:
-            self.youngest[nbytes].remove((block, number))
-        self._release(block)
+    def _play_requests(self, requests: list[int], freed: list[int], new: dict[int, int]) -> None:
+        blocks = self.pool.play(requests, iter(freed))
+        for number, at in new.items():
+            nbytes = self.sizes[number]
+            self.own[number] = blocks[at]
+            if nbytes in self.youngest:
+                self.youngest[nbytes].append((blocks[at], number))
 
     def _release(self, block: int) -> None:
         self.pool.play((0,), iter((block,)))
@@ -187,15 +225,16 @@ class _Player:
         frees: Counter[int] = Counter()
         for section in {id(section): section for section in row if section.adopted and not section.shrinks}.values():
             frees |= Counter(section.adopted)
+        most = max(section.asked for section in row)
         wanted: set[int] = set()  # sizes of free blocks that are chosen anew in every section
-        seen: dict[State, tuple[int, int, dict[int, int], Counter[int]]] = {}
-        known: set[frozenset[int]] = set()
+        seen: dict[object, list[Moment]] = {}
         highest: dict[int, int] = {}
-        index = 0
+        asked = index = 0
         while index < len(row):
             section = row[index]
             before = len(pool.chosen)
             self._play_section(section)
+            asked += section.asked
             index += 1
             if index == len(row) or not self.skips:
                 continue
@@ -204,33 +243,34 @@ class _Player:
                     highest[block >> SHIFT] = block
             if section.shrinks:
                 seen.clear()
-            # Cheaper to have than the state, and different in most sections where the state is.
-            sizes = frozenset([block >> SHIFT for block in pool.free])
-            if sizes not in known:
-                known.add(sizes)
+            now = Moment(
+                index, pool.reserved, asked, pool.free.copy(), self._live(frees), self.least, most, highest.copy(),
+                wanted,
+            )  # fmt: skip
+            earlier = seen.setdefault(now.sizes, [])
+            found = match(earlier, now, row)
+            earlier.append(now)
+            if found is None:
                 continue
-            state, first, counts = self._state(frees, highest, wanted)
-            past = seen.get(state)
-            seen[state] = index, pool.reserved, first, counts
-            if past is None:
-                continue
-            start, reserved, idle, count_then = past
-            taken = [size for size, block in idle.items() if highest.get(size, 0) >= block]
-            if taken:
-                wanted.update(taken)
+            if found.taken:
+                wanted = wanted.union(found.taken)
                 seen.clear()
                 continue
-            times = _repeats(row, start, index)
+            then = found.then
+            times = min(found.times, now.periods(then, pool.least_rest))
             if not times:
                 continue
-            pool.reserved += times * (pool.reserved - reserved)
-            del row[index : index + times * (index - start)]
+            if now.tail != then.tail:
+                pool.shorten_last(times * (then.tail - now.tail))
+            pool.reserved += times * (pool.reserved - then.reserved)
+            del row[index : index + times * (index - then.index)]
             seen.clear()
             self.is_sure()
             pool.chosen.clear()
-            for size, count in counts.items():
-                if count != count_then[size]:
-                    self.fewer[size] = min(first[size], self.fewer.get(size, first[size]))
+            for size, count in now.states.counts.items():
+                if count != then.states.counts[size]:
+                    first = now.states.idle[size]
+                    self.fewer[size] = min(first, self.fewer.get(size, first))
             for size, candidates in self.youngest.items():
                 self.depth[size] = max(self.depth.get(size, 0), len(candidates) - frees[size])
 
@@ -240,58 +280,18 @@ class _Player:
             if nbytes in self.youngest:
                 self.youngest[nbytes].append((blocks[number], -1))
 
-    def _state(
-        self, frees: Counter[int], highest: dict[int, int], wanted: set[int]
-    ) -> tuple[State, dict[int, int], Counter[int]]:
-        """The pool as far as it matters for sections to come; the first idle block of each size; how many there are.
-
-        By address: the size of a block, who lets it go, whether it touches the one before.
-
-        A block is idle if it is free, between walls, and above the highest of its size that a request was served from
-        (`highest`). Let the state be the same as some sections ago, and no request served from what was idle then.
-        What is idle now is not taken in the sections to come, in place of what was taken then: were it smaller and
-        large enough, the first of its size would have been taken then; and where it is of equal size it is higher,
-        as the first of its size is, then and now.
-        """
-        blocks = [(address, size, _FREE) for address, size in self.pool.size_at.items()]
-        for number, block in self.own.items():
-            blocks.append((block & ADDRESS, block >> SHIFT, ~number))
+    def _live(self, frees: Counter[int]) -> list[tuple[int, int, int]]:
+        """Address, size and number of the tensors that may be let go in sections to come: those of the outer tape, and
+        as many of the youngest of each size as a section frees."""
+        live = [(block & ADDRESS, block >> SHIFT, ~number) for number, block in self.own.items()]
         sizes = len(self.youngest)
-        for who, (nbytes, candidates) in enumerate(self.youngest.items(), _IDLE + 1):
+        for who, (nbytes, candidates) in enumerate(self.youngest.items(), FIRST_TENSOR):
             missing = frees[nbytes]
             for block, number in reversed(candidates):
                 if not missing:
                     break
                 if number < 0:
                     missing -= 1
-                    blocks.append((block & ADDRESS, block >> SHIFT, who))
+                    live.append((block & ADDRESS, block >> SHIFT, who))
                 who += sizes
-        blocks.sort()
-        state: list[tuple[int, int, bool]] = []
-        first: dict[int, int] = {}
-        counts: Counter[int] = Counter()
-        end = -1
-        last = len(blocks) - 1
-        for at, (address, size, who) in enumerate(blocks):
-            touches, end = address == end, address + size
-            if who == _FREE and not touches and (at == last or blocks[at + 1][0] != end):
-                if size < self.least:
-                    continue
-                block = size << SHIFT | address
-                if size not in wanted and block > highest.get(size, 0):
-                    counts[size] += 1
-                    if size in first:
-                        continue
-                    first[size] = block
-                    who = _IDLE
-            state.append((size, who, touches))
-        return tuple(state), first, counts
-
-
-def _repeats(row: Sequence[Section], start: int, end: int) -> int:
-    """How often row[start:end] comes again after it."""
-    period, times = row[start:end], 0
-    while row[end : end + len(period)] == period:
-        times += 1
-        end += len(period)
-    return times
+        return live

@@ -21,73 +21,82 @@ class Pool:
 
     def __init__(self, small: bool) -> None:
         self.free: list[int] = []
-        self.size_at: dict[int, int] = {}
-        """Sizes of the free blocks by where they start."""
-        self.start_of: dict[int, int] = {}
-        """Their starts by where they end."""
+        self.ends: dict[int, int] = {}
+        """Both ends of each free block, each by the other."""
         self.chosen: list[int] = []
         """Free blocks that requests were served from, in order."""
         self.reserved = 0
         self._small = small
         self._next_address = 0
-        self._least_rest = 1 if small else SMALL + 1
+        self.least_rest = 1 if small else SMALL + 1
+        """What is less than this is not split off."""
 
     def play(self, requests: Iterable[int], others: Iterator[int] = _NONE) -> list[int]:
         """Requests in units: n > 0 allocates, ~i frees what the i-th of these made, 0 frees the next of `others`, which
         are live blocks (-1: none). Returns the blocks that were made, freed or not."""
-        free, size_at, start_of, least_rest = self.free, self.size_at, self.start_of, self._least_rest
-        chosen = self.chosen.append
+        free, ends, least_rest = self.free, self.ends, self.least_rest
+        chosen, take = self.chosen.append, ends.pop
         blocks: list[int] = []
+        made = blocks.append
         for request in requests:
             if request > 0:
                 at = bisect_left(free, request << SHIFT)
                 if at < len(free):
                     block = free.pop(at)
                     chosen(block)
-                    address, size = block & ADDRESS, block >> SHIFT
-                    del size_at[address]
-                    rest = size - request
+                    address = block & ADDRESS
+                    end = take(address)
+                    rest = end - address - request
                     if rest < least_rest:
-                        del start_of[address + size]
-                        blocks.append(block)
+                        del ends[end]
+                        made(block)
                         continue
                 else:
-                    address, size = self._next_address, segment_size(request)
-                    self._next_address += size + 1
-                    check_addresses(self._next_address)
+                    size = segment_size(request)
+                    address = self._next_address
+                    end = address + size
+                    self._next_address = end + 1
+                    check_addresses(end + 1)
                     self.reserved += size
                     rest = size - request
                     if rest < least_rest:
-                        blocks.append(size << SHIFT | address)
+                        made(size << SHIFT | address)
                         continue
-                blocks.append(request << SHIFT | address)
-                start = address + request
-                insort(free, rest << SHIFT | start)
-                size_at[start] = rest
-                start_of[address + size] = start
+                made(request << SHIFT | address)
+                address += request
+                insort(free, rest << SHIFT | address)
             else:
                 block = blocks[~request] if request else next(others)
                 if block < 0:
                     continue
                 address = block & ADDRESS
                 end = address + (block >> SHIFT)
-                if address in start_of:
-                    before = start_of.pop(address)
-                    del free[bisect_left(free, size_at[before] << SHIFT | before)]
+                if address in ends:
+                    before = take(address)
+                    del free[bisect_left(free, (address - before) << SHIFT | before)]
                     address = before
-                if end in size_at:
-                    after = size_at.pop(end)
-                    del free[bisect_left(free, after << SHIFT | end)]
-                    end += after
-                size_at[address] = end - address
-                start_of[end] = address
+                if end in ends:
+                    after = take(end)
+                    del free[bisect_left(free, (after - end) << SHIFT | end)]
+                    end = after
                 insort(free, (end - address) << SHIFT | address)
+            ends[address] = end
+            ends[end] = address
         return blocks
+
+    def shorten_last(self, size: int) -> None:
+        """The largest free block loses so many units at its end."""
+        block = self.free.pop()
+        address = block & ADDRESS
+        end = self.ends.pop(address)
+        del self.ends[end]
+        self.ends[address] = end - size
+        self.ends[end - size] = address
+        insort(self.free, block - (size << SHIFT))
 
     def copy(self) -> Pool:
         """A pool in the same state that goes its own way."""
         other = Pool(self._small)
-        other.free, other.chosen = self.free.copy(), self.chosen.copy()
-        other.size_at, other.start_of = self.size_at.copy(), self.start_of.copy()
+        other.free, other.chosen, other.ends = self.free.copy(), self.chosen.copy(), self.ends.copy()
         other.reserved, other._next_address = self.reserved, self._next_address
         return other

@@ -14,6 +14,7 @@ from dataclasses import replace
 from ..autograd.graph import Grads, Node, Var
 from ..autograd.ops import add, div, mul, sub, total
 from ..autograd.shapes import view_stride
+from ..recorded.recall import recall
 from ..tape import Tape
 from .backward import Section
 from .backward_model import block, embed, embed_positions, embed_tokens, unembed
@@ -104,6 +105,15 @@ def _ungrouped(run: Run) -> Run:
 
 
 def edge_attribution(run: Run, passes: int, integrated: bool = False, cpu: bool = False) -> Tape:
+    """`play_edge_attribution`, by what was recorded of another shape where that fits."""
+    return recall(
+        ("edge attribution", replace(run, batch_size=0, seq_len=0), min(passes, 2), integrated, cpu),
+        (run.batch_size, run.seq_len),
+        lambda b, s: play_edge_attribution(replace(run, batch_size=b, seq_len=s), passes, integrated, cpu),
+    )
+
+
+def play_edge_attribution(run: Run, passes: int, integrated: bool = False, cpu: bool = False) -> Tape:
     """One batch after the other, or one step of the integral after the other: `passes` forward and backward.
 
     `run` has use_attn_result, use_split_qkv_input and use_hook_mlp_in; prompts are of equal length, so that no
@@ -144,7 +154,7 @@ def edge_attribution(run: Run, passes: int, integrated: bool = False, cpu: bool 
                 gone_back[id(section)] = section.go_back(out, gradient)
             gradient = gone_back[id(section)]
             section.play_backward(tape, layer)
-    return tape
+    return tape.closed()
 
 
 def _through(run: Run, integrated: bool, accumulated: bool, cpu: bool) -> list[tuple[EdgeSection, Var]]:

@@ -10,9 +10,10 @@ components/abstract_attention.py, components/pos_embed.py, utilities/{tensors,lo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...models.spec import ModelSpec
+from ..recorded.recall import recall
 from ..tape import Tape, Tensor
 from ..weights import tl_rotary_table_bytes
 from .attention import _qk_norm
@@ -43,6 +44,15 @@ class Generate:
 
 
 def generate(run: Generate) -> Tape:
+    """`play_anew`, by what was recorded of another shape where that fits."""
+    return recall(
+        ("hooked generate", replace(run, batch_size=0, seq_len=0)),
+        (run.batch_size, run.seq_len),
+        lambda b, s: play_anew(replace(run, batch_size=b, seq_len=s)),
+    )
+
+
+def play_anew(run: Generate) -> Tape:
     """Live bytes above weights and buffers, from the prompt's tokens on; at the end the cache still lives.
 
     A model with its tokenizer, so that an attention mask is made; sampling with temperature 1 and neither top_k nor
@@ -106,13 +116,14 @@ def _biases(spec: ModelSpec, total: int) -> int:
 def _worth_playing(run: Generate) -> list[int]:
     """Lengths of the context at which a step may make the peak."""
     s, last = run.seq_len, run.last
-    totals = {s, s + 1, last} if run.kv_cache else {s, last}
+    totals = [s, s + 1, last] if run.kv_cache else [s, last]
     rows = min(run.spec.context_tl, 2048)
     while run.spec.positional == "rotary" and rows < min(last, run.spec.context_tl):
         if rows >= s:
-            totals.add(rows + 1)
+            totals.append(rows + 1)
         rows = min(run.spec.context_tl, max(rows + 1, 2 * rows))
-    return sorted(total for total in totals if total <= last)
+    rising = sorted(total for total in totals if total <= last)
+    return [total for at, total in enumerate(rising) if not at or total != rising[at - 1]]
 
 
 def _sample(run: Generate, tape: Tape, total: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..recorded.recall import recall
 from ..tape import Tape
 from .backward import Section
 from .backward_model import logit_of_answer
@@ -21,6 +22,15 @@ def _clean_run(tape: Tape, run: Run) -> Forward:
 
 
 def activation_patching(run: Run, results: int) -> tuple[Tape, Forward]:
+    """`play_activation_patching`, by what was recorded of another shape where that fits."""
+    return recall(
+        ("activation patching", replace(run, batch_size=0, seq_len=0), min(results, 2)),
+        (run.batch_size, run.seq_len, results),
+        lambda b, s, results: play_activation_patching(replace(run, batch_size=b, seq_len=s), results),
+    )
+
+
+def play_activation_patching(run: Run, results: int) -> tuple[Tape, Forward]:
     """transformer_lens 3.9.0, patching.generic_activation_patch, under torch.no_grad().
 
     `run` has the clean cache's selection; `results` is the number of patches. Without gradients the patch is written
@@ -31,13 +41,22 @@ def activation_patching(run: Run, results: int) -> tuple[Tape, Forward]:
     tape.new(4 * results)
     patched = forward(replace(run, selects=None, gradients=False))
     tokens = 8 * run.batch_size * run.seq_len
-    for _ in range(min(results, 2)):
+    for _ in range(1 if results == 1 else 2):
         tape.drop(tape.adopt(tokens, "temporaries"))  # each forward counts its tokens anew
         tape.append(patched.tape)
     return tape, clean
 
 
 def attribution_patching(run: Run, cpu: bool = False) -> tuple[Tape, Forward]:
+    """`play_attribution_patching`, by what was recorded of another shape where that fits."""
+    return recall(
+        ("attribution patching", replace(run, batch_size=0, seq_len=0), cpu),
+        (run.batch_size, run.seq_len),
+        lambda b, s: play_attribution_patching(replace(run, batch_size=b, seq_len=s), cpu),
+    )
+
+
+def play_attribution_patching(run: Run, cpu: bool = False) -> tuple[Tape, Forward]:
     """The clean cache without gradients, then the corrupted run with activations and gradients cached, then
     (clean - corrupted) * gradient hook by hook.
 
@@ -61,4 +80,4 @@ def attribution_patching(run: Run, cpu: bool = False) -> tuple[Tape, Forward]:
     difference = tape.new(largest)
     tape.touch(largest)
     tape.drop(difference)
-    return tape, clean
+    return tape.closed(), clean

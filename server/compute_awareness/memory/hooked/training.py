@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .. import optimizer
 from ..autograd.graph import Var
+from ..recorded.recall import recall
 from ..tape import Tape
 from .backward import Section
 from .backward_model import block, embed, next_token_loss
@@ -29,6 +30,15 @@ class Step:
 
 
 def step(run: Run, name: optimizer.Optimizer, batches: int = 1, cpu: bool = False) -> Step:
+    """`play_anew`, by what was recorded of a step of another shape where that fits."""
+    return recall(
+        ("hooked step", replace(run, batch_size=0, seq_len=0), name, min(batches, 2), cpu),
+        (run.batch_size, run.seq_len),
+        lambda b, s: play_anew(replace(run, batch_size=b, seq_len=s), name, batches, cpu),
+    )
+
+
+def play_anew(run: Run, name: optimizer.Optimizer, batches: int = 1, cpu: bool = False) -> Step:
     """Play one step: `model(tokens, return_type="loss").backward()` for each batch, then `optimizer.step()`.
 
     Gradients of the step before are gone (`zero_grad()`).
@@ -53,7 +63,7 @@ def step(run: Run, name: optimizer.Optimizer, batches: int = 1, cpu: bool = Fals
             tape.append(half)
     trained = [(leaf.elements, leaf.width) for section, _ in sections for leaf in section.leaves.values()]
     tape.touch(optimizer.step_bytes(name, trained))
-    return Step(tape, trained)
+    return Step(tape.closed(), trained)
 
 
 def through_the_model(

@@ -18,6 +18,7 @@ from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
 
+from ..recorded.recall import recall
 from ..tape import Tape, Tensor
 from .attention import attention
 from .parts import add_bias, block_norm, mlp, norm, softcap
@@ -204,6 +205,16 @@ def family(name: str) -> str:
 
 
 def forward(run: Run) -> Forward:
+    """`play_anew`, by what was recorded of a call of another shape where that fits."""
+    return recall(
+        ("hooked forward", replace(run, batch_size=0, seq_len=0)),
+        (run.batch_size, run.seq_len),
+        lambda b, s: play_anew(replace(run, batch_size=b, seq_len=s)),
+        with_log=True,
+    )
+
+
+def play_anew(run: Run) -> Forward:
     """Play one call of the model. The tape starts at the input tokens; weights and buffers are not on it.
 
     Blocks of one kind (same attention type, same cached hooks, same state of the incoming residual stream) are

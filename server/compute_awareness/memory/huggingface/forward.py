@@ -13,6 +13,7 @@ from typing import Literal
 
 from ...errors import InputError
 from ...models.spec import ModelSpec
+from ..recorded.recall import recall
 from ..tape import Tape, Tensor
 from .attention import attend
 from .embedding import embed, masked, slides
@@ -50,8 +51,6 @@ class Played:
 
     tape: Tape
     sizes: dict[str, int] = field(default_factory=dict)
-    held: Sequence[object] = ()
-    """What keeps the graph of a pass with gradients on the tape: tensors are let go with the last name for them."""
 
 
 def supports_sdpa(architecture: str) -> bool:
@@ -130,10 +129,32 @@ def keeping(
     """
     refuse_uncovered(spec, attention)
     keeps = keeps or Keeps([frozenset()] * spec.n_layers)
+    how = width, attention, kv_cache, math_kernel
+    visiting = visiting or {}
+    return recall(
+        ("transformers forward", spec, *how, tuple(keeps.layers), keeps.ends, keeps.on_host, tuple(visiting.items())),
+        (batch_size, seq_len),
+        lambda b, s: play_anew(spec, b, s, *how, keeps, visiting),
+        with_log=True,
+    )
+
+
+def play_anew(
+    spec: ModelSpec,
+    batch_size: int,
+    seq_len: int,
+    width: int,
+    attention: Attention,
+    kv_cache: bool,
+    math_kernel: bool,
+    keeps: Keeps,
+    visiting: Mapping[str, int],
+) -> Played:
+    """`keeping`, played; what is recorded of other shapes has no say."""
     sizes: dict[str, int] = {}
     p = Pass(
         spec, batch_size, seq_len, width, attention, kv_cache, math_kernel=math_kernel,
-        keep=Keep(keeps.ends, keeps.on_host, sizes), visiting=visiting or {},
+        keep=Keep(keeps.ends, keeps.on_host, sizes), visiting=visiting,
     )  # fmt: skip
     tape = p.tape
     tape.new(INT64 * p.tokens, "activations")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from ...errors import InputError
 from ...models.spec import ModelSpec
+from ..recorded.recall import recall
 from ..tape import Tape, Tensor
 from .attention import attend
 from .decode import Step, decode_layer, gptj_tables
@@ -48,6 +49,15 @@ class Generate:
 
 
 def generate(run: Generate) -> Tape:
+    """`play_anew`, by what was recorded of another shape where that fits."""
+    return recall(
+        ("transformers generate", replace(run, batch_size=0, seq_len=0)),
+        (run.batch_size, run.seq_len),
+        lambda b, s: play_anew(replace(run, batch_size=b, seq_len=s)),
+    )
+
+
+def play_anew(run: Generate) -> Tape:
     """Live bytes above weights and buffers, from the prompt's ids on; at the end the DynamicCache still lives.
 
     Greedy decoding with an end-of-sequence token that never comes, no padding (transformers then drops the mask), no
@@ -174,8 +184,7 @@ def _prefill_layer(p: Step) -> Tape:
         tape.new(p.X, "activations")
         attend(replace(p, tape=tape))
         section = whole_layer(p)
-        if tape.peak > section.peak:
-            section.peak_is_of(tape)
+        section.peak_may_be_of(tape)
         return section
     return whole_layer(p)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from ...models.spec import ModelSpec
 from ..autograd.graph import INT64, Graph
+from ..recorded.recall import recall
 from .embedding import slides
 from .forward import Attention, Keeps, Played, refuse_uncovered
 from .outputs import layout
-from .training import Played as PlayedModel
-from .training import hidden, logits_of
+from .training import Playing, hidden, logits_of
 from .training_parts import Kept, Model, Weights
 
 
@@ -37,13 +37,34 @@ def keeping_graph(
         InputError: the architecture is not covered, or has no sdpa.
     """
     refuse_uncovered(spec, attention)
+    how = width, attention, kv_cache, math_kernel
+    return recall(
+        ("transformers graph", spec, *how, tuple(keeps.layers), keeps.ends, keeps.on_host, cpu),
+        (batch_size, seq_len),
+        lambda batch_size, seq_len: play_anew(spec, batch_size, seq_len, *how, keeps, cpu),
+        with_log=True,
+    )
+
+
+def play_anew(
+    spec: ModelSpec,
+    batch_size: int,
+    seq_len: int,
+    width: int,
+    attention: Attention,
+    kv_cache: bool,
+    math_kernel: bool,
+    keeps: Keeps,
+    cpu: bool,
+) -> Played:
+    """`keeping_graph`, played; what is recorded of other shapes has no say."""
     graph = Graph(cpu=cpu)
     kept = Kept(keeps.on_host)
     model = Model(
         spec, batch_size, seq_len, width, attention, graph, math_kernel=math_kernel, kv_cache=kv_cache, kept=kept
     )
     known = layout(spec)
-    played = PlayedModel(graph.tape, list(range(spec.n_layers)), Weights(model, keeps.ends, known.ends))
+    played = Playing(list(range(spec.n_layers)), Weights(model, keeps.ends, known.ends))
     for index in played.indices:
         played.layers[index] = Weights(model, keeps.layers[index], known.inside)
     ids = model.indices()
@@ -53,6 +74,5 @@ def keeping_graph(
     logits = logits_of(model, played, hidden(model, played, ids))
     kept.tensors += [ids, logits]
     tape = graph.tape
-    if tape.live == tape.peak:  # the logits were booked as such after they had made the peak
-        tape.peak_is_now()
-    return Played(tape, kept.sizes, kept.tensors)
+    tape.book_peak_anew()  # the logits were booked as such after they had made the peak
+    return Played(tape.closed(), kept.sizes)

@@ -6,13 +6,14 @@ Layers between the second and the last are equal to their neighbours and are not
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ...models.spec import ModelSpec
 from ..autograd import ops, views
 from ..autograd.graph import BOOL, FLOAT32, INT64, Graph, Var
 from ..optimizer import Optimizer, step_bytes
+from ..recorded.recall import recall
 from ..tape import Tape
 from .embedding import slides
 from .training_context import Context
@@ -78,32 +79,47 @@ class Step:
 
 
 @dataclass
-class Played:
-    """The tape of forward and backward (weights, buffers and optimizer state are not on it), and the weights."""
+class Playing:
+    """A model that is being played: the weights of its ends, and those of the layers that are not left out."""
 
-    tape: Tape
     indices: list[int]
-    """The layers that were played."""
+    """The layers that are played."""
     ends: Weights
     layers: dict[int, Weights] = field(default_factory=dict)
 
-    @property
-    def trained(self) -> list[tuple[int, int]]:
-        """Elements and bytes per element of each trained tensor, those of the layers that were not played too."""
-        tensors = list(self.ends.trained)
-        last = max(self.layers)
-        like_the_last = self.layers[last].trained
-        for index in range(last + 1):
-            tensors += self.layers[index].trained if index in self.layers else like_the_last
-        return tensors
 
-    @property
-    def linears(self) -> list[str]:
-        """Names of the linear layers of a block, in order."""
-        return list(dict.fromkeys(self.layers[0].linears))
+@dataclass(frozen=True)
+class Part:
+    """What a layer, or the model beside the layers, trains: elements and bytes per element of each tensor."""
+
+    trained: list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Played:
+    """The tape of forward and backward (weights, buffers and optimizer state are not on it), and what is trained."""
+
+    tape: Tape
+    ends: Part
+    layers: dict[int, Part]
+    """Of the layers that were played."""
+    trained: list[tuple[int, int]]
+    """Elements and bytes per element of each trained tensor, those of the layers that were not played too."""
+    linears: list[str]
+    """Names of the linear layers of a block, in order."""
 
 
 def play(step: Step) -> Played:
+    """`play_anew`, by what was recorded of a step of another shape where that fits."""
+    return recall(
+        ("transformers step", replace(step, batch_size=0, seq_len=0)),
+        (step.batch_size, step.seq_len),
+        lambda batch_size, seq_len: play_anew(replace(step, batch_size=batch_size, seq_len=seq_len)),
+        with_log=not step.gradient_checkpointing,
+    )
+
+
+def play_anew(step: Step) -> Played:
     """Forward with labels and backward, `accumulation` times; at the end the gradients are alive.
 
     Counted are also the input ids and labels, int64 [batch_size, seq_len] each. The logits go when the model's forward
@@ -116,8 +132,7 @@ def play(step: Step) -> Played:
         dropout=step.dropout, attention_dropout=step.attention_dropout, lora=step.lora,
         math_kernel=step.math_kernel,
     )  # fmt: skip
-    ends = Weights(model)
-    played = Played(graph.tape, _played_layers(model), ends)
+    played = Playing(_played_layers(model), Weights(model))
     for index in played.indices:
         played.layers[index] = Weights(model)
     ids, labels = model.indices(), model.indices()
@@ -127,7 +142,20 @@ def play(step: Step) -> Played:
         graph.reduced = step.bucket_views and turn == step.accumulation - 1
         graph.backward(loss)
         del loss
-    return played
+    del ids, labels
+    return _outcome(graph.tape, played)
+
+
+def _outcome(tape: Tape, played: Playing) -> Played:
+    """What was played, without the weights, whose gradients stay on the tape."""
+    layers = {index: Part(weights.trained) for index, weights in played.layers.items()}
+    ends = Part(played.ends.trained)
+    last = max(layers)
+    trained = list(ends.trained)
+    for index in range(last + 1):
+        trained += layers.get(index, layers[last]).trained
+    linears = list(dict.fromkeys(played.layers[0].linears))
+    return Played(tape.closed(), ends, layers, trained, linears)
 
 
 def _kind(model: Model, index: int) -> tuple[bool, bool]:
@@ -149,13 +177,13 @@ def _played_layers(model: Model) -> list[int]:
     return [*range(start + 1), *range(stop, len(kinds))]
 
 
-def _loss(model: Model, played: Played, ids: Var, labels: Var, step: Step, first: bool) -> Var:
+def _loss(model: Model, played: Playing, ids: Var, labels: Var, step: Step, first: bool) -> Var:
     """`model(input_ids, labels=labels).loss`."""
     hidden_states = hidden(model, played, ids, step.gradient_checkpointing, first)
     return _causal_loss(model, logits_of(model, played, hidden_states), labels)
 
 
-def logits_of(model: Model, played: Played, hidden_states: Var) -> Var:
+def logits_of(model: Model, played: Playing, hidden_states: Var) -> Var:
     """The head, with Gemma's softcap."""
     spec = model.spec
     head = (
@@ -183,7 +211,7 @@ def _causal_loss(model: Model, logits: Var, labels: Var) -> Var:
     return loss
 
 
-def hidden(model: Model, played: Played, ids: Var, checkpointing: bool = False, first: bool = True) -> Var:
+def hidden(model: Model, played: Playing, ids: Var, checkpointing: bool = False, first: bool = True) -> Var:
     """The base model's forward: the last hidden state. `first`: the weights have no gradients yet."""
     spec, graph, ends = model.spec, model.graph, played.ends
     inputs_embeds = ops.embedding(ids, ends.get("embed", spec.d_vocab, spec.d_model))

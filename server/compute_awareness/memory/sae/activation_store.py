@@ -75,19 +75,13 @@ class Refill:
 def refills(
     buffer: int, train_batch: int, per_batch: int, mixing_fraction: float = MIXING_FRACTION
 ) -> Iterator[Refill]:
-    """The refills after the first fill, until they repeat. All figures in tokens.
+    """The refills after the first fill, until they repeat; there may be thousands. All figures in tokens.
 
     Args:
         buffer: n_batches_in_buffer * context_size.
         train_batch: train_batch_size_tokens.
         per_batch: tokens of one language-model batch.
     """
-    for size, left, batches in _sizes(buffer, train_batch, per_batch, mixing_fraction):
-        yield Refill(size, left, batches, per_batch)
-
-
-def _sizes(buffer: int, train_batch: int, per_batch: int, mixing_fraction: float) -> Iterator[tuple[int, int, int]]:
-    """(size before, left of it, batches that join) of each refill; there may be thousands."""
     keep = int(buffer * mixing_fraction)
     size = -(-buffer // per_batch) * per_batch
     seen: set[int] = set()
@@ -98,24 +92,52 @@ def _sizes(buffer: int, train_batch: int, per_batch: int, mixing_fraction: float
             served = train_batch
         left = size - served if size > served else 0
         batches = -(-(buffer - left) // per_batch) if left < buffer else 1
-        yield size, left, batches
+        yield Refill(size, left, batches, per_batch)
         size = left + batches * per_batch
 
 
 def worst_refills(buffer: int, train_batch: int, per_batch: int) -> list[Refill]:
-    """The refills that can be the highest: by the moment of joining, of shuffling, and by what stays afterwards."""
+    """The refills that can be the highest: by the moment of joining, of shuffling, and by what stays afterwards.
+
+    Of refills in a row that serve the same and are filled up with the same, each is larger or smaller than the one
+    before by as much, so the first or the last of them is the highest.
+    """
     joining = shuffling = staying = -1
     worst = [Refill(0, 0, 0, per_batch)] * 3
-    for size, left, batches in _sizes(buffer, train_batch, per_batch, MIXING_FRACTION):
-        after = left + batches * per_batch
-        height = size + 2 * after
-        joined = height - (per_batch if batches > 1 else after)
-        if joined > joining:
-            joining, worst[0] = joined, Refill(size, left, batches, per_batch)
-        if height > shuffling:
-            shuffling, worst[1] = height, Refill(size, left, batches, per_batch)
-        if size + after > staying:
-            staying, worst[2] = size + after, Refill(size, left, batches, per_batch)
+    keep = int(buffer * MIXING_FRACTION)
+    size = -(-buffer // per_batch) * per_batch
+    count = 0
+    seen: set[int] = set()
+    while size not in seen and count < _REFILLS:
+        seen.add(size)
+        rounds = max((size - keep) // train_batch, 1)
+        served = rounds * train_batch
+        left = max(size - served, 0)
+        batches = max(-(-(buffer - left) // per_batch), 1)
+        step = left + batches * per_batch - size
+        times = 1
+        if size >= served and step:
+            least = served + max(buffer - batches * per_batch, 0)
+            most = keep + served + train_batch - 1
+            if rounds > 1:
+                least = max(least, keep + served)
+            if batches > 1:
+                most = min(most, served + buffer - (batches - 1) * per_batch - 1)
+            times = ((most - size) // step if step > 0 else (size - least) // -step) + 1
+            times = min(times, _REFILLS - count)
+        for before in (size, size + (times - 1) * step) if times > 1 else (size,):
+            after = before + step
+            height = before + 2 * after
+            joined = height - (per_batch if batches > 1 else after)
+            refill = Refill(before, max(before - served, 0), batches, per_batch)
+            if joined > joining:
+                joining, worst[0] = joined, refill
+            if height > shuffling:
+                shuffling, worst[1] = height, refill
+            if before + after > staying:
+                staying, worst[2] = before + after, refill
+        count += times
+        size += times * step
     return list(dict.fromkeys(worst))
 
 

@@ -21,7 +21,7 @@ INDEX = 8
 _LAST = float("inf")
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Grad:
     """A gradient on its way: a storage, and how it is seen. `dense` is false for an expanded view; `alone` for the
     gradient of a transposed weight (torch.nn.Linear without bias): another is added to it in a tensor of its own."""
@@ -36,7 +36,7 @@ class Grad:
 Backward = Callable[[Grad], "list[Grad | None]"]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Node:
     """A step of the backward pass. `inputs`: (node, elements, width) of what it passes gradients on to."""
 
@@ -48,7 +48,7 @@ class Node:
     """Of a leaf: whether its gradient is there."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Var:
     """A tensor of the step: its storage, elements, bytes per element, and the node that made it (None: no gradient)."""
 
@@ -116,13 +116,18 @@ class Graph:
 
     def record(self, result: Var, inputs: list[Var], saved: list[Var], backward: Backward) -> Var:
         """Gives `result` a node, unless nothing it is made of needs a gradient. `saved` stay until it has run."""
-        if all(variable.node is None for variable in inputs):
-            return result
-        for variable in saved:
-            weight = variable.tensor.component == "sae_weights"
-            self.tape.hold(variable.tensor, None if weight else "sae_activations")
         edges = [(variable.node, variable.elements, variable.width) for variable in inputs]
-        result.node = Node(self._order, edges, [variable.tensor for variable in saved], backward)
+        for node, _, _ in edges:
+            if node is not None:
+                break
+        else:
+            return result
+        kept = [variable.tensor for variable in saved]
+        for tensor in kept:
+            tensor.refs += 1
+            if tensor.component not in ("sae_weights", "sae_activations"):
+                self.tape.book(tensor, "sae_activations")
+        result.node = Node(self._order, edges, kept, backward)
         self._order += 1
         return result
 

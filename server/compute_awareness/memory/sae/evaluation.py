@@ -82,7 +82,7 @@ def _sparsity(tape: Tape, run: Run, hook_name: str, use: Use, cpu_kernels: bool)
     The loop's variables keep those of the batch before until they are assigned again; the second batch is played too.
     """
     layer = hook_names.layer_of(hook_name)
-    stopped = replace(run, selects=lambda name: name == hook_name, stop_at_layer=None if layer is None else layer + 1)
+    stopped = replace(run, selects=hook_names.only(hook_name), stop_at_layer=None if layer is None else layer + 1)
     call = forward(stopped).tape
     left = [
         (name, size - (INDEX * use.rows if name == "temporaries" else 0)) for name, size in call.by_component.items()

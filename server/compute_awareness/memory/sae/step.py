@@ -40,33 +40,27 @@ def sae_bytes(architecture: str, d_in: int, d_sae: int, width: int) -> int:
 
 
 class Ledger(Tape):
-    """A tape that also remembers each component's largest size and in which phase the peak stood."""
+    """A tape that also remembers each component's largest size."""
 
     def __init__(self) -> None:
         super().__init__()
         self.largest: Counter[str] = Counter()
-        self.phase = ""
-        self.worst_phase = ""
 
     def new(self, nbytes: int, component: str = "temporaries") -> Tensor:
-        before = self.peak
         tensor = super().new(nbytes, component)
-        self.largest[component] = max(self.largest[component], self.by_component[component])
-        if self.peak > before:
-            self.worst_phase = self.phase
+        if self.by_component[component] > self.largest[component]:
+            self.largest[component] = self.by_component[component]
         return tensor
 
     def book(self, tensor: Tensor, component: str) -> None:
         super().book(tensor, component)
-        self.largest[component] = max(self.largest[component], self.by_component[component])
+        if self.by_component[component] > self.largest[component]:
+            self.largest[component] = self.by_component[component]
 
     def append(self, section: Tape, times: int = 1) -> None:
-        before = self.peak
         for name, size in section.at_peak.items():
             self.largest[name] = max(self.largest[name], self.by_component[name] + size)
         super().append(section, times)
-        if self.peak > before:
-            self.worst_phase = self.phase
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ...errors import InputError, nearest
+from ..recorded.recall import recall
 from ..tape import Tape, Tensor
 from .activation_store import LanguageModelPart, Refill, play_refill, worst_refills
 from .architectures import previous_output, train_step
@@ -81,18 +82,19 @@ def training_memory(
         enough = max(buffer, shape.batch)
         candidates = [*worst_refills(enough, shape.batch, store_batch_size_prompts * context_size)]
 
-    def worst(shape: Shape) -> tuple[Ledger, Refill | None]:
-        played = [(_fit(shape, lm, refill, evaluation), refill) for refill in candidates]
-        return max(played, key=lambda one: one[0].peak)
+    def worst(shape: Shape) -> tuple[Fit, Refill | None]:
+        played = [(fit(shape, lm, refill, evaluation), refill) for refill in candidates]
+        return max(played, key=lambda each: each[0].tape.peak)
 
-    tape, refill = worst(shape)
+    fitted, refill = worst(shape)
+    tape = fitted.tape
     dead_extra = 0
     if shape.architecture in TOP_K_FAMILY:
-        dead_extra = max(0, worst(replace(shape, dead=True))[0].peak - tape.peak)
+        dead_extra = max(0, worst(replace(shape, dead=True))[0].tape.peak - tape.peak)
     return SaeMemory(
         peak=tape.peak,
         at_peak={name: size for name, size in tape.at_peak.items() if size},
-        components={name: size for name, size in tape.largest.items() if size},
+        components={name: size for name, size in fitted.largest.items() if size},
         phase=tape.worst_phase,
         buffer_bytes=FLOAT * shape.d_in * buffer if lm is not None else 0,
         dead_latents_extra=dead_extra,
@@ -101,7 +103,31 @@ def training_memory(
     )
 
 
-def _fit(shape: Shape, lm: LanguageModelPart | None, refill: Refill | None, evaluation: Tape | None) -> Ledger:
+@dataclass(frozen=True)
+class Fit:
+    """A run of the trainer, and each component at its own largest."""
+
+    tape: Tape
+    largest: dict[str, int]
+
+
+def fit(shape: Shape, lm: LanguageModelPart | None, refill: Refill | None, evaluation: Tape | None) -> Fit:
+    """`fit_anew`, by what was recorded with another batch or refill where that fits."""
+    if evaluation is not None:
+        return fit_anew(shape, lm, refill, evaluation)
+    kind = "SAE fit", replace(shape, batch=0), lm
+    if refill is None:
+        return recall((*kind, None), (shape.batch,), lambda b: fit_anew(replace(shape, batch=b), lm, None, None))
+    return recall(
+        (*kind, refill.per_batch),
+        (shape.batch, refill.before, refill.left + 1, refill.batches),  # nothing may be left, and sizes begin at 1
+        lambda b, before, left, batches: fit_anew(
+            replace(shape, batch=b), lm, Refill(before, left - 1, batches, refill.per_batch), None
+        ),
+    )
+
+
+def fit_anew(shape: Shape, lm: LanguageModelPart | None, refill: Refill | None, evaluation: Tape | None) -> Fit:
     """The steady state of SAETrainer.fit(): with a store, one refill and the first step after it; then evaluation."""
     tape = Ledger()
     tape.new(shape.param_bytes, "sae_weights")
@@ -131,7 +157,7 @@ def _fit(shape: Shape, lm: LanguageModelPart | None, refill: Refill | None, eval
         tape.phase = "evaluation"
         tape.new(shape.logged_bytes, "sae_activations")  # the step that evaluates logs, too
         tape.append(evaluation)
-    return tape
+    return Fit(tape.closed(), dict(tape.largest))
 
 
 def first_steps(shape: Shape, lm: LanguageModelPart | None, refill: Refill | None) -> Ledger:

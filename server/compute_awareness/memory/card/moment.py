@@ -1,0 +1,180 @@
+"""The end of a section in one pool, and whether what comes after it is what came after an earlier one."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from .allocator import ADDRESS, SHIFT
+from .section import Section
+
+_FREE, _IDLE = 0, 1
+FIRST_TENSOR = 2
+Part = tuple[int, int, bool]
+"""A block by address: its size, who lets it go (_FREE, _IDLE, or the number of a tensor), whether it touches the one
+before."""
+FOREVER = 1 << 62
+
+
+class States(NamedTuple):
+    """The pool as far as it matters for sections to come."""
+
+    every: tuple[Part, ...]
+    """With each free block."""
+    first: tuple[Part, ...]
+    """Of idle ones with the first of a size only."""
+    idle: dict[int, int]
+    """The first idle block of each size."""
+    counts: Counter[int]
+    """How many there are."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The end of a section. States are worked out only where there is one to compare them with."""
+
+    index: int
+    """In the row of sections."""
+    reserved: int
+    asked: int
+    """Units that the sections so far asked for, and let go of others."""
+    free: list[int]
+    """The pool's free blocks, in its order."""
+    live: list[tuple[int, int, int]]
+    """Address, size and number of the tensors that may be let go in sections to come."""
+    least: int
+    """The smallest request to come, in units."""
+    most: int
+    """Units that a section to come asks for, and lets go of others, at most."""
+    highest: dict[int, int]
+    """The highest block of each size that a request was served from."""
+    wanted: Set[int]
+    """Sizes of free blocks that are never idle."""
+
+    @cached_property
+    def tail(self) -> int:
+        """Units of the last free block where it is so large that a section takes of it only what fits nowhere else; 0
+        if there is no such block. Its size has no say in the states: sections may take of it again and again."""
+        free = self.free
+        if not free or (len(free) > 1 and free[-1] >> SHIFT == free[-2] >> SHIFT):
+            return 0
+        return free[-1] >> SHIFT if free[-1] >> SHIFT > 2 * self.most else 0
+
+    @property
+    def sizes(self) -> tuple[frozenset[int], tuple[int, ...]]:
+        """Sizes of the free blocks that a request fits in, and of each of them that is not idle. Where they differ,
+        the states do, or are not worth a comparison."""
+        free, highest, wanted = self.free, self.highest, self.wanted
+        fits = free[bisect_left(free, self.least << SHIFT) : -1 if self.tail else None]
+        busy = [size for block in fits if block <= highest.get(size := block >> SHIFT, 0) or size in wanted]
+        return frozenset([block >> SHIFT for block in fits]), tuple(busy)
+
+    @property
+    def others(self) -> int:
+        """Units of the free blocks but the tail."""
+        return sum([block >> SHIFT for block in self.free]) - self.tail
+
+    @cached_property
+    def states(self) -> States:
+        """A block is idle if it is free, between walls, and above the highest of its size that a request was served
+        from (`highest`). Let the state be the same as some sections ago, and no request served from what was idle then.
+        What is idle now is not taken in the sections to come, in place of what was taken then: were it smaller and
+        large enough, the first of its size would have been taken then; and where it is of equal size it is higher,
+        as the first of its size is, then and now.
+        """
+        fits = bisect_left(self.free, self.least << SHIFT)
+        blocks = [(block & ADDRESS, block >> SHIFT, _FREE) for block in self._beside_live(fits) + self.free[fits:]]
+        blocks += self.live
+        blocks.sort()
+        every: list[Part] = []
+        first: list[Part] = []
+        idle: dict[int, int] = {}
+        counts: Counter[int] = Counter()
+        end = -1
+        last = len(blocks) - 1
+        for at, (address, size, who) in enumerate(blocks):
+            touches, end = address == end, address + size
+            if who == _FREE and size == self.tail:
+                size = 0
+            elif who == _FREE and not touches and (at == last or blocks[at + 1][0] != end):
+                block = size << SHIFT | address
+                if size not in self.wanted and block > self.highest.get(size, 0):
+                    every.append((size, _FREE, False))
+                    counts[size] += 1
+                    if size not in idle:
+                        idle[size] = block
+                        first.append((size, _IDLE, False))
+                    continue
+            every.append((size, who, touches))
+            first.append((size, who, touches))
+        return States(tuple(every), tuple(first), idle, counts)
+
+    def _beside_live(self, number: int) -> list[int]:
+        """Of the first free blocks, which no request fits in, those that will be joined with what is let go. The others
+        are walls, too."""
+        starts = {address for address, _, _ in self.live}
+        ends = {address + size for address, size, _ in self.live}
+        return [
+            block
+            for block in self.free[:number]
+            if block & ADDRESS in ends or (block & ADDRESS) + (block >> SHIFT) in starts
+        ]
+
+    def periods(self, then: Moment, least_rest: int) -> int:
+        """How often what came since an earlier moment of the same state comes again in the same way, as far as the tail
+        goes.
+
+        Unless its size is the same again, it has to be larger all the while than any other free block can be, and more
+        has to be left of it than is not worth splitting; otherwise its size would have a say in what is chosen.
+        """
+        shrinks, others = then.tail - self.tail, self.others
+        if not shrinks:
+            return FOREVER
+        needed = 2 * (self.asked - then.asked) + least_rest
+        if shrinks < 0 or then.tail < needed + then.others or self.tail < needed + others:
+            return 0
+        return (self.tail - needed - others) // (shrinks + max(others - then.others, 0)) + 1
+
+
+class Match(NamedTuple):
+    """An earlier moment of the same state."""
+
+    then: Moment
+    times: int
+    """How often the sections since then come again."""
+    taken: list[int]
+    """Sizes of which idle blocks have been taken since; they are not the same, then, and want to be told apart."""
+
+
+def match(earlier: Sequence[Moment], now: Moment, row: Sequence[Section]) -> Match | None:
+    """The latest of the earlier moments whose state is that of now and which came before the same sections; rather one
+    with the very same free blocks."""
+    rough = None
+    for then in reversed(earlier):
+        times = _repeats(row, then.index, now.index)
+        if not times:
+            continue
+        before, after = then.states, now.states
+        if before.every == after.every:
+            return Match(then, times, [])
+        if rough is None and before.first == after.first:
+            # A lone idle block is as good as written down, whether it is taken or not.
+            taken = [
+                size for size, block in before.idle.items()
+                if now.highest.get(size, 0) >= block and (before.counts[size] > 1 or after.counts[size] > 1)
+            ]  # fmt: skip
+            rough = Match(then, times, taken)
+    return rough
+
+
+def _repeats(row: Sequence[Section], start: int, end: int) -> int:
+    """How often row[start:end] comes again after it."""
+    period, times = row[start:end], 0
+    while row[end : end + len(period)] == period:
+        times += 1
+        end += len(period)
+    return times
