@@ -10,7 +10,7 @@ from .expressions import all_bases, bind, class_attribute
 from .idioms import own_sae
 from .idioms.registry import function_of, method_of
 from .operations import text_method
-from .reader import MOST_CALLS, MOST_ROUNDS, Grown
+from .reader import MOST_CALLS, MOST_ROUNDS, WALKED_A_STEP, Grown
 from .statements import NO_GRADIENTS, Statements
 from .values import (
     Args,
@@ -112,6 +112,8 @@ class Calls(Statements):
             case Dict():
                 return self._of_dict(owner, name, args)
             case Known(value=str()):
+                for argument in args.positional:
+                    self.charge(argument)
                 return text_method(owner, name, list(args.positional), args.keywords, args.line)
             case Unknown() | Bound():
                 method = method_of(name)
@@ -283,6 +285,7 @@ class Calls(Statements):
                 owner.more |= items.more
                 self._grown(owner)
             case "insert":
+                self.charge(owner, WALKED_A_STEP)
                 owner.items.insert(number(first) or 0, args.get(1))
                 self._grown(owner)
             case "pop" if owner.items and not owner.more:
@@ -303,6 +306,7 @@ class Calls(Statements):
             case "tolist":
                 return owner
             case "index":
+                self.charge(owner, WALKED_A_STEP)
                 found = [i for i, item in enumerate(owner.items) if known(item) == known(first)]
                 return Known(found[0]) if found and isinstance(first, Known) else Unknown("index()")
             case _:
@@ -370,9 +374,9 @@ class Calls(Statements):
         """What iterating over it gives."""
         match value:
             case Items():
-                return value
+                return self.charge(value, WALKED_A_STEP)
             case Dict():
-                return Items("list", [_key(key, Source("computed")) for key in value.items], value.more)
+                return self.charge(Items("list", [_key(key, Source("computed")) for key in value.items], value.more))
             case Thing():
                 return value.iterate(self)
             case Choice():
@@ -380,7 +384,9 @@ class Calls(Statements):
                 lengths = {items.length() for items in every}
                 return Items("list", [], True, lengths.pop() if len(lengths) == 1 else None)
             case Known(value=str()):
-                return Items("list", [Known(c, value.source) for c in value.value[:1000]])
+                length = len(value.value)
+                kept = [Known(character, value.source) for character in value.value[:256]]
+                return self.charge(Items("list", kept, length > 256, length))
             case Class() if any(isinstance(b, Lib) and b.last.endswith("Enum") for b in all_bases(value)):
                 members = [(name, v) for name, v in value.attributes.items() if not isinstance(v, Function)]
                 return Items("list", [Instance(None, {"value": v, "name": Known(name)}) for name, v in members])

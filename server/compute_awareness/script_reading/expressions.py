@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 from .builtins_read import NAMES
 from .idioms.registry import LIBRARY_NAMES
 from .operations import LONGEST_TEXT, binary, compare, truthy, unary
-from .reader import MOST_DEPTH, MOST_ROUNDS, MOST_STEPS, UNROLL_STEPS, Module, OutOfSteps, Reader
-from .slices import item_of_items, slice_length
+from .reader import MOST_DEPTH, MOST_ROUNDS, MOST_STEPS, UNROLL_STEPS, WALKED_A_STEP, Module, OutOfSteps, Reader
+from .slices import item_of_items, item_of_text, slice_length
 from .values import (
     Args,
     Bound,
@@ -35,6 +35,8 @@ _FORMAT = re.compile(r"[<>^=]?[+\- ]?#?0?\d{0,2}[,_]?(\.\d{1,2})?[bcdeEfFgGnosxX
 
 
 _SIGNS: dict[type[ast.operator], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*"}
+_MAKES = frozenset((ast.BinOp, ast.Call, ast.Subscript, ast.List, ast.Tuple, ast.Set, ast.Dict, ast.JoinedStr))
+"""What may make a large value in one step; the elements of a comprehension are steps of their own."""
 
 
 def _not_read(_reader: Any, node: ast.expr) -> Unknown:
@@ -50,7 +52,7 @@ class Expressions(Reader):
     def evaluate(self, node: ast.expr | None) -> Any:
         if node is None:
             return Known(None)
-        self.steps += 1
+        self.steps += 1  # `step` and the two commonest kinds of node are written out: this runs more than all else
         if self.steps > MOST_STEPS:
             raise OutOfSteps
         if isinstance(node, ast.Constant):
@@ -65,9 +67,10 @@ class Expressions(Reader):
             method = self._followers[kind] = getattr(type(self), f"_{kind.__name__.lower()}", _not_read)
         self.depth += 1
         try:
-            return method(self, node)
+            value = method(self, node)
         finally:
             self.depth -= 1
+        return self.charge(value) if kind in _MAKES else value
 
     def _name(self, node: ast.Name) -> Any:
         value = self.look_up(node.id)
@@ -206,7 +209,7 @@ class Expressions(Reader):
         left = self.evaluate(node.left)
         result: Any = Known(True)
         for op, comparator in zip(node.ops, node.comparators, strict=True):
-            right = self.evaluate(comparator)
+            right = self.charge(self.evaluate(comparator), WALKED_A_STEP)
             result = compare(type(op), left, right, node.lineno)
             if truthy(result) is not True:
                 return result
@@ -358,7 +361,7 @@ class Expressions(Reader):
         if isinstance(owner, Dict):
             return self._item_of_dict(owner, index, line)
         if isinstance(owner, Known) and isinstance(owner.value, str):
-            owner = Items("text", [Known(c, owner.source) for c in owner.value[:2000]])
+            return item_of_text(owner, index, line)
         if isinstance(owner, Items):
             return item_of_items(owner, index, line)
         if isinstance(index, Items) and index.items and all(isinstance(one, slice) for one in index.items):
@@ -410,15 +413,15 @@ class Expressions(Reader):
         return made
 
     def _comprehension(self, generators: list[ast.comprehension], element: ast.expr, kind: Any) -> Items:
-        outer = dict(self.frame.names)
+        targets = [part.id for one in generators for part in ast.walk(one.target) if isinstance(part, ast.Name)]
+        names = self.frame.names
+        outer = {name: names[name] for name in targets if name in names}
         made = Items(kind)
         try:
             self._generate(generators, element, made)
-        finally:
-            # The variables of a comprehension are its own; `:=` inside one is rare enough to be lost.
-            names = self.frame.names
-            for name in [name for name in names if name not in outer]:
-                del names[name]
+        finally:  # the variables of a comprehension are its own
+            for name in targets:
+                names.pop(name, None)
             names.update(outer)
         return made
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from .expressions import Expressions, all_bases
 from .operations import binary, truthy
-from .reader import MOST_DEPTH, MOST_ROUNDS, UNROLL_STEPS, Module
+from .reader import MOST_DEPTH, MOST_ROUNDS, NAMES_A_STEP, UNROLL_STEPS, Module
 from .values import (
     Args,
     Choice,
@@ -167,6 +167,7 @@ class Statements(Expressions):
     def either(self, bodies: list[list[ast.stmt]]) -> str | None:
         """One of these blocks runs, which one is not known: the names hold one of what they hold after each."""
         names = self.frame.names
+        self.step(len(names) // NAMES_A_STEP)
         before = dict(names)
         ends: list[dict[str, Any]] = []
         ways: list[str | None] = []
@@ -217,6 +218,7 @@ class Statements(Expressions):
 
     def _do_try(self, node: ast.Try) -> str | None:
         if node.handlers:
+            self.step(len(self.frame.names) // NAMES_A_STEP)
             names = dict(self.frame.names)
             left = self.execute(node.body)
             if left is None:
@@ -278,14 +280,22 @@ class Statements(Expressions):
             left = self.execute(body)
         if left in ("return", "raise", "break") or length == 1:
             return left
-        for name in _counted(body):
+        counted = self._counted_in(body)
+        for name in counted:
             self.store(name, Unknown("it changes in a loop", form=name))
         again()
         with self.repeated(None if length is None else length - 1):
             self.execute(body)
-        for name in _counted(body):
+        for name in counted:
             self.store(name, Unknown("it changes in a loop", form=name))
         return None
+
+    def _counted_in(self, body: list[ast.stmt]) -> list[str]:
+        """Found once for each loop: one in a function that is called often would be searched as often."""
+        found = self.counted.get(id(body))
+        if found is None:
+            found = self.counted[id(body)] = _counted(body)
+        return found
 
     def _do_while(self, node: ast.While) -> None:
         if truthy(self.evaluate(node.test)) is False:

@@ -57,7 +57,7 @@ class Choice:
 class Items:
     """A list, tuple or set. `more`: it holds others that are not known."""
 
-    kind: Literal["list", "tuple", "set", "text"]
+    kind: Literal["list", "tuple", "set"]
     items: list[Any] = field(default_factory=list)
     more: bool = False
     count: int | None = None
