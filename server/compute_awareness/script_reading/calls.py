@@ -132,19 +132,9 @@ class Calls(Statements):
             own_sae.called(self, owner, name, args)
         if not isinstance(found, Bound | Unknown):
             return self.call(found, args)
-        if name in (
-            "to",
-            "cuda",
-            "cpu",
-            "eval",
-            "train",
-            "half",
-            "float",
-            "bfloat16",
-            "double",
-            "__enter__",
-            "compile",
-        ):
+        if own_sae.is_own_sae(owner):
+            own_sae.cast(self, owner, name, args)
+        if name in _MOVES:
             return owner
         module = any(isinstance(base, Lib) and base.last == "Module" for base in all_bases(owner.of))
         if name in ("parameters", "named_parameters") and module:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..operations import binary
 from ..slices import slice_length
-from ..values import Args, Bound, Choice, Items, Known, Source, Thing, Unknown, bound, known, number
+from ..values import Args, Bound, Choice, Items, Known, Source, Thing, Unknown, bound, is_none, known, number
 from .registry import function
 from .torch_modes import DTYPE_BYTES, device_of, dtype_of
 
@@ -22,6 +22,10 @@ _SAME_SHAPE = {
 }  # fmt: skip
 _TO_DTYPE = {"long": "int64", "int": "int32", "float": "float32", "half": "float16", "bfloat16": "bfloat16",
              "double": "float64", "bool": "bool"}  # fmt: skip
+
+
+NOT_KNOWN = "not known"
+"""The dtype of a tensor that is made with one that is not known."""
 
 
 class Tensor(Thing):
@@ -42,8 +46,8 @@ class Tensor(Thing):
         return self.of
 
     def bytes(self) -> int | None:
-        """Its size; None where a dimension is not known."""
-        if self.shape is None:
+        """Its size; None where a dimension or the dtype is not known."""
+        if self.shape is None or self.dtype == NOT_KNOWN:
             return None
         size = DTYPE_BYTES.get(self.dtype, 4)
         for dim in self.shape:
@@ -270,8 +274,8 @@ def shape_of(values: Iterable[Any]) -> list[Any] | None:
 def _made(args: Args, dims: list[Any] | None, default: str = "float32") -> Tensor:
     given = args.get(None, "dtype")
     device = args.get(None, "device")
-    dtype = known(dtype_of(given)) if given is not None else default
-    return Tensor(dims, dtype or default, device_of(device) if device is not None else Known("cpu"))
+    dtype = default if is_none(given) else str(known(dtype_of(given)) or NOT_KNOWN)
+    return Tensor(dims, dtype, device_of(device) if device is not None else Known("cpu"))
 
 
 _FILLED = ("zeros", "ones", "empty", "rand", "randn")
