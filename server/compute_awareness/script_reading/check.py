@@ -41,6 +41,7 @@ def check_script(
     root: Path | None = None,
     arguments: Sequence[str] = (),
     may_trace: bool = True,
+    quick: bool = False,
 ) -> ScriptReport:
     """Read one script and hold it against a device; nothing of it is run.
 
@@ -50,16 +51,17 @@ def check_script(
         root: nothing outside this folder is read; None = the project that the file lies in.
         arguments: the words that a script is started with, for its argparse: `["--model_path", "gpt2"]`.
         may_trace: whether a model that no closed form covers is traced in a Python of this machine.
+        quick: the cards of this machine are looked at and not the experiment's Python; nothing is traced.
     Raises:
         InputError: the file cannot be read; a bad GPU name or interpreter.
     """
-    place, compute, _, known = where(gpu, compute, python, read_profile())
+    place, compute, _, known = where(gpu, compute, python, read_profile(), with_python=not quick)
     has_gpu = place.kind in ("gpu", "unknown") and (gpu or "").strip().lower() != "none"
     if isinstance(script, Path):
         reading = read_file(script, root=root, has_gpu=has_gpu, arguments=arguments)
     else:
         reading = read_text(script, has_gpu=has_gpu)
-    return report_of(reading, place, compute, known, python, may_trace=may_trace)
+    return report_of(reading, place, compute, known, python, may_trace=may_trace and not quick)
 
 
 def report_of(
@@ -275,7 +277,7 @@ def words_of(one: Found) -> str:
     low, high = gib(one.low_bytes), gib(one.high_bytes) if one.high_bytes is not None else None
     size = low if low == high else f"{low} to {high}" if high else f"at least {low}"
     beside = sum(left.bytes for left in one.beside)
-    return f"{text}: {size}" + (f", of it {gib(beside)} left by earlier lines" if beside else "")
+    return f"{text}: {size}" + (f", of it {gib(beside)} left by earlier lines" if beside > one.low_bytes // 200 else "")
 
 
 def _hooks(kept: list[str]) -> str:
