@@ -185,8 +185,9 @@ class Expressions(Reader):
         result = binary(type(node.op), left, right, node.lineno)
         if isinstance(result, Unknown):
             sign = _SIGNS.get(type(node.op))
-            form = f"{form_of(left)}{sign}{form_of(right)}" if sign and form_of(left) and form_of(right) else ""
-            return Unknown(result.why, result.at_most, node.lineno, f"({form})"[:200] if form else "")
+            one, other = (form_of(left), form_of(right)) if sign else ("", "")
+            form = f"({one}{sign}{other})"[:200] if one and other else ""
+            return Unknown(result.why, result.at_most, node.lineno, form)
         return result
 
     def _unaryop(self, node: ast.UnaryOp) -> Any:
