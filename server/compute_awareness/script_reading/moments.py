@@ -19,10 +19,11 @@ from ..models.catalogue import find
 from ..models.resolve import resolve
 from ..workload import AnyWorkload
 from .events import Event
+from .idioms.activation_cache import Cache
 from .idioms.models import Model
 from .idioms.sae_lens import TrainedSae
 from .idioms.torch_tensors import Tensor
-from .idioms.transformer_lens import Cache, Logits
+from .idioms.transformer_lens import Logits
 from .reader import MOST_ROUNDS, Grown
 from .values import known, number
 from .workloads import plain, variants

@@ -143,6 +143,12 @@ class Reader:
     def items_of(self, value: Any) -> Items:
         raise NotImplementedError
 
+    def assign(self, target: ast.expr, value: Any) -> None:
+        raise NotImplementedError
+
+    def block_of_unknown(self, index: Items) -> Any:
+        raise NotImplementedError
+
     def module_named(self, name: str, level: int) -> Module | None:
         raise NotImplementedError
 

@@ -104,7 +104,7 @@ def is_own_sae(value: Any) -> bool:
     """Whether it is an object of an SAE class of the text."""
     if not isinstance(value, Instance) or value.of is None:
         return False
-    from ..expressions import all_bases
+    from ..classes import all_bases
 
     bases = all_bases(value.of)
     names = [value.of.node.name, *(base.node.name for base in bases if isinstance(base, Class))]
