@@ -186,10 +186,10 @@ def _judge(one: Found, moment: Moment, place: Place, estimates: Estimates) -> No
     if moment.most is None:
         one.status = "does_not_fit" if low.status == "does_not_fit" else "unknown"
     else:
-        most = _of_load(moment, with_others(moment.most, moment.beside))
+        most = _of_load(moment, with_others(moment.most, moment.beside_at_most))
         high = verdict_at(most, place)
         one.high_bytes = max(needed(most, place)[0], one.low_bytes)
-        one.status = _between(low, high, moment.workload is not None)
+        one.status = _between(low, high, moment.workload is not None and moment.beside == moment.beside_at_most)
     endless = moment.endless
     if endless is not None and one.status in ("fits", "tight") and place.free_bytes is not None:
         rounds = max(0, place.free_bytes - (one.high_bytes or one.low_bytes)) // endless.bytes
@@ -225,14 +225,18 @@ def _largest(one: Found, moment: Moment, place: Place, estimates: Estimates) -> 
             continue
         top = one.unknown[name].at_most if name in one.unknown else getattr(base, name)
 
-        def fits(value: int, name: str = name) -> bool:
+        most = top or 1 << 17
+
+        def fits(value: int, name: str = name, most: int = most) -> bool:
             try:
                 made = estimates.of(changed(base, **{name: value}))
             except InputError:
                 return False
-            return verdict_at(with_others(made, moment.beside), place).status == "fits"
+            # What a loop has collected grows with it at least in proportion: at the bound it is `beside_at_most`.
+            open_ = (moment.beside_at_most - moment.beside) * (value - 1) // max(1, most - 1)
+            return verdict_at(with_others(made, moment.beside + open_), place).status == "fits"
 
-        value = _search(fits, top or 1 << 17)
+        value = _search(fits, most)
         if value is not None:
             one.largest[name] = value
 

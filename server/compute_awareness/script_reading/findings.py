@@ -63,7 +63,7 @@ class Findings:
             made = self.estimates.of(changed(base, **fields))
         except InputError:
             return None
-        return needed(with_others(made, moment.beside), self.place)[at]
+        return needed(with_others(made, self.estimates.beside_with(moment, made)), self.place)[at]
 
     def now(self, moment: Moment) -> int | None:
         return self.bytes_with(moment)
@@ -86,4 +86,5 @@ class Findings:
     def worth(self, one: Found, now: int | None, after: int | None) -> bool:
         if now is None or after is None or after >= now:
             return False
-        return now - after >= self.WORTH or one.status not in ("fits", None)
+        large = now - after >= max(self.WORTH, now // 100)  # 1 GiB of 500 is not what helps
+        return large or (one.status not in ("fits", None) and now - after >= now // 100)

@@ -12,7 +12,9 @@ from . import edits
 from .answer import Found
 from .events import Event
 from .idioms.activation_cache import Cache
-from .moments import Moment
+from .idioms.torch_tensors import Tensor
+from .idioms.transformers import Output
+from .moments import Moment, keeps_graph
 from .values import Known, Lib, known
 from .workloads import plain
 
@@ -127,12 +129,20 @@ def growing(to: Findings) -> None:
             continue
         value = grown.node.args[0]
         text = ast.get_source_segment(script.text, value) or ""
-        moved = f'{text}.to("cpu")' if isinstance(grown.value, Cache) else f"{text}.cpu()"
         simple = isinstance(value, ast.Name | ast.Subscript | ast.Call | ast.Attribute)
+        graph = isinstance(grown.value, Tensor) and keeps_graph(grown.value.graph)
+        if isinstance(grown.value, Cache):
+            moved = f'{text}.to("cpu")'
+        else:
+            moved = f"{text}.detach()" * graph or text
+            moved += ".cpu()" * (not to.estimates.elsewhere(grown.value))
+            simple = simple and not isinstance(grown.value, Output)
         many = "many" if grown.times is None else str(grown.times)
         place = Event("inference", "append", grown.script, grown.node.lineno, grown.node.lineno, 0, 0, {}, grown.times)
         to.add(
             "grows_in_a_loop", "warning", place,
-            f"a list keeps {gib(size)} on the card each round, {many} rounds", now=total, after=0 if total else None,
+            f"a list keeps {gib(size)} on the card each round, {many} rounds"
+            + ", the graph for a backward pass with it" * graph,
+            now=total, after=0 if total else None,
             changes=edits.replaced(script, value, moved) if simple and text else None, effect="it then grows in RAM",
         )  # fmt: skip

@@ -13,6 +13,7 @@ from .registry import function
 from .torch_modes import DTYPE_BYTES, device_of, dtype_of
 
 if TYPE_CHECKING:
+    from ..events import Event
     from ..reader import Reader
 
 _SAME_SHAPE = {
@@ -24,6 +25,8 @@ _TO_DTYPE = {"long": "int64", "int": "int32", "float": "float32", "half": "float
              "double": "float64", "bool": "bool"}  # fmt: skip
 
 
+_VIEWS = {"detach", "unsqueeze", "squeeze", "transpose", "permute", "t", "swapaxes", "expand", "view"}
+_DETACHED = {"detach", "numpy", "tolist"}
 NOT_KNOWN = "not known"
 """The dtype of a tensor that is made with one that is not known."""
 
@@ -41,6 +44,12 @@ class Tensor(Thing):
         self.device = device
         self.of = list(of)
         """Things that it keeps alive: a cache whose storage it shares."""
+        self.whole: Tensor | None = None
+        """The tensor whose storage it keeps, where it is a part of one."""
+        self.graph: Event | None = None
+        """The pass whose graph it keeps, where that has one."""
+        self.share = 1.0
+        """How much of that graph lies before it: of a state between blocks what the blocks before it keep."""
 
     def held(self) -> Iterable[Any]:
         return self.of
@@ -56,6 +65,19 @@ class Tensor(Thing):
                 return None
             size *= plain
         return size
+
+    def kept(self) -> int | None:
+        """Bytes of the storage that it keeps alive: `cache[name][:, -1]` keeps all of `cache[name]`."""
+        return (self.whole or self).bytes()
+
+    def tied(self, made: Any, name: str) -> Any:
+        """What a method or an index made of it, with what that keeps alive of it."""
+        if isinstance(made, Tensor) and made is not self:
+            if name in _VIEWS:
+                made.whole = self.whole or self
+            if name not in _DETACHED and made.graph is None:
+                made.graph, made.share = self.graph, self.share
+        return made
 
     def dim(self, at: int) -> Any:
         if self.shape is None:
@@ -113,7 +135,9 @@ class Tensor(Thing):
                 dim = waiting.pop(0)
                 if isinstance(one, Unknown) and not one.form:
                     shape.append(Unknown("an index or several", bound(dim)))
-        return Tensor([*shape, *waiting], self.dtype, self.device, self.of)
+        copied = any(isinstance(one, Items | Tensor) for one in indices)
+        made = Tensor([*shape, *waiting], self.dtype, self.device, self.of)
+        return self.tied(made, "take" if copied else "view")
 
     def _sliced(self, part: slice, dim: Any) -> Any:
         length = number(dim)
@@ -135,6 +159,9 @@ class Tensor(Thing):
         return Tensor(None, self.dtype)
 
     def method(self, name: str, args: Args, reader: Reader) -> Any:
+        return self.tied(self._made_by(name, args, reader), name)
+
+    def _made_by(self, name: str, args: Args, reader: Reader) -> Any:
         match name:
             case "to":
                 return self._to(args)

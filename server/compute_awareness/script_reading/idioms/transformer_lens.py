@@ -39,7 +39,7 @@ class Logits(Tensor):
 
     def __init__(self, event: Event | None, shape: Iterable[Any] | None, dtype: str) -> None:
         super().__init__(shape, dtype)
-        self.event = event
+        self.event = self.graph = event
 
 
 class Config(Thing):
