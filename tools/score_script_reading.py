@@ -2,7 +2,8 @@
 
 LABELS.jsonl: a line per script with `id`, `path` and `workloads` as a person read them. FOLDER holds each script's
 repository under its `id`: FOLDER/1/train.py. Counted are the workloads that were found, the stated values that are
-right, and values that were stated where the label says that the text does not give them.
+right, and values that were stated where the label says that the text does not give them. Of the last those are told
+apart that stand in another file of the project: a label of one file does not know them, the reader follows imports.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class Score:
     values: int = 0
     right: int = 0
     invented: int = 0
+    elsewhere: int = 0
+    """Of them, those whose call lies in another file than the labelled one."""
     lines: list[str] = field(default_factory=list)
 
 
@@ -72,7 +75,11 @@ def score_script(label: dict[str, Any], path: Path, root: Path, score: Score) ->
         score.found += 1
         if event in free:
             free.remove(event)
+        before = score.invented
         compare(label["id"], workload, event, score)
+        if event.file != str(path) and score.invented > before:
+            score.elsewhere += score.invented - before
+            score.lines.append(f"{label['id']} the last {score.invented - before} from {event.file}, line {event.line}")
 
 
 def match(workload: dict[str, Any], free: list[Event], every: list[Event]) -> Event | None:
@@ -207,7 +214,10 @@ def main() -> None:
         print("\n".join(score.lines))
     print(f"workloads found: {score.found} of {score.workloads} ({score.found / max(score.workloads, 1):.0%})")
     print(f"values right: {score.right} of {score.values} ({score.right / max(score.values, 1):.0%})")
-    print(f"values stated that the label says are unknown: {score.invented}")
+    print(
+        f"values stated that the label says are unknown: {score.invented}, {score.elsewhere} of them read in an "
+        "imported file"
+    )
 
 
 if __name__ == "__main__":

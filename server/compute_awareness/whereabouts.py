@@ -11,18 +11,19 @@ from .hardware.compute import Compute
 
 
 def where(
-    gpu: str | None, compute: Compute | None, python: str | None, profile: Profile
+    gpu: str | None, compute: Compute | None, python: str | None, profile: Profile, *, with_python: bool = True
 ) -> tuple[Place, Compute | None, str | None, list[str]]:
     """The place that a run will have: the one named, seen, or told by the user's profile.
 
     Args and errors as in `preflight`.
+        with_python: whether a look at this machine looks into the experiment's Python too, which takes longer.
     Returns:
         The place, what was seen, the card's name where one is named, and what came from the profile.
     """
     today = datetime.date.today()
     gpu, known = card_by_name(gpu, profile, today)
     elsewhere = compute is not None  # a report made elsewhere is an answer already
-    place, compute = place_of(gpu, compute, python)
+    place, compute = place_of(gpu, compute, python, with_python=with_python)
     if not elsewhere and (gpu is None or place.kind == "unknown"):
         gpu, more = card_by_default(gpu, compute, profile, today)
         known += more
@@ -32,7 +33,9 @@ def where(
     return place, compute, gpu, known
 
 
-def place_of(gpu: str | None, compute: Compute | None, python: str | None) -> tuple[Place, Compute | None]:
+def place_of(
+    gpu: str | None, compute: Compute | None, python: str | None, *, with_python: bool = True
+) -> tuple[Place, Compute | None]:
     """The named card, or what `compute` or a look at this machine shows. Raises InputError."""
     from .advice import gpus
 
@@ -44,11 +47,11 @@ def place_of(gpu: str | None, compute: Compute | None, python: str | None) -> tu
         if compute is None and python is not None:
             compute = _look(python)
         return named_place(request), compute
-    compute = compute or _look(python)
+    compute = compute or _look(python, with_python)
     return seen_place(compute, use_gpu=choice != "none"), compute
 
 
-def _look(python: str | None) -> Compute:
+def _look(python: str | None, with_python: bool = True) -> Compute:
     from .hardware.detect import detect
 
-    return detect(python)
+    return detect(python, with_python=with_python)

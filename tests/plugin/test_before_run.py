@@ -20,16 +20,28 @@ FILTERED = LOAD_SMALL + "_, cache = m.run_with_cache(m.to_tokens('x'), names_fil
 TRAIN = "from sae_lens import LanguageModelSAERunnerConfig\ncfg = LanguageModelSAERunnerConfig(model_name='gpt2')\n"
 
 
-def ask_hook(event: Any, tmp_path: Path) -> dict[str, Any] | None:
-    """What the hook answers, run as the host runs it; None where it is silent."""
+def ask_hook(event: Any, tmp_path: Path, *, seconds: float = 0) -> dict[str, Any] | None:
+    """What the hook answers, run as the host runs it; None where it is silent.
+
+    Args:
+        seconds: how long it may wait for the reader; 0 = it answers by its patterns alone.
+    """
     raw = event if isinstance(event, bytes) else json.dumps(event).encode()
+    profile = tmp_path / "profile.toml"
+    profile.write_text('default = "box"\n[machines.box]\ngpu = "RTX 4090"\nsaved = 2026-01-01\n', encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-W", "error", str(HOOK)],
         input=raw,
         capture_output=True,
         timeout=60,
         check=False,
-        env={"TMPDIR": str(tmp_path), "TEMP": str(tmp_path), "PATH": ""},
+        env={
+            "TMPDIR": str(tmp_path),
+            "TEMP": str(tmp_path),
+            "PATH": "",
+            "COMPUTE_AWARENESS_HOOK_SECONDS": str(seconds),
+            "COMPUTE_AWARENESS_PROFILE": str(profile),
+        },
     )
     assert done.returncode == 0 and done.stderr == b"", done.stderr
     if not done.stdout:
@@ -179,6 +191,98 @@ def test_hostile_code_does_not_hold_it_up(tmp_path: Path) -> None:
     """As many openings as a file can have: patterns that search again from each of them would take minutes."""
     for part in ("m.run_with_cache((", ".run_with_cache(" + "(" * 400, "from_pretrained('", "model = 'a"):
         assert ask_hook(write(LOAD_SMALL + part * (500_000 // len(part))), tmp_path) is None
+
+
+# What is about to run is read by the reader. `srun` runs it elsewhere, on the card that the profile names.
+FULL = """\
+import argparse
+import torch
+from transformer_lens import HookedTransformer
+torch.set_grad_enabled(False)
+parser = argparse.ArgumentParser()
+parser.add_argument("--batch", type=int, default=4)
+args = parser.parse_args()
+model = HookedTransformer.from_pretrained("pythia-2.8b")
+tokens = torch.zeros((args.batch, 1024)).long()
+logits, cache = model.run_with_cache(tokens)
+print(cache["blocks.3.hook_resid_post"].norm())
+"""
+WAIT = 300.0
+
+
+def test_the_file_is_read_and_its_worst_line_named(tmp_path: Path) -> None:
+    (tmp_path / "run.py").write_text(FULL)
+    answer = ask_hook(bash("srun python run.py 2>&1 | tee log", tmp_path), tmp_path, seconds=WAIT)
+    assert answer is not None and answer["permissionDecision"] == "ask"
+    reason = answer["permissionDecisionReason"]
+    assert "Does not fit RTX 4090" in reason and "line 10: HookedTransformer.run_with_cache of pythia-2.8b" in reason
+    assert (
+        "only blocks.3.hook_resid_post is read (70.0 GiB, 14.7 GiB with the edit)" in reason
+        and "preflight_script" in reason
+    )
+    assert ask_hook(write(FULL), tmp_path, seconds=WAIT) is not None  # nothing is there yet to be read
+
+
+def test_the_arguments_of_the_command_are_the_scripts(tmp_path: Path) -> None:
+    (tmp_path / "run.py").write_text(FULL.replace("(tokens)", "(tokens, names_filter=['blocks.3.hook_resid_post'])"))
+    assert ask_hook(bash("srun python run.py --batch 2 > log", tmp_path), tmp_path, seconds=WAIT) is None
+    answer = ask_hook(bash("srun python run.py --batch 200 > log", tmp_path), tmp_path, seconds=WAIT)
+    assert answer is not None and "batch_size 200" in answer["permissionDecisionReason"]
+
+
+def test_a_large_model_that_fits_is_no_reason_to_ask(tmp_path: Path) -> None:
+    code = LOAD_7B.replace("model", "m").replace('hf")', 'hf", torch_dtype="bfloat16")')
+    (tmp_path / "run.py").write_text(code)
+    event = bash("srun python run.py", tmp_path, session_id="s1")
+    assert ask_hook(event, tmp_path) is not None
+    assert ask_hook({**event, "session_id": "s2"}, tmp_path, seconds=WAIT) is None
+
+
+def test_waste_in_what_fits_is_told(tmp_path: Path) -> None:
+    (tmp_path / "run.py").write_text(FULL.replace("pythia-2.8b", "gpt2"))
+    answer = ask_hook(bash("srun python run.py", tmp_path), tmp_path, seconds=WAIT)
+    assert answer is not None and "permissionDecision" not in answer
+    assert "Fits RTX 4090" in answer["additionalContext"] and "Line 10: every hook" in answer["additionalContext"]
+
+
+def test_a_small_model_that_does_not_fit_is_found_too(tmp_path: Path) -> None:
+    """No pattern sees it: the batch is what is too large."""
+    code = FULL.replace("pythia-2.8b", "gpt2").replace("default=4", "default=2000").replace("run_with_cache", "forward")
+    (tmp_path / "run.py").write_text(code.replace("logits, cache", "cache"))
+    assert ask_hook(bash("srun python run.py", tmp_path), tmp_path) is None
+    answer = ask_hook(bash("srun python run.py", tmp_path), tmp_path, seconds=WAIT)
+    assert answer is not None and "a batch of 2000 cannot fit RTX 4090" in answer["permissionDecisionReason"]
+
+
+def test_what_is_not_known_is_the_question(tmp_path: Path) -> None:
+    code = FULL.replace("pythia-2.8b", "gpt2").replace("(args.batch, 1024)", "(int(open('n').read()), 1024)")
+    (tmp_path / "run.py").write_text(code)
+    answer = ask_hook(bash("srun python run.py", tmp_path), tmp_path, seconds=WAIT)
+    assert answer is not None and "permissionDecision" not in answer
+    assert "how large does batch_size get?" in answer["additionalContext"]
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    event = bash("srun python run.py", tmp_path, session_id="s1")
+    (tmp_path / "run.py").write_text(FULL.replace("(tokens)", "(tokens, names_filter=['blocks.3.hook_resid_post'])"))
+    assert ask_hook(event, tmp_path, seconds=WAIT) is None
+    (tmp_path / "run.py").write_text(FULL)
+    assert ask_hook(event, tmp_path, seconds=WAIT) is not None
+    assert ask_hook(event, tmp_path, seconds=WAIT) is None
+
+
+def test_a_reader_that_is_too_slow_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "run.py").write_text(LOAD_7B)
+    answer = ask_hook(bash("python run.py", tmp_path), tmp_path, seconds=0.001)
+    assert answer is not None and "Nobody has checked" in answer["permissionDecisionReason"]
+
+
+def test_nothing_of_the_project_is_imported_in_the_readers_place(tmp_path: Path) -> None:
+    (tmp_path / "run.py").write_text(FULL)
+    for name in ("compute_awareness", "json", "click"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w')\n")
+    assert ask_hook(bash("srun python run.py", tmp_path), tmp_path, seconds=WAIT) is not None
+    assert not (tmp_path / "ran").exists()
 
 
 def test_versions_agree() -> None:

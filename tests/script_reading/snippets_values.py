@@ -532,4 +532,21 @@ cfg = yaml.safe_load(open("nowhere.yaml"))
         TOP + "import mystery\n" + run("mystery.NAME", "mystery.B", "mystery.S"),
         both(UNKNOWN, UNKNOWN, UNKNOWN),
     ),
+    Case(
+        "part_of_a_text",
+        TOP + 'name = "gpt2-xl-1024"\nsizes = "0123456789"\n' + run("name[:4]", "int(sizes[4])", "int(name[-4:])"),
+        both("gpt2", 4, 1024),
+    ),
+    Case(
+        "comprehension_keeps_its_variables",
+        TOP
+        + "batch, seq = 4, 64\nlist_of = [batch for batch in (1, 2)]\nlast = [(longest := seq) for seq in (8, 16)]\n"
+        + run('"gpt2"', "batch", "longest + seq"),
+        both("gpt2", 4, 80),
+    ),
+    Case(
+        "set_of_names",
+        TOP + 'names = set(["gpt2", "gpt2", "gpt2"])\n' + run("list(names)[0]", "len(names)", "64"),
+        both("gpt2", 1, 64),
+    ),
 ]

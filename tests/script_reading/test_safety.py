@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,31 @@ def test_hostile_code(code: str) -> None:
         return
     # What stands below it is still found, unless the bound of the reading was reached first.
     assert [event.kind for event in reading.events] == ["load"] or reading.notes
+
+
+@pytest.mark.parametrize(
+    ("large", "copy"),
+    [
+        ("[0] * 20_000", "x + x"),
+        ("[0] * 20_000", "x[1:]"),
+        ("[0] * 20_000", "[*x, *x]"),
+        ("[0] * 20_000", "list(x)"),
+        ("'a ' * 40_000", "x + 'b'"),
+        ("'a ' * 40_000", "f'{x}.'"),
+    ],
+)
+def test_copies_of_what_is_large_are_bounded(large: str, copy: str) -> None:
+    """Each line is a few steps and a large copy that a name keeps: by the steps of their nodes all would be made."""
+    code = f"x = {large}\n" + "".join(f"y{i} = {copy}\n" for i in range(5000))
+    script = parse_script(code, "script.py")
+    tracemalloc.start()
+    try:
+        reading = read_text(script)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert any("too long" in note for note in reading.notes)
+    assert held < 200 * 2**20
 
 
 def test_nothing_is_run(tmp_path: Path) -> None:

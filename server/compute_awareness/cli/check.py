@@ -31,6 +31,7 @@ def check(
     *,
     ask: bool = True,
     arguments: str = "",
+    quick: bool = False,
 ) -> int:
     """Check the files, answer, return the exit code. Raises InputError.
 
@@ -38,12 +39,16 @@ def check(
         how: text, json, sarif or fix.
         ask: with fix, whether to ask before anything is written.
         arguments: what the scripts are started with, as a shell has it.
+        quick: nothing is traced, and the experiment's Python is not looked at.
     """
     try:
         words = shlex.split(arguments)
     except ValueError as error:
         raise InputError(f"--args: {error}") from None
-    reports = [check_script(Path(name), gpu=gpu, compute=compute, python=python, arguments=words) for name in files]
+    reports = [
+        check_script(Path(name), gpu=gpu, compute=compute, python=python, arguments=words, quick=quick)
+        for name in files
+    ]
     if how == "json":
         documents = [report.model_dump(mode="json") for report in reports]
         _print(documents[0] if len(documents) == 1 else documents)

@@ -253,6 +253,9 @@ def preflight(
 @click.option(
     "--args", "arguments", metavar="TEXT", default="", help='What the script is started with: "--model gpt2".'
 )
+@click.option(
+    "--quick", is_flag=True, help="Look at the cards only: the experiment's Python is left alone, nothing is traced."
+)
 @click.option("--sarif", is_flag=True, help="Print SARIF 2.1.0 for code review and CI, and nothing else.")
 @click.option("--fix", is_flag=True, help="Show the edits of all findings as one diff, ask, and write them.")
 @click.option("--yes", is_flag=True, help="With --fix: write them without asking, the diff is still shown.")
@@ -264,6 +267,7 @@ def check(
     host: str | None,
     python: str | None,
     arguments: str,
+    quick: bool,
     sarif: bool,
     fix: bool,
     yes: bool,
@@ -277,9 +281,12 @@ def check(
         raise InputError("--json, --sarif and --fix are three ways to answer: give one of them")
     if yes and not fix:
         raise InputError("--yes goes with --fix")
+    if quick and python is not None:
+        raise InputError("--quick leaves the experiment's Python alone: give --python or --quick")
     how = "json" if as_json else "sarif" if sarif else "fix" if fix else "text"
     report = _elsewhere(compute, host, python)
-    return check_files(files, gpu, report, None if host else python, how, ask=not yes, arguments=arguments)
+    python = None if host else python
+    return check_files(files, gpu, report, python, how, ask=not yes, arguments=arguments, quick=quick)
 
 
 @program.command(name="explain-oom", cls=WithWorkloadCommand)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from .operations import LONGEST_LIST, lifted, truthy
+from .operations import lifted, truthy
 from .values import (
     Args,
     Choice,
@@ -100,9 +100,8 @@ def _range(args: Args, _reader: Reader) -> Any:
         return Items("list", [Unknown("a loop variable", most, args.line)], more=True)
     whole = range(*[n for n in numbers if n is not None])
     source = weakest(*args.positional, line=args.line)
-    kept = [Known(n, source) for n in whole[:LONGEST_LIST]]
     length = max(0, (whole.stop - whole.start + whole.step - (1 if whole.step > 0 else -1)) // whole.step)
-    return Items("list", kept[:256] if length > 256 else kept, length > 256, length)
+    return Items("list", [Known(n, source) for n in whole[:256]], length > 256, length)
 
 
 def _sequence(kind: Any) -> Any:
@@ -112,10 +111,10 @@ def _sequence(kind: Any) -> Any:
             return Items(kind)
         items = reader.items_of(value)
         if kind == "set" and not items.more:
-            kept: list[Any] = []
+            different: dict[Any, Any] = {}
             for item in items.items:
-                if not (isinstance(item, Known) and any(known(one) == item.value for one in kept)):
-                    kept.append(item)
+                different.setdefault((item.value,) if isinstance(item, Known) else id(item), item)
+            kept = list(different.values())
             return Items(kind, kept, any(not isinstance(item, Known) for item in kept))
         return Items(kind, list(items.items), items.more, items.count)
 

@@ -41,6 +41,7 @@ def check_script(
     root: Path | None = None,
     arguments: Sequence[str] = (),
     may_trace: bool = True,
+    quick: bool = False,
 ) -> ScriptReport:
     """Read one script and hold it against a device; nothing of it is run.
 
@@ -50,16 +51,17 @@ def check_script(
         root: nothing outside this folder is read; None = the project that the file lies in.
         arguments: the words that a script is started with, for its argparse: `["--model_path", "gpt2"]`.
         may_trace: whether a model that no closed form covers is traced in a Python of this machine.
+        quick: the cards of this machine are looked at and not the experiment's Python; nothing is traced.
     Raises:
         InputError: the file cannot be read; a bad GPU name or interpreter.
     """
-    place, compute, _, known = where(gpu, compute, python, read_profile())
+    place, compute, _, known = where(gpu, compute, python, read_profile(), with_python=not quick)
     has_gpu = place.kind in ("gpu", "unknown") and (gpu or "").strip().lower() != "none"
     if isinstance(script, Path):
         reading = read_file(script, root=root, has_gpu=has_gpu, arguments=arguments)
     else:
         reading = read_text(script, has_gpu=has_gpu)
-    return report_of(reading, place, compute, known, python, may_trace=may_trace)
+    return report_of(reading, place, compute, known, python, may_trace=may_trace and not quick)
 
 
 def report_of(
@@ -184,10 +186,10 @@ def _judge(one: Found, moment: Moment, place: Place, estimates: Estimates) -> No
     if moment.most is None:
         one.status = "does_not_fit" if low.status == "does_not_fit" else "unknown"
     else:
-        most = _of_load(moment, with_others(moment.most, moment.beside))
+        most = _of_load(moment, with_others(moment.most, moment.beside_at_most))
         high = verdict_at(most, place)
         one.high_bytes = max(needed(most, place)[0], one.low_bytes)
-        one.status = _between(low, high, moment.workload is not None)
+        one.status = _between(low, high, moment.workload is not None and moment.beside == moment.beside_at_most)
     endless = moment.endless
     if endless is not None and one.status in ("fits", "tight") and place.free_bytes is not None:
         rounds = max(0, place.free_bytes - (one.high_bytes or one.low_bytes)) // endless.bytes
@@ -223,14 +225,18 @@ def _largest(one: Found, moment: Moment, place: Place, estimates: Estimates) -> 
             continue
         top = one.unknown[name].at_most if name in one.unknown else getattr(base, name)
 
-        def fits(value: int, name: str = name) -> bool:
+        most = top or 1 << 17
+
+        def fits(value: int, name: str = name, most: int = most) -> bool:
             try:
                 made = estimates.of(changed(base, **{name: value}))
             except InputError:
                 return False
-            return verdict_at(with_others(made, moment.beside), place).status == "fits"
+            # What a loop has collected grows with it at least in proportion: at the bound it is `beside_at_most`.
+            open_ = (moment.beside_at_most - moment.beside) * (value - 1) // max(1, most - 1)
+            return verdict_at(with_others(made, moment.beside + open_), place).status == "fits"
 
-        value = _search(fits, top or 1 << 17)
+        value = _search(fits, most)
         if value is not None:
             one.largest[name] = value
 
@@ -275,7 +281,7 @@ def words_of(one: Found) -> str:
     low, high = gib(one.low_bytes), gib(one.high_bytes) if one.high_bytes is not None else None
     size = low if low == high else f"{low} to {high}" if high else f"at least {low}"
     beside = sum(left.bytes for left in one.beside)
-    return f"{text}: {size}" + (f", of it {gib(beside)} left by earlier lines" if beside else "")
+    return f"{text}: {size}" + (f", of it {gib(beside)} left by earlier lines" if beside > one.low_bytes // 200 else "")
 
 
 def _hooks(kept: list[str]) -> str:

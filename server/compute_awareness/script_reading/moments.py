@@ -19,10 +19,13 @@ from ..models.catalogue import find
 from ..models.resolve import resolve
 from ..workload import AnyWorkload
 from .events import Event
+from .idioms.activation_cache import Cache
 from .idioms.models import Model
+from .idioms.nnsight import Proxy
 from .idioms.sae_lens import TrainedSae
 from .idioms.torch_tensors import Tensor
-from .idioms.transformer_lens import Cache, Logits
+from .idioms.transformer_lens import Logits
+from .idioms.transformers import Output
 from .reader import MOST_ROUNDS, Grown
 from .values import known, number
 from .workloads import plain, variants
@@ -36,6 +39,11 @@ class Left:
     bytes: int
     file: str = ""
     line: int = 0
+    most: int = 0
+    """Bytes where every length is at its bound; 0: the same."""
+    thing: Any = None
+    """What it is, where its size may follow from the call's own fields, and how often it is there."""
+    times: int = 1
 
 
 @dataclass
@@ -59,6 +67,10 @@ class Moment:
     def beside(self) -> int:
         return sum(one.bytes for one in self.left)
 
+    @property
+    def beside_at_most(self) -> int:
+        return sum(max(one.bytes, one.most) for one in self.left)
+
 
 class Estimates:
     """Estimates of workloads at one place, each made once."""
@@ -73,6 +85,7 @@ class Estimates:
         """A model folder that a script names is looked into inside this folder only."""
         self._made: dict[str, Estimate] = {}
         self._failed: dict[str, InputError] = {}
+        self._instead: tuple[Event, Estimate] | None = None
 
     def of(self, workload: AnyWorkload) -> Estimate:
         """Raises InputError."""
@@ -135,8 +148,11 @@ class Estimates:
                 what = f"what a list collects in a loop, {one.times} rounds"
                 if one.times is None:
                     moment.endless = Left("what a list collects in a loop", size, one.script, one.node.lineno)
-                else:
-                    moment.left.append(Left(what, size * one.times, one.script, one.node.lineno))
+                    continue
+                most = self.size_of(one.value, most=True) or size
+                moment.left.append(
+                    Left(what, size * one.times, one.script, one.node.lineno, most * one.times, one.value, one.times)
+                )
 
     def beside(self, event: Event) -> list[Left]:
         """What is alive when the call runs and is not counted in its own estimate."""
@@ -153,6 +169,8 @@ class Estimates:
                 left = self._model(thing)
             elif isinstance(thing, Cache):
                 left = self._component(thing.event, "activation_cache", "a cache")
+                if left is not None:
+                    left.thing = thing
             elif isinstance(thing, Logits):
                 if id(thing.event) not in full_caches:
                     left = self._tensor(thing, thing.event)
@@ -168,16 +186,51 @@ class Estimates:
                 found.append(left)
         return found
 
-    def size_of(self, thing: Any) -> int | None:
-        """Device bytes that a thing keeps alive by itself; None where that is not known, 0 in RAM."""
-        if self.elsewhere(thing):
-            return 0
+    def size_of(self, thing: Any, *, most: bool = False) -> int | None:
+        """Device bytes that a thing keeps alive by itself; None where that is not known, 0 in RAM.
+
+        `most`: with every length at its bound, where the text does not give it.
+        """
+        event, size, share = None, None, 1.0
         if isinstance(thing, Cache):
-            left = self._component(thing.event, "activation_cache", "a cache")
-            return None if left is None else left.bytes
-        if isinstance(thing, Tensor):
-            return thing.bytes()
-        return None
+            size = self._kept(thing.event, "activation_cache", most)
+        elif isinstance(thing, Proxy):
+            trace = thing.trace
+            if trace is None or trace.event is None or trace.event.free:
+                return None
+            event = None if thing.detached else trace.event
+            size = self._kept(trace.event, "activation_cache", most)
+            size = None if size is None else size // max(1, len(trace.saved))
+            share = thing.share()
+        elif isinstance(thing, Tensor):
+            event, size, share = thing.graph, thing.kept(), thing.share
+        elif isinstance(thing, Output):
+            event, size = thing.event, 0
+        if self.elsewhere(thing):
+            size = 0  # moving a tensor does not free the graph that it came from
+        if event is not None and keeps_graph(event) and (graph := self._kept(event, "activations", most)) is not None:
+            size = (size or 0) + int(graph * share)
+        return size
+
+    def beside_with(self, moment: Moment, made: Estimate) -> int:
+        """What is alive beside a call where its own estimate is another one: what a loop collects of it changes too."""
+        self._instead = (moment.event, made)
+        try:
+            sizes = [
+                (self.size_of(left.thing) or 0) * left.times if left.thing is not None else left.bytes
+                for left in moment.left
+            ]
+            return sum(sizes)
+        finally:
+            self._instead = None
+
+    def _kept(self, event: Event | None, name: str, most: bool) -> int | None:
+        """Device bytes of one component of a call's estimate."""
+        if self._instead is not None and event is self._instead[0]:
+            made: Estimate | None = self._instead[1]
+        else:
+            made = None if event is None else self._estimate(event, most=most)
+        return None if made is None else sum(c.bytes for c in made.components if c.name == name and c.where == "device")
 
     def elsewhere(self, thing: Any) -> bool:
         """Whether it lies in RAM and the device is a card; without one all is in RAM."""
@@ -212,13 +265,21 @@ class Estimates:
         what = "logits" if isinstance(tensor, Logits) else "a tensor"
         return Left(what, size, event.file if event else "", event.line if event else 0)
 
-    def _estimate(self, event: Event) -> Estimate | None:
+    def _estimate(self, event: Event, *, most: bool = False) -> Estimate | None:
         try:
-            least, exact, _ = variants(event)
-            workload = exact or least
+            least, exact, whole = variants(event)
+            workload = exact or (whole if most else least)
             return None if workload is None else self.of(workload)
         except InputError:
             return None
+
+
+def keeps_graph(event: Event | None) -> bool:
+    """Whether what a pass returns keeps its graph: no backward goes through it, which would free it."""
+    return (
+        event is not None and plain(event.fields.get("with_gradients")) is True
+        and event.kind != "training" and "backward" not in event.fields
+    )  # fmt: skip
 
 
 def inside(model: str, root: Path | None) -> None:

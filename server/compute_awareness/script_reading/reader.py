@@ -15,13 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from .events import Event
 from .source import Script
-from .values import Args, Items, Known, Lib, Source, Thing, Unknown, known, parts, same
+from .values import Args, Dict, Items, Known, Lib, Source, Thing, Unknown, known, parts, same
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MOST_STEPS = 100_000
 """Syntax nodes looked at in one reading, repeats included: about a second."""
+MADE_A_STEP, WALKED_A_STEP, TEXT_A_STEP = 8, 32, 1000
+"""Items that are made or looked through and characters cost steps, or lines that copy long lists would take minutes and
+gigabytes within the bound."""
+NAMES_A_STEP = 64
+"""A branch that may or may not run costs steps by the names that have to be kept."""
 UNROLL_STEPS = 40_000
 """Beyond these loops are no longer followed round by round."""
 MOST_DEPTH = 60
@@ -107,6 +112,8 @@ class Reader:
         """The loops that are being followed, the outermost first: file, first and last line."""
         self.grown: dict[tuple[str, int, int], Grown] = {}
         """What lists collect in loops, by the place of the `append`."""
+        self.counted: dict[int, list[str]] = {}
+        """By the id of a loop's body the names that it counts with; the trees live as long as the reading."""
         self.imports: dict[tuple[str, str, int], Module | None] = {}
         self.imported = 0
         """Characters of imported modules that were read."""
@@ -136,14 +143,31 @@ class Reader:
     def items_of(self, value: Any) -> Items:
         raise NotImplementedError
 
+    def assign(self, target: ast.expr, value: Any) -> None:
+        raise NotImplementedError
+
+    def block_of_unknown(self, index: Items) -> Any:
+        raise NotImplementedError
+
     def module_named(self, name: str, level: int) -> Module | None:
         raise NotImplementedError
 
     # Steps and depth.
-    def step(self) -> None:
-        self.steps += 1
+    def step(self, count: int = 1) -> None:
+        """Raises OutOfSteps."""
+        self.steps = min(self.steps + count, MOST_STEPS + 1)
         if self.steps > MOST_STEPS:
             raise OutOfSteps
+
+    def charge(self, value: Any, items: int = MADE_A_STEP) -> Any:
+        """The same value; one that is large costs a step for so many items. Raises OutOfSteps."""
+        kind = type(value)
+        if kind is Items or kind is Dict:
+            if len(value.items) > items:
+                self.step(len(value.items) // items)
+        elif kind is Known and type(value.value) is str and len(value.value) > TEXT_A_STEP:
+            self.step(len(value.value) // TEXT_A_STEP)
+        return value
 
     @property
     def frame(self) -> Frame:

@@ -10,27 +10,33 @@ from .values import Items, Known, Source, Unknown, choose, known, number, weakes
 
 def item_of_items(owner: Items, index: Any, line: int) -> Any:
     """An element of a list, or a part of it."""
-    text = owner.kind not in ("list", "tuple", "set")
     if isinstance(index, slice):
         parts = [None if part is None else number(part) for part in (index.start, index.stop, index.step)]
         exact = all(part is None or n is not None for part, n in zip((index.start, index.stop, index.step), parts,
                                                                      strict=True))  # fmt: skip
         length = owner.length()
         if exact and not owner.more and parts[2] != 0:
-            kept = owner.items[slice(*parts)]
-            if text:
-                return Known("".join(item.value for item in kept), Source("computed", line))
-            return Items(owner.kind, kept)
-        if text:
-            return Unknown("a part of a text", line=line)
+            return Items(owner.kind, owner.items[slice(*parts)])
         count = slice_length(index, length)
         return Items(owner.kind, owner.items[:1] if length is None else [], True, known(count))
     at = number(index)
     if at is not None and -len(owner.items) <= at < len(owner.items) and not (at < 0 and owner.more):
         return owner.items[at]
-    if owner.items and not text and len(owner.items) <= 6 and (not owner.more or at is not None):
+    if owner.items and len(owner.items) <= 6 and (not owner.more or at is not None):
         return choose(owner.items)
-    return owner.items[0] if owner.more and owner.items and not text else Unknown("an element", line=line)
+    return owner.items[0] if owner.more and owner.items else Unknown("an element", line=line)
+
+
+def item_of_text(owner: Known, index: Any, line: int) -> Any:
+    """A character of a text, or a part of it."""
+    given = (index.start, index.stop, index.step) if isinstance(index, slice) else (index,)
+    numbers = [None if part is None else number(part) for part in given]
+    if any(part is not None and n is None for part, n in zip(given, numbers, strict=True)):
+        return Unknown("a part of a text", line=line)
+    try:
+        return Known(owner.value[slice(*numbers) if isinstance(index, slice) else numbers[0]], owner.source)
+    except (IndexError, ValueError):  # beyond its end; a step of 0
+        return Unknown("a part of a text", line=line)
 
 
 def slice_length(index: slice, length: int | None) -> Any:

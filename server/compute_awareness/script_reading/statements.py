@@ -1,35 +1,20 @@
-"""Statements: assignments, branches, loops, `with`, imports, definitions."""
+"""Statements: assignments, branches, `with`, what leaves a block."""
 
 from __future__ import annotations
 
 import ast
 from typing import Any
 
-from .expressions import Expressions, all_bases
+from .definitions import Definitions
 from .operations import binary, truthy
-from .reader import MOST_DEPTH, MOST_ROUNDS, UNROLL_STEPS, Module
-from .values import (
-    Args,
-    Choice,
-    Class,
-    Dict,
-    Instance,
-    Items,
-    Known,
-    Lib,
-    Thing,
-    Unknown,
-    choose,
-    known,
-    options,
-    same,
-)
+from .reader import MOST_DEPTH, MOST_ROUNDS, NAMES_A_STEP
+from .values import Args, Choice, Class, Dict, Instance, Items, Known, Lib, Thing, Unknown, choose, known, options, same
 
 _LEAVES = ("return", "break", "continue", "raise")
 NO_GRADIENTS = ("torch.no_grad", "torch.inference_mode", "torch.autograd.no_grad", "no_grad", "inference_mode")
 
 
-class Statements(Expressions):
+class Statements(Definitions):
     """Follows statements. `execute` answers how the block was left: None at its end."""
 
     def execute(self, body: list[ast.stmt]) -> str | None:
@@ -167,6 +152,7 @@ class Statements(Expressions):
     def either(self, bodies: list[list[ast.stmt]]) -> str | None:
         """One of these blocks runs, which one is not known: the names hold one of what they hold after each."""
         names = self.frame.names
+        self.step(len(names) // NAMES_A_STEP)
         before = dict(names)
         ends: list[dict[str, Any]] = []
         ways: list[str | None] = []
@@ -217,6 +203,7 @@ class Statements(Expressions):
 
     def _do_try(self, node: ast.Try) -> str | None:
         if node.handlers:
+            self.step(len(self.frame.names) // NAMES_A_STEP)
             names = dict(self.frame.names)
             left = self.execute(node.body)
             if left is None:
@@ -241,60 +228,6 @@ class Statements(Expressions):
         return self.execute(node.finalbody) or left
 
     _do_trystar = _do_try
-
-    # Loops.
-    def _do_for(self, node: ast.For) -> str | None:
-        items = self.items_of(self.evaluate(node.iter))
-        self.loops.append((self.frame.module.script.path, node.lineno, node.end_lineno or node.lineno))
-        try:
-            return self._loop(node, items)
-        finally:
-            self.loops.pop()
-
-    _do_asyncfor = _do_for
-
-    def _loop(self, node: ast.For | ast.AsyncFor, items: Items) -> str | None:
-        length = items.length()
-        if not items.more and len(items.items) <= MOST_ROUNDS and self.steps < UNROLL_STEPS:
-            for item in items.items:
-                self.assign(node.target, item)
-                left = self.execute(node.body)
-                if left in ("return", "raise"):
-                    return left
-                if left == "break":
-                    return None
-            return self.execute(node.orelse)
-        if length == 0:
-            return self.execute(node.orelse)
-        first = items.items[0] if items.items else Unknown("an element", line=node.lineno)
-        later = first if isinstance(first, Thing | Items | Dict | Instance) else _any_of(items, node.lineno)
-        self.assign(node.target, first)
-        left = self._rounds(node.body, length, lambda: self.assign(node.target, later))
-        return left if left == "return" and length is not None else None
-
-    def _rounds(self, body: list[ast.stmt], length: int | None, again: Any) -> str | None:
-        """The first round, and a second that stands for all others: what a round leaves alive is there in the next."""
-        with self.repeated(1):
-            left = self.execute(body)
-        if left in ("return", "raise", "break") or length == 1:
-            return left
-        for name in _counted(body):
-            self.store(name, Unknown("it changes in a loop", form=name))
-        again()
-        with self.repeated(None if length is None else length - 1):
-            self.execute(body)
-        for name in _counted(body):
-            self.store(name, Unknown("it changes in a loop", form=name))
-        return None
-
-    def _do_while(self, node: ast.While) -> None:
-        if truthy(self.evaluate(node.test)) is False:
-            return
-        self.loops.append((self.frame.module.script.path, node.lineno, node.end_lineno or node.lineno))
-        try:
-            self._rounds(node.body, None, lambda: None)
-        finally:
-            self.loops.pop()
 
     # Contexts.
     def _do_with(self, node: ast.With) -> str | None:
@@ -329,106 +262,6 @@ class Statements(Expressions):
         elif isinstance(value, Instance):
             return self.call_method(value, "__enter__", Args())
         return value
-
-    # Definitions.
-    def _do_functiondef(self, node: ast.FunctionDef) -> None:
-        decorators = tuple(self.evaluate(decorator) for decorator in node.decorator_list)
-        made = self.function(node, decorators)
-        self.store(node.name, made)
-        self.decorated(made, node)
-
-    _do_asyncfunctiondef = _do_functiondef
-
-    def decorated(self, function: Any, node: ast.FunctionDef) -> None:
-        raise NotImplementedError
-
-    def _do_classdef(self, node: ast.ClassDef) -> None:
-        decorators = [self.evaluate(decorator) for decorator in node.decorator_list]
-        bases = [self.evaluate(base) for base in node.bases]
-        made = Class(node, self.frame.module, {}, bases)
-        names = [d.items.get("decorator") if isinstance(d, Dict) else getattr(d, "path", "") for d in decorators]
-        made.dataclass = any(str(name).endswith("dataclass") for name in names) or any(
-            (isinstance(base, Lib) and base.last in ("NamedTuple", "BaseModel", "TypedDict", "BaseSettings"))
-            or (isinstance(base, Class) and base.dataclass)
-            for base in all_bases(made)
-        )
-        frame = self.frame
-        outer, frame.names = frame.names, made.attributes
-        closure = frame.closure
-        frame.closure = (*closure, outer) if outer is not frame.module.names else closure
-        try:
-            for statement in node.body:
-                if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
-                    decorated = tuple(self.evaluate(decorator) for decorator in statement.decorator_list)
-                    frame.names, frame.closure = outer, closure  # methods do not see the class's names
-                    function = self.function(statement, decorated, made)
-                    frame.names = made.attributes
-                    frame.closure = (*closure, outer) if outer is not frame.module.names else closure
-                    made.attributes[statement.name] = function
-                else:
-                    self.execute([statement])
-        finally:
-            frame.names, frame.closure = outer, closure
-        self.store(node.name, made)
-
-    # Imports.
-    def _do_import(self, node: ast.Import) -> None:
-        for alias in node.names:
-            if alias.asname:
-                self.store(alias.asname, self._imported(alias.name) or Lib(alias.name))
-                continue
-            head = alias.name.split(".")[0]
-            module = self._imported(alias.name if alias.name == head else head)
-            self.store(head, module or Lib(head))
-
-    def _imported(self, name: str, level: int = 0) -> Module | None:
-        return self.module_named(name, level)
-
-    def _do_importfrom(self, node: ast.ImportFrom) -> None:
-        module = self._imported(node.module or "", node.level)
-        for alias in node.names:
-            if alias.name == "*":
-                if module is not None:
-                    for name, value in list(module.names.items()):
-                        if not name.startswith("_"):
-                            self.store(name, value)
-                continue
-            target = alias.asname or alias.name
-            if module is not None:
-                value = module.names.get(alias.name)
-                if value is None:
-                    whole = f"{node.module}.{alias.name}" if node.module else alias.name
-                    value = self._imported(whole, node.level)
-                self.store(
-                    target, value or Unknown(f"{alias.name} is not set in {module.script.path}", line=node.lineno)
-                )
-            else:
-                path = f"{node.module}.{alias.name}" if node.module else alias.name
-                inner = self._imported(path, node.level)
-                self.store(target, inner or Lib(path))
-
-
-def _any_of(items: Items, line: int) -> Any:
-    """An element that stands for those after the first."""
-    numbers = [known(item) for item in items.items]
-    whole = all(isinstance(n, int) for n in numbers) and len(items.items) > 0 and not items.more
-    return Unknown("a loop variable", max(numbers) if whole else None, line)
-
-
-def _counted(body: list[ast.stmt]) -> list[str]:
-    """Names of plain values that the block adds to: `n += 1`, `n = n + 1`."""
-    found: list[str] = []
-    for statement in body:
-        for node in ast.walk(statement):
-            if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
-                found.append(node.target.id)
-            elif isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-                name = node.targets[0].id
-                if isinstance(node.value, ast.BinOp) and any(
-                    isinstance(part, ast.Name) and part.id == name for part in ast.walk(node.value)
-                ):
-                    found.append(name)
-    return list(dict.fromkeys(found))
 
 
 def _load(target: ast.Name | ast.Attribute | ast.Subscript) -> ast.expr:

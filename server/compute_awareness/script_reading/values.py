@@ -20,7 +20,9 @@ _CERTAINTY: tuple[SourceKind, ...] = ("literal", "computed", "model", "library_d
 MOST_OPTIONS = 6
 
 
-@dataclass(frozen=True, slots=True)
+# Source, Known, Unknown and Args are not changed once they are made. `frozen=True` would say so and take three times as
+# long to make each of them, and the reader makes little else.
+@dataclass(slots=True, unsafe_hash=True)
 class Source:
     """Where a value comes from. `default`: of an option or argument that a caller may set otherwise."""
 
@@ -29,13 +31,16 @@ class Source:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+_LITERAL = Source()
+
+
+@dataclass(slots=True, unsafe_hash=True)
 class Known:
     value: Any
-    source: Source = Source()
+    source: Source = _LITERAL
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Unknown:
     """No value: `why` in a few words; `at_most` bounds a number where the text does."""
 
@@ -57,7 +62,7 @@ class Choice:
 class Items:
     """A list, tuple or set. `more`: it holds others that are not known."""
 
-    kind: Literal["list", "tuple", "set", "text"]
+    kind: Literal["list", "tuple", "set"]
     items: list[Any] = field(default_factory=list)
     more: bool = False
     count: int | None = None
@@ -170,7 +175,7 @@ class Thing:
         return ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Args:
     """The arguments of one call. `more`: some are not known (`*args`, `**kwargs` of unknown content)."""
 

@@ -79,7 +79,7 @@ def workload_fields(event: Event) -> dict[str, Any]:
     if event.kind == "load":
         fields |= {"seq_len": 1, "batch_size": 1}
     if task == "activation_cache" and event.kind == "inference":
-        fields["names_filter"] = ["hook_embed"] if library.startswith("transformer_") else ["*embed*"]
+        fields["names_filter"] = _embedding(library)
         fields["with_gradients"] = True
     if fields.get("dtype") == "auto" or (
         event.kind != "sae_training" and "dtype" not in fields and library != "sae_lens"
@@ -98,6 +98,11 @@ def workload_fields(event: Event) -> dict[str, Any]:
             if fields.get(name) is False:
                 fields.pop(name)
     return fields
+
+
+def _embedding(library: str) -> list[str]:
+    """The smallest thing of a model to keep, by its name in the library."""
+    return ["hook_embed"] if library.startswith("transformer_") else ["*embed*", "*wte"]
 
 
 def blocking(event: Event, unknown: dict[str, Unknown]) -> list[str]:
@@ -139,7 +144,7 @@ def variants(event: Event) -> tuple[AnyWorkload | None, AnyWorkload | None, AnyW
         top = unknown[name].at_most
         most[name] = min(top, _LONGEST) if top is not None and top >= 1 else None
     if filter_unknown:
-        least["names_filter"] = ["hook_embed"] if library_of(event) != "transformers" else ["*embed*"]
+        least["names_filter"] = _embedding(library_of(event))
     whole = None if any(value is None for value in most.values()) else parse_workload(most)
     return parse_workload(least), None, whole
 

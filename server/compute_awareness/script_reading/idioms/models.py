@@ -11,7 +11,7 @@ from ...errors import InputError
 from ...models.catalogue import find
 from ..values import Args, Bound, Choice, Items, Known, Source, Thing, Unknown, bound, known, number
 from .tokens import Tokenizer, token_ids
-from .torch_modes import DTYPE_BYTES, device_of, dtype_of
+from .torch_modes import DTYPE_BYTES, FLOATS, device_of, dtype_of
 from .torch_tensors import Tensor
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ def _of_config(config: str) -> ModelSpec | None:
         return resolve(json.loads(config))
     except InputError:
         return None
-
-
-_MOVES = {"half": "float16", "bfloat16": "bfloat16", "float": "float32", "double": "float64"}
 
 
 class Model(Thing):
@@ -102,8 +99,8 @@ class Model(Thing):
                 return Parameters(self)
             case "forward" | "__call__":
                 return self.call(args, reader)
-            case _ if name in _MOVES:
-                self.change_dtype(Known(_MOVES[name], Source("literal", args.line)))
+            case _ if name in FLOATS:
+                self.change_dtype(Known(FLOATS[name], Source("literal", args.line)))
                 return self
         return Unknown(f"model.{name}()", line=args.line)
 

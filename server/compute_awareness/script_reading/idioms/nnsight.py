@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from ..operations import truthy
@@ -13,6 +14,7 @@ from .torch_tensors import Tensor
 from .transformers import HuggingFaceModel, load
 
 if TYPE_CHECKING:
+    from ..events import Event
     from ..reader import Reader
 
 _VALUES = ("output", "input", "inputs", "source")
@@ -69,6 +71,15 @@ class Proxy(Thing):
 
     def __init__(self, model: Model, path: str) -> None:
         self.model, self.path = model, path
+        self.trace: Trace | None = None
+        """The trace that saves it."""
+        self.detached = False
+        self.device: Any = None
+
+    def share(self) -> float:
+        """How much of the pass's graph lies before it, by the number of its block."""
+        found, spec = re.search(r"\.(\d+)(?:\.|$)", self.path), self.model.spec()
+        return min(1.0, (int(found.group(1)) + 1) / spec.n_layers) if found and spec else 1.0
 
     def attribute(self, name: str, reader: Reader) -> Any:
         return self if name in ("value", "T", "data") else Bound(self, name)
@@ -84,14 +95,20 @@ class Proxy(Thing):
             save(self, reader)
         if name == "backward":
             return Known(None)
+        if name == "detach":
+            self.detached = True
+        if name == "cpu" or (name == "to" and known(args.get(0, "device")) == "cpu"):
+            self.device = Known("cpu")
         return self
 
 
 def save(value: Any, reader: Reader) -> None:
     """Keep the value of the trace that is open."""
     for trace in reversed(reader.traces):
-        if isinstance(value, Proxy) and value.path not in trace.saved:
-            trace.saved.append(value.path)
+        if isinstance(value, Proxy):
+            value.trace = trace
+            if value.path not in trace.saved:
+                trace.saved.append(value.path)
         return
 
 
@@ -112,6 +129,7 @@ class Trace(Thing):
     def __init__(self, model: NnsightModel, args: Args, kind: str) -> None:
         self.model, self.args, self.kind = model, args, kind
         self.saved: list[str] = []
+        self.event: Event | None = None
         self.inputs: list[Any] = [args.positional[0]] if args.positional else []
 
     def method(self, name: str, args: Args, reader: Reader) -> Any:
@@ -168,6 +186,7 @@ class Trace(Thing):
             if self.saved:
                 fields["names_filter"] = Known(list(self.saved), Source("computed"))
             event = reader.record(kind, "LanguageModel.trace", args, fields, subject=model)
+        self.event = event
         if event is not None and free:
             event.free = True
             if model.load is not None and not is_none(model.load.fields.get("free_load")):

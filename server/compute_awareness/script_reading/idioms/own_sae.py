@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..values import Args, Bound, Class, Instance, Items, Known, Lib, Source, Thing, Unknown, known, number
 from .registry import function
-from .torch_modes import dtype_of
-from .torch_tensors import Tensor, one_dimension
+from .torch_modes import DTYPE_BYTES, FLOATS, dtype_of
+from .torch_tensors import NOT_KNOWN, Tensor, one_dimension
 
 if TYPE_CHECKING:
     from ..reader import Reader
 
 _NAME = re.compile(r"(?i)sae|auto_?encoder|cross_?coder|trans_?coder")
-INPUT, TRAINED = "<input>", "<trained>"
+INPUT, TRAINED, CAST = "<input>", "<trained>", "<dtype>"
 _INIT = ("kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "xavier_normal_", "normal_", "uniform_", "zeros_",
          "orthogonal_", "constant_", "trunc_normal_", "ones_")  # fmt: skip
 
@@ -104,7 +104,7 @@ def is_own_sae(value: Any) -> bool:
     """Whether it is an object of an SAE class of the text."""
     if not isinstance(value, Instance) or value.of is None:
         return False
-    from ..expressions import all_bases
+    from ..classes import all_bases
 
     bases = all_bases(value.of)
     names = [value.of.node.name, *(base.node.name for base in bases if isinstance(base, Class))]
@@ -139,12 +139,39 @@ def sizes(value: Instance) -> dict[str, Any]:
         best = rank
         pair = (shape[-2], shape[-1]) if rank > 1 else (shape[-1], shape[0])
         fields |= {"d_in": pair[0], "d_sae": pair[1], "dtype": Known(dtype, Source("computed"))}
+        if dtype == NOT_KNOWN:
+            fields["dtype"] = Unknown("a dtype that is not known")
         fields["copies"] = shape[0] if len(shape) == 3 and rank > 1 else shape[1] if len(shape) == 3 else Known(1)
-    moved = value.attributes.get("dtype")
-    plain = known(dtype_of(moved)) if moved is not None else None
-    if plain in ("float32", "bfloat16", "float16") and "dtype" in fields:
-        fields["dtype"] = Known(plain, Source("computed"))
+    if "dtype" in fields:
+        fields["dtype"] = value.attributes.get(CAST, fields["dtype"])
     return fields
+
+
+def cast(reader: Reader, value: Instance, name: str, args: Args) -> None:
+    """`.to(dtype)`, `.half()`: its parameters have another dtype from here on.
+
+    `load_state_dict` copies into the parameters that are there, whatever the checkpoint holds: shapes have to agree and
+    the dtype stays (torch 2.13, nn/modules/module.py). Only with `assign=True` the dtype is the checkpoint's.
+    """
+    dtype: Any = None
+    if name in FLOATS:
+        dtype = Known(FLOATS[name], Source("literal", args.line))
+    elif name == "load_state_dict":
+        if known(args.get(2, "assign")) is True:
+            dtype = Unknown("the dtype is the checkpoint's", line=args.line)
+    elif name == "to":
+        given = args.get(1, "dtype", default=args.get(0))
+        plain = dtype_of(given)
+        if known(plain) in DTYPE_BYTES:
+            dtype = plain
+        elif isinstance(plain, Unknown) and (given is args.get(1, "dtype") or "dtype" in plain.form):
+            dtype = Unknown("a dtype that is not known", line=args.line)
+    if dtype is None:
+        return
+    value.attributes[CAST] = dtype
+    for event in reader.events:
+        if event.subject is value and event.kind == "load_sae" and "dtype" in event.fields:
+            event.fields["dtype"] = dtype
 
 
 def called(reader: Reader, value: Instance, name: str, args: Args) -> None:

@@ -34,7 +34,7 @@ class Super(Thing):
         self.home, self.owner = home, owner
 
     def attribute(self, name: str, reader: Reader) -> Any:
-        from ..expressions import bind, class_attribute
+        from ..classes import bind, class_attribute
 
         for base in self.home.bases if isinstance(self.home, Class) else ():
             found = class_attribute(base, name) if isinstance(base, Class) else None

@@ -310,7 +310,8 @@ def _built(reader: Reader, args: Args, path: str) -> Any:
 
 def spliced(model: HookedModel, name: str, args: Args, reader: Reader) -> Any:
     """`run_with_cache_with_saes(tokens, saes=[...])`: the reconstruction stands in the model's pass."""
-    from .transformer_lens import Cache, Logits
+    from .activation_cache import Cache
+    from .transformer_lens import Logits
 
     batch, seq_len = model.sizes(args.get(0, "input"), reader)
     held = args.get(None, "saes")

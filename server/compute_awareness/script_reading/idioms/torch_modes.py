@@ -19,6 +19,8 @@ _DTYPES = {
 }  # fmt: skip
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8, "int64": 8, "int32": 4, "bool": 1, "uint8": 1,
                "int8": 1, "int16": 2}  # fmt: skip
+FLOATS = {"half": "float16", "bfloat16": "bfloat16", "float": "float32", "double": "float64"}
+"""Methods of modules and tensors that change the dtype."""
 
 
 def dtype_of(value: Any) -> Any:

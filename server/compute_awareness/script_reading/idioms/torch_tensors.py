@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..operations import binary
 from ..slices import slice_length
-from ..values import Args, Bound, Choice, Items, Known, Source, Thing, Unknown, bound, known, number
+from ..values import Args, Bound, Choice, Items, Known, Source, Thing, Unknown, bound, is_none, known, number
 from .registry import function
 from .torch_modes import DTYPE_BYTES, device_of, dtype_of
 
 if TYPE_CHECKING:
+    from ..events import Event
     from ..reader import Reader
 
 _SAME_SHAPE = {
@@ -22,6 +23,12 @@ _SAME_SHAPE = {
 }  # fmt: skip
 _TO_DTYPE = {"long": "int64", "int": "int32", "float": "float32", "half": "float16", "bfloat16": "bfloat16",
              "double": "float64", "bool": "bool"}  # fmt: skip
+
+
+_VIEWS = {"detach", "unsqueeze", "squeeze", "transpose", "permute", "t", "swapaxes", "expand", "view"}
+_DETACHED = {"detach", "numpy", "tolist"}
+NOT_KNOWN = "not known"
+"""The dtype of a tensor that is made with one that is not known."""
 
 
 class Tensor(Thing):
@@ -37,13 +44,19 @@ class Tensor(Thing):
         self.device = device
         self.of = list(of)
         """Things that it keeps alive: a cache whose storage it shares."""
+        self.whole: Tensor | None = None
+        """The tensor whose storage it keeps, where it is a part of one."""
+        self.graph: Event | None = None
+        """The pass whose graph it keeps, where that has one."""
+        self.share = 1.0
+        """How much of that graph lies before it: of a state between blocks what the blocks before it keep."""
 
     def held(self) -> Iterable[Any]:
         return self.of
 
     def bytes(self) -> int | None:
-        """Its size; None where a dimension is not known."""
-        if self.shape is None:
+        """Its size; None where a dimension or the dtype is not known."""
+        if self.shape is None or self.dtype == NOT_KNOWN:
             return None
         size = DTYPE_BYTES.get(self.dtype, 4)
         for dim in self.shape:
@@ -52,6 +65,19 @@ class Tensor(Thing):
                 return None
             size *= plain
         return size
+
+    def kept(self) -> int | None:
+        """Bytes of the storage that it keeps alive: `cache[name][:, -1]` keeps all of `cache[name]`."""
+        return (self.whole or self).bytes()
+
+    def tied(self, made: Any, name: str) -> Any:
+        """What a method or an index made of it, with what that keeps alive of it."""
+        if isinstance(made, Tensor) and made is not self:
+            if name in _VIEWS:
+                made.whole = self.whole or self
+            if name not in _DETACHED and made.graph is None:
+                made.graph, made.share = self.graph, self.share
+        return made
 
     def dim(self, at: int) -> Any:
         if self.shape is None:
@@ -109,7 +135,9 @@ class Tensor(Thing):
                 dim = waiting.pop(0)
                 if isinstance(one, Unknown) and not one.form:
                     shape.append(Unknown("an index or several", bound(dim)))
-        return Tensor([*shape, *waiting], self.dtype, self.device, self.of)
+        copied = any(isinstance(one, Items | Tensor) for one in indices)
+        made = Tensor([*shape, *waiting], self.dtype, self.device, self.of)
+        return self.tied(made, "take" if copied else "view")
 
     def _sliced(self, part: slice, dim: Any) -> Any:
         length = number(dim)
@@ -131,6 +159,9 @@ class Tensor(Thing):
         return Tensor(None, self.dtype)
 
     def method(self, name: str, args: Args, reader: Reader) -> Any:
+        return self.tied(self._made_by(name, args, reader), name)
+
+    def _made_by(self, name: str, args: Args, reader: Reader) -> Any:
         match name:
             case "to":
                 return self._to(args)
@@ -270,8 +301,8 @@ def shape_of(values: Iterable[Any]) -> list[Any] | None:
 def _made(args: Args, dims: list[Any] | None, default: str = "float32") -> Tensor:
     given = args.get(None, "dtype")
     device = args.get(None, "device")
-    dtype = known(dtype_of(given)) if given is not None else default
-    return Tensor(dims, dtype or default, device_of(device) if device is not None else Known("cpu"))
+    dtype = default if is_none(given) else str(known(dtype_of(given)) or NOT_KNOWN)
+    return Tensor(dims, dtype, device_of(device) if device is not None else Known("cpu"))
 
 
 _FILLED = ("zeros", "ones", "empty", "rand", "randn")

@@ -7,19 +7,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..operations import binary, truthy
-from ..values import (
-    Args,
-    Choice,
-    Dict,
-    Items,
-    Known,
-    Source,
-    Thing,
-    Unknown,
-    is_none,
-    known,
-    number,
-)
+from ..values import Args, Choice, Dict, Items, Known, Source, Thing, Unknown, is_none, known
+from .activation_cache import Cache
 from .hook_filter import names_filter
 from .models import Model
 from .registry import function, method
@@ -50,7 +39,7 @@ class Logits(Tensor):
 
     def __init__(self, event: Event | None, shape: Iterable[Any] | None, dtype: str) -> None:
         super().__init__(shape, dtype)
-        self.event = event
+        self.event = self.graph = event
 
 
 class Config(Thing):
@@ -82,104 +71,6 @@ class Config(Thing):
 
     def method(self, name: str, args: Args, reader: Reader) -> Any:
         return Unknown(f"cfg.{name}()")
-
-
-class Cache(Thing):
-    """An ActivationCache: which of its entries the script reads decides whether it should hold the others."""
-
-    label = "cache"
-
-    def __init__(self, event: Event | None, batch: Any, seq_len: Any, model: Model | None) -> None:
-        self.event, self.batch, self.seq_len, self.model = event, batch, seq_len, model
-        self.read: list[str] = []
-        self.read_all = False
-        self.on_cpu = False
-
-    def held(self) -> Iterable[Any]:
-        return (self.event,) if self.event else ()
-
-    def escape(self) -> None:
-        self.read_all = True
-
-    def item(self, index: Any, reader: Reader) -> Any:
-        name = hook_name(index)
-        if name is None:
-            self.read_all = True
-        elif name not in self.read:
-            self.read.append(name)
-        return self.tensor(name)
-
-    def tensor(self, name: str | None) -> Tensor:
-        from ...hook_names import hook_width
-
-        spec = self.model.spec() if self.model else None
-        width = hook_width(spec, name) if spec and name else None
-        dtype = str(known(self.model.dtype) or "float32") if self.model else "float32"
-        last = (name or "").rpartition(".")[2]
-        if width is None or last in ("hook_z", "hook_q", "hook_k", "hook_v", "hook_pattern", "hook_attn_scores"):
-            heads: list[Any] = [self.batch, self.seq_len, Unknown("heads"), Unknown("width")]
-            if spec is not None and last in ("hook_z", "hook_q"):
-                heads[2:] = [Known(spec.n_heads), Known(spec.d_head)]
-            shape = heads if last in ("hook_z", "hook_q", "hook_k", "hook_v") else None
-            return Tensor(shape, dtype, None, [self])
-        return Tensor([self.batch, self.seq_len, Known(width, Source("model"))], dtype, None, [self])
-
-    def iterate(self, reader: Reader) -> Items:
-        self.read_all = True
-        return Items("list", [Unknown("a hook name")], True)
-
-    def method(self, name: str, args: Args, reader: Reader) -> Any:
-        if name in ("to", "cpu"):
-            if name == "cpu" or str(known(args.get(0, "device"))) == "cpu":
-                self.on_cpu = True
-            return self
-        if name in ("remove_batch_dim", "detach"):
-            return self
-        if name in ("items", "values", "keys"):
-            self.read_all = True
-            return Items(
-                "list", [Items("tuple", [Unknown("a hook name"), Tensor(None, "float32", None, [self])])], True
-            )
-        self.read_all = True  # stack_activation, decompose_resid, logit_attrs, ...
-        return Tensor(None)
-
-
-def hook_name(index: Any) -> str | None:
-    """The full hook name of `cache["resid_post", 3]` or `cache[name]`; None where it is not known."""
-    if isinstance(index, Known) and isinstance(index.value, str):
-        return act_name(index.value, None, None) if "hook" not in index.value else index.value
-    if isinstance(index, Items):
-        plain = [known(item) for item in index.items]
-        if plain and isinstance(plain[0], str) and len(plain) > 1:
-            layer = number(index.items[1])
-            kind = plain[2] if len(plain) > 2 and isinstance(plain[2], str) else None
-            return act_name(plain[0], layer, kind) if layer is not None else None
-    return None
-
-
-_ATTENTION = ("k", "v", "q", "z", "rot_k", "rot_q", "result", "pattern", "attn_scores")
-_MLP = ("pre", "post", "mid", "pre_linear")
-_ALIASES = {"attn": "pattern", "attn_logits": "attn_scores", "key": "k", "query": "q", "value": "v",
-            "mlp_pre": "pre", "mlp_mid": "mid", "mlp_post": "post"}  # fmt: skip
-_LAYER_TYPES = {"a": "attn", "m": "mlp", "b": "", "block": "", "blocks": "", "attention": "attn"}
-
-
-def act_name(name: str, layer: int | None, kind: str | None) -> str:
-    """`get_act_name` of TransformerLens (3.9.0, utils.py): short forms to full hook names."""
-    if "." in name and "hook_" in name:
-        return name
-    short = _ALIASES.get(name, name)
-    kind = _LAYER_TYPES.get(kind, kind) if kind else None
-    if short in _ATTENTION:
-        kind = "attn"
-    elif short in _MLP:
-        kind = "mlp"
-    norm = f"{kind}." if short in ("scale", "normalized") and kind else ""
-    inside = norm or (f"{kind}." if kind and short in (*_ATTENTION, *_MLP) else "")
-    if layer is None:
-        final = "ln_final." if short in ("scale", "normalized") and not kind else inside
-        return f"{final}hook_{short}"
-    return f"blocks.{layer}.{inside}hook_{short}"
 
 
 class HookedModel(Model):
@@ -353,15 +244,6 @@ def _no_processing(reader: Reader, args: Args, path: str) -> Any:
 @function("TransformerBridge.boot_transformers", "SAETransformerBridge.boot_transformers", "TransformerBridge.boot")
 def _boot(reader: Reader, args: Args, path: str) -> Any:
     return _load(reader, args, path, "transformer_bridge", compatibility_mode=Known(False))
-
-
-@function("utils.get_act_name", "get_act_name", "tl.utils.get_act_name", "tl_utils.get_act_name")
-def _get_act_name(reader: Reader, args: Args, path: str) -> Any:
-    name, kind = known(args.get(0, "name")), known(args.get(2, "layer_type"))
-    layer = args.get(1, "layer")
-    if not isinstance(name, str) or not (is_none(layer) or number(layer) is not None):
-        return Unknown("a hook name of what is not known", line=args.line)
-    return Known(act_name(name, number(layer) if layer is not None else None, kind), Source("computed", args.line))
 
 
 def some_model(reader: Reader, library: str = "transformer_lens") -> HookedModel:

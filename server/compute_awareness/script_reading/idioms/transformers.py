@@ -70,12 +70,19 @@ class Output(Thing):
             return Logits(self.event, [], "float32")
         if name in ("hidden_states", "attentions"):
             width = Known(spec.d_model, Source("model")) if spec else Unknown("the width")
-            state = Tensor([self.batch, self.seq_len, width], dtype, None, [Hidden(self.event)])
             count = spec.n_layers + 1 if spec else None
-            return Items("tuple", [state] * min(count or 1, 200), count is None)
+            states = [
+                Tensor([self.batch, self.seq_len, width], dtype, None, [Hidden(self.event)])
+                for _ in range(min(count or 1, 200))
+            ]
+            for at, state in enumerate(states):
+                state.graph, state.share = self.event, at / max(1, len(states) - 1)
+            return Items("tuple", states, count is None)
         if name in ("last_hidden_state",):
             width = Known(spec.d_model, Source("model")) if spec else Unknown("the width")
-            return Tensor([self.batch, self.seq_len, width], dtype)
+            state = Tensor([self.batch, self.seq_len, width], dtype)
+            state.graph = self.event
+            return state
         return Unknown(f"output.{name}")
 
     def item(self, index: Any, reader: Reader) -> Any:
