@@ -67,6 +67,9 @@ HONEST: tuple[dict[str, Any], ...] = (
     {"task": "sae_inference", "model": "gpt2", "hook_name": "blocks.6.hook_resid_pre", "d_sae": 6144},
 )
 
+KEYWORDS = {"type", "enum", "anyOf", "items", "properties", "required", "additionalProperties", "description"}
+"""Of JSON Schema, what the published schemas use and `Generator.allowed` follows."""
+
 
 def nested(depth: int, of: type = list) -> Any:
     """A list or object within itself, `depth` times."""
@@ -77,7 +80,7 @@ def nested(depth: int, of: type = list) -> Any:
 
 
 class Generator:
-    """Calls from a seed: (tool, arguments), each from the tool's own schema with one to four fields gone wrong."""
+    """Calls from a seed: (tool, arguments), each from the tool's own schema, most with up to four fields gone wrong."""
 
     def __init__(self, tools: Mapping[str, Mapping[str, Any]], hidden: tuple[str, ...], seed: int) -> None:
         """`tools`: name -> published input schema; `hidden`: arguments that are accepted, but not listed."""
@@ -94,7 +97,50 @@ class Generator:
             return rng.choice([tool.upper(), "", "x" * 5000, "../" + tool, tool + "\0"]), {}
         if rng.random() < 0.01:
             return tool, rng.choice([[], "x", 3, nested(50)])
-        return tool, self.arguments(tool)
+        return tool, self.allowed(self.tools[tool]) if rng.random() < 0.15 else self.arguments(tool)
+
+    def allowed(self, schema: Mapping[str, Any], name: str = "") -> Any:
+        """Any value that the schema allows, from its keywords alone. Raises ValueError for one that is not known here.
+
+        `name` is the field's: of texts, every second is one that the field could have.
+        """
+        rng = self.random
+        if other := set(schema) - KEYWORDS:
+            raise ValueError(f"{name} uses {other}, which no value is made for")
+        if "enum" in schema:
+            return rng.choice(schema["enum"])
+        if "anyOf" in schema:
+            return self.allowed(rng.choice(schema["anyOf"]), name)
+        kind = schema["type"]
+        if kind == "object" and "properties" in schema:
+            required = schema.get("required", ())
+            return {
+                field: self.allowed(inner, field)
+                for field, inner in schema["properties"].items()
+                if field in required or rng.random() < (0.02 if field in SELDOM else 0.3)
+            }
+        if kind == "object":
+            return {rng.choice([*self.hidden, *UNICODE]): self.anything("") for _ in range(rng.randrange(4))}
+        if kind == "array":
+            return [self.allowed(schema["items"], name) for _ in range(rng.choice([0, 1, 1, 2, 3, 30, 3000]))]
+        if kind == "boolean":
+            return rng.random() < 0.5
+        if kind == "integer":
+            return rng.choice([rng.randrange(-3, 100), rng.randrange(10**7), rng.randrange(-(10**40), 10**40)])
+        if kind == "number":
+            return rng.choice([rng.randrange(100), rng.random() * 64, rng.uniform(-1e308, 1e308)])
+        assert kind == "string", kind
+        likely = [text for text in NAMES.get(name, ()) if isinstance(text, str)]
+        if likely and rng.random() < 0.5:
+            return rng.choice(likely)
+        return rng.choice([rng.choice(TRAVERSAL + INJECTION + UNICODE + MARKERS), self.text()])
+
+    def text(self) -> str:
+        """Of ASCII and of everything."""
+        rng = self.random
+        return "".join(
+            chr(rng.choice([rng.randrange(32, 127), rng.randrange(1, 0xD7FF)])) for _ in range(rng.randrange(40))
+        )
 
     def arguments(self, tool: str) -> dict[str, Any]:
         """A mostly valid object, then spoiled."""
@@ -169,6 +215,4 @@ class Generator:
             return nested(rng.choice([3, 30, 90]), rng.choice([list, dict]))
         if name in NAMES:
             return rng.choice(NAMES[name])
-        return "".join(
-            chr(rng.choice([rng.randrange(32, 127), rng.randrange(1, 0xD7FF)])) for _ in range(rng.randrange(40))
-        )
+        return self.text()

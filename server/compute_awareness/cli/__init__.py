@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from ..errors import InputError
+from ..errors import InputError, one_line
 
 EXIT_BAD_INPUT = 2
 EXIT_OUR_FAULT = 70
@@ -79,6 +79,5 @@ def run(args: Sequence[str] | None = None) -> int:
 
 
 def _complain(message: str, code: int) -> int:
-    line = " ".join("".join(c if c.isprintable() else " " for c in message).split())
-    print(f"error: {line}", file=sys.stderr)
+    print(f"error: {one_line(message)}", file=sys.stderr)
     return code
