@@ -28,7 +28,7 @@ class NotCovered(InputError):
 
 
 def one_line(text: str) -> str:
-    """`text` without line breaks and without what a terminal would obey: one blank for each run of such and of blanks."""
+    """`text` without line breaks and without what a terminal would obey; a run of such is one blank."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
