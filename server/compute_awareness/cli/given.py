@@ -210,25 +210,37 @@ def compute_from(source: str) -> Compute:
         raise InputError(f"{_called(source)} is not a report of `detect --json`: {error}") from None
 
 
-def svg_path(path: str | None) -> str | None:
-    """The path of a picture to write, looked at before any work is done. Raises InputError for any but `.svg`."""
-    if path is None or Path(path).suffix.lower() == ".svg":
+def picture_path(path: str | None) -> str | None:
+    """The path of a picture to write, looked at before any work is done.
+
+    Raises:
+        InputError: it ends in neither `.svg` nor `.png`, or in `.png` where none can be drawn.
+    """
+    if path is None or is_svg(path):
         return path
-    raise InputError(
-        f"--plot {path}: pictures are written as SVG, which browsers, editors and papers take; give a name that ends "
-        "in .svg"
-    )
+    if Path(path).suffix.lower() != ".png":
+        raise InputError(f"--plot {path}: a picture is an SVG or a PNG; give a name that ends in .svg or .png")
+    from ..picture_png import png_missing
+
+    if missing := png_missing():
+        raise InputError(f"--plot {path}: {missing}; or give a name that ends in .svg, which needs nothing")
+    return path
 
 
-def write_new(path: str, text: str, flag: str = "--out") -> None:
+def is_svg(path: str) -> bool:
+    """Whether a picture of that name is an SVG."""
+    return Path(path).suffix.lower() == ".svg"
+
+
+def write_new(path: str, content: str | bytes, flag: str = "--out") -> None:
     """Write a file that is not there yet; `flag` is the option that named it.
 
     Raises:
         InputError: it is there, or cannot be written.
     """
     try:
-        with Path(path).open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with Path(path).open("xb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
     except FileExistsError:
         raise InputError(f"{path} is there already and is kept; give another name to {flag}") from None
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The picture of `--plot`: an answer as an SVG."""
+"""The picture of `--plot`: an answer as an SVG or a PNG."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..memory.estimate import Estimate
 from ..picture import capacity, memory_svg
+from .given import is_svg, write_new
 from .show_estimate import workload_line
 from .show_preflight import STATUS
 
@@ -32,3 +33,13 @@ def preflight_svg(answer: Preflight) -> str:
         room=capacity(answer.compute, verdict),
         words=f"{STATUS[verdict.status][0]}. {verdict.why}",
     )
+
+
+def write_picture(path: str, svg: str) -> None:
+    """The picture as a new file, of the kind that its name says. Raises InputError as `write_new` does."""
+    if is_svg(path):
+        write_new(path, svg, "--plot")
+        return
+    from ..picture_png import png_of
+
+    write_new(path, png_of(svg), "--plot")
