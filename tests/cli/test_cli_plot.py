@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from compute_awareness.cli.plot import preflight_svg
 from compute_awareness.errors import InputError
 from compute_awareness.estimator import estimate
 from compute_awareness.mcp_server.app import page
 from compute_awareness.memory.estimate import ComponentName
 from compute_awareness.picture import OVERHEAD, PARTS, memory_svg, parts_of
+from compute_awareness.picture_of import preflight_svg
 from compute_awareness.picture_png import SCALE, png_of
 from compute_awareness.preflight import preflight
 from compute_awareness.units import GIB, gib

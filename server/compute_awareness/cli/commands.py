@@ -16,11 +16,11 @@ from .given import (
     WorkloadCommand,
     compute_from,
     fields_from,
-    picture_path,
     read_text,
     workload_from,
     write_new,
 )
+from .plot import picture_path, write_picture
 from .profile_commands import profile
 from .serve_commands import serve, token
 
@@ -160,7 +160,7 @@ def estimate(source: str | None, python: str | None, plot: str | None, as_json: 
     plot = picture_path(plot)
     answer = estimate_workload(workload_from(source, flags), python=python)
     if plot is not None:
-        from .plot import estimate_svg, write_picture
+        from ..picture_of import estimate_svg
 
         write_picture(plot, estimate_svg(answer))
     if as_json:
@@ -230,7 +230,7 @@ def preflight(
     report = _elsewhere(compute, host, python)
     answer = preflight_of(workload, gpu=gpu, compute=report, python=None if host else python)
     if plot is not None:
-        from .plot import preflight_svg, write_picture
+        from ..picture_of import preflight_svg
 
         write_picture(plot, preflight_svg(answer))
     if as_json:

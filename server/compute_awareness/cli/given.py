@@ -210,28 +210,6 @@ def compute_from(source: str) -> Compute:
         raise InputError(f"{_called(source)} is not a report of `detect --json`: {error}") from None
 
 
-def picture_path(path: str | None) -> str | None:
-    """The path of a picture to write, looked at before any work is done.
-
-    Raises:
-        InputError: it ends in neither `.svg` nor `.png`, or in `.png` where none can be drawn.
-    """
-    if path is None or is_svg(path):
-        return path
-    if Path(path).suffix.lower() != ".png":
-        raise InputError(f"--plot {path}: a picture is an SVG or a PNG; give a name that ends in .svg or .png")
-    from ..picture_png import png_missing
-
-    if missing := png_missing():
-        raise InputError(f"--plot {path}: {missing}; or give a name that ends in .svg, which needs nothing")
-    return path
-
-
-def is_svg(path: str) -> bool:
-    """Whether a picture of that name is an SVG."""
-    return Path(path).suffix.lower() == ".svg"
-
-
 def write_new(path: str, content: str | bytes, flag: str = "--out") -> None:
     """Write a file that is not there yet; `flag` is the option that named it.
 
