@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from mcp.server import CacheHint, MCPServer
@@ -11,6 +13,7 @@ from mcp.server.auth.provider import TokenVerifier
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import RequestStateSecurity
 from mcp.server.mcpserver.tools import Tool
+from mcp.types import Icon
 
 from .app import TOOL_META, apps
 from .arguments import hidden_parameters, workload_parameters
@@ -82,6 +85,7 @@ def build_server(
         description="Will this interpretability experiment fit the compute at hand, and should the user be asked?",
         instructions=INSTRUCTIONS,
         version=version("compute-awareness"),
+        icons=[_icon()],
         tools=listed_tools,
         extensions=[apps()],
         log_level="WARNING",
@@ -112,6 +116,14 @@ def build_server(
     add_resources(server)
     server.completion()(complete)
     return server
+
+
+def _icon() -> Icon:
+    """Within the address itself, so that no host has to fetch it. Of few bytes: from 2026-07-28 on every result says
+    who answered, and bears it."""
+    drawn = Path(__file__).with_name("icon.svg").read_bytes().strip()
+    address = f"data:image/svg+xml;base64,{base64.b64encode(drawn).decode()}"
+    return Icon(src=address, mime_type="image/svg+xml", sizes=["any"])
 
 
 def _left_out(options: Hosting | None) -> tuple[str, ...]:
