@@ -72,7 +72,7 @@ class Used:
 
 @dataclass
 class Soak:
-    """One run: the seconds of each call, by tool, and what the server had used at the start, after `WARM`, at the end."""
+    """One run: seconds of each call, by tool, and what the server had used at the start, after `WARM`, at the end."""
 
     pid: int
     took: dict[str, list[float]] = field(default_factory=dict)

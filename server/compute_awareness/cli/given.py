@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import types
 from functools import cache
@@ -216,10 +217,15 @@ def write_new(path: str, content: str | bytes, flag: str = "--out") -> None:
     Raises:
         InputError: it is there, or cannot be written.
     """
+    opened = False
     try:
         with Path(path).open("xb") as file:
+            opened = True
             file.write(content.encode() if isinstance(content, str) else content)
     except FileExistsError:
         raise InputError(f"{path} is there already and is kept; give another name to {flag}") from None
     except OSError as error:
+        if opened:  # half of a file on a full disk would be kept the next time
+            with contextlib.suppress(OSError):
+                Path(path).unlink()
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from None

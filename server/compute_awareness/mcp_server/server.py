@@ -69,6 +69,7 @@ def build_server(
     state_keys: list[str] | None = None,
     auth: AuthSettings | None = None,
     token_verifier: TokenVerifier | None = None,
+    lifespan: Any = None,
 ) -> MCPServer[Any]:
     """The server with everything registered, not yet serving.
 
@@ -76,6 +77,7 @@ def build_server(
         options: how it is hosted for others; None = it is the user's own.
         state_keys: what seals the question that a client carries; None = a key of this process.
         auth, token_verifier: who may call over HTTP.
+        lifespan: what is held while it serves, as the SDK takes it.
     """
     listed_tools = [tool for tool in tools() if tool.name not in _left_out(options)]
     listed_prompts = prompts()
@@ -106,6 +108,7 @@ def build_server(
         ),
         auth=auth,
         token_verifier=token_verifier,
+        lifespan=lifespan,
         middleware=[
             hosted(options),
             known_names([tool.name for tool in listed_tools], [prompt.name for prompt in listed_prompts]),
@@ -133,12 +136,13 @@ def _left_out(options: Hosting | None) -> tuple[str, ...]:
 
 def serve() -> None:
     """Serves on standard input and output until the client goes away."""
-    from .reader_gone import end_with_reader
+    from .reader_gone import end_with_reader, end_with_signals, ended_if_broken_off
 
     end_with_reader()
+    end_with_signals()
     # Before the SDK sets up its own: rich would print a crash as hundreds of lines of boxes, in any code page.
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    build_server().run("stdio")
+    build_server(lifespan=ended_if_broken_off).run("stdio")
 
 
 def tools() -> list[Tool]:
