@@ -54,6 +54,15 @@ NAMES = {
     "host": ("box", "user@box", "box.example.org"),
 }  # fmt: skip
 
+SCRIPTS = (
+    "import torch\nfrom transformer_lens import HookedTransformer\nm = HookedTransformer.from_pretrained({})\n"
+    "with torch.no_grad():\n    _, c = m.run_with_cache(torch.zeros(({}, {}), dtype=torch.long), names_filter={})\n",
+    "from sae_lens import LanguageModelSAERunnerConfig as C\nc = C(model_name={}, d_in={}, train_batch_size_tokens={}, "
+    "hook_name={})\n",
+    "from transformers import AutoModelForCausalLM as A\nm = A.from_pretrained({}, torch_dtype={}, device_map={})\n"
+    "for n in range({}):\n    m(n, labels=n).loss.backward()\n",
+)
+"""Of scripts, with a place for each value that is read from them."""
 SELDOM = ("python", "host", "live_prices", "compute")
 HONEST: tuple[dict[str, Any], ...] = (
     {"task": "inference", "model": "gpt2", "seq_len": 128},
@@ -135,6 +144,15 @@ class Generator:
             return rng.choice(likely)
         return rng.choice([rng.choice(TRAVERSAL + INJECTION + UNICODE + MARKERS), self.text()])
 
+    def script(self) -> str:
+        """Python that can be parsed more often than not, with values of any type in it."""
+        rng = self.random
+        likely = ("gpt2", "pythia-2.8b", 1, 8, 128, 768, None, "auto", "*hook_z", "blocks.0.hook_z")
+        values = [rng.choice(likely) if rng.random() < 0.7 else self.anything("model") for _ in range(4)]
+        said = rng.choice(SCRIPTS).format(*map(repr, values))
+        at = rng.randrange(len(said))
+        return said if rng.random() < 0.7 else said[:at] + self.text() + said[at + rng.randrange(20) :]
+
     def text(self) -> str:
         """Of ASCII and of everything."""
         rng = self.random
@@ -157,16 +175,19 @@ class Generator:
                 made[name] = self.value(name, properties[name])
         if "workload" in made and rng.random() < 0.7:
             made["workload"] = self.arguments("estimate_memory")
-        for _ in range(rng.choice([0, 0, 1, 1, 1, 2, 4])):
+        if "text" in properties and rng.random() < 0.8:
+            made = {"text": self.script()}
+        for _ in range(rng.choice([0, 0, 0, 1, 1, 2, 4])):
             where = rng.choice(list(made) if made and rng.random() < 0.5 else [*properties, rng.choice(self.hidden)])
-            made[where] = self.anything(where)
+            unusual = where in properties and rng.random() < 0.3
+            made[where] = self.allowed(properties[where], where) if unusual else self.anything(where)
         if "launch_for" in properties and rng.random() < 0.15:
             made["launch_for"] = self.value("launch_for", properties["launch_for"])
             made["run"] = rng.choice(NAMES["run"])
         for name in ("batch_size", "seq_len", "n_layers"):
             if name in properties and rng.random() < 0.1:
                 made[name] = rng.choice([1, 3, 10**6, 10**9, 10**12, "8", 4.0])
-        if rng.random() < 0.1:
+        if "options" in properties and rng.random() < 0.1:
             made["options"] = {rng.choice(self.hidden): self.anything("") for _ in range(rng.randrange(4))}
         if rng.random() < 0.05:
             made[rng.choice([*UNICODE, *INJECTION, "__class__", "self", "asked", "ctx"])] = self.anything("")
