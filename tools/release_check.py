@@ -30,7 +30,7 @@ MCPB = "@anthropic-ai/mcpb@2.1.2"
 STEP_S = 900
 LEFT_BY_HAND = """\
 Left to do by hand, in this order (docs/releasing.md):
-  1. claude plugin validate --strict plugin    (needs Claude Code)
+  1. claude plugin validate --strict --profile directory plugin    (needs Claude Code)
   2. git tag v{version} && git push origin v{version}
   3. python -m twine upload {out}/*.whl {out}/*.tar.gz
   4. a release of that tag on the repository's page, with {out}/*.mcpb

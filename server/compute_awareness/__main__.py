@@ -11,7 +11,10 @@ def main() -> int:
         from .cli import main as command_line
 
         return command_line()
-    if sys.stdin is not None and sys.stdin.isatty():
+    if sys.stdin is None or sys.stdout is None:
+        print("error: MCP is served on standard input and output, and one of them is closed", file=sys.stderr)
+        return 2
+    if sys.stdin.isatty():
         print("Serving MCP on stdin and stdout. For the command line: compute-awareness --help", file=sys.stderr)
     import gc
 

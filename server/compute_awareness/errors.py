@@ -13,16 +13,23 @@ _LONGEST_NAME = 200
 class InputError(ValueError):
     """Bad input. The message is one line for the caller: what was wrong, what is accepted, the nearest match.
 
-    The command line prints it and exits with 2; the MCP tools return it as a tool error. A message of more than
-    `LONGEST` characters is cut: what a caller gave, and gets back in it, may be of any length.
+    The command line prints it and exits with 2; the MCP tools return it as a tool error. What a caller gave, and gets
+    back in it, may be of any length and hold anything: a message of more than `LONGEST` characters is cut, and line
+    breaks and what a terminal would obey become spaces.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(message if len(message) <= LONGEST else message[: LONGEST - 3] + "...")
+        line = one_line(message)
+        super().__init__(line if len(line) <= LONGEST else line[: LONGEST - 3] + "...")
 
 
 class NotCovered(InputError):
     """No closed form covers this; a trace of the experiment's own library may."""
+
+
+def one_line(text: str) -> str:
+    """`text` without line breaks and without what a terminal would obey; a run of such is one blank."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def shown(value: Any, limit: int = 80) -> str:

@@ -151,6 +151,28 @@ def test_processes_that_write_at_once_lose_nothing(here):
     assert len(read_profile(**here).machines) == 20
 
 
+def test_a_writer_that_is_killed_leaves_a_whole_file(here):
+    code = (
+        "import sys, pathlib, itertools\n"
+        "from compute_awareness.asking.profile_file import set_machine, VARIABLE\n"
+        "for i in itertools.count():\n"
+        "    set_machine(f'box-{i % 9}', {'gpu': 'T4'}, environ={VARIABLE: sys.argv[1]}, cwd=pathlib.Path('.'))\n"
+        "    print(i, flush=True)\n"
+    )
+    set_machine("mine", {"gpu": "A100"}, today=TODAY, **here)
+    for written in range(1, 5):
+        with subprocess.Popen(
+            [sys.executable, "-c", code, here["environ"][VARIABLE]], stdout=subprocess.PIPE
+        ) as writer:
+            assert writer.stdout is not None
+            for _ in range(written):
+                writer.stdout.readline()
+            writer.kill()
+        assert read_profile(**here).machines["mine"].gpu == "A100"
+        set_machine("next", {"gpu": f"{written}xT4"}, today=TODAY, **here)  # no lock of a dead writer is in the way
+        assert read_profile(**here).machines["next"].gpu == f"{written}xT4"
+
+
 def test_a_disk_that_fills_up_leaves_the_old_file(here, monkeypatch):
     path = set_machine("box", {"gpu": "T4"}, today=TODAY, **here)
     before = path.read_bytes()

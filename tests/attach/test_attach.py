@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -263,3 +264,16 @@ def test_codex_reads_the_entry(home: Path) -> None:
         ["codex", "mcp", "get", "compute-awareness", "--json"], capture_output=True, text=True, timeout=120, check=False
     )
     assert json.loads(shown.stdout)["transport"]["command"] == command_for("user")[0], shown.stderr
+
+
+@pytest.mark.skipif(shutil.which("gemini") is None, reason="Gemini CLI is not installed")
+@pytest.mark.parametrize("scope", ["user", "project"])
+def test_gemini_connects(home: Path, scope: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder that the user trusts; in any other it lists the server as disabled."""
+    monkeypatch.setenv("GEMINI_CLI_TRUST_WORKSPACE", "true")
+    assert run(["install", "gemini", "--scope", scope, "--launch", "this"]) == 0
+    shown = subprocess.run(
+        ["gemini", "mcp", "list"], stdin=subprocess.DEVNULL, capture_output=True, text=True, encoding="utf-8",
+        timeout=120, check=False,
+    )  # fmt: skip
+    assert re.search(r"compute-awareness: .* Connected", shown.stderr + shown.stdout), shown.stderr + shown.stdout

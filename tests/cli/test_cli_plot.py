@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
+import sys
 from itertools import pairwise
 from typing import get_args
 from xml.etree import ElementTree
 
 import pytest
 from command_line import EXAMPLES, machine
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from compute_awareness.cli.plot import preflight_svg
+from compute_awareness.errors import InputError
 from compute_awareness.estimator import estimate
 from compute_awareness.mcp_server.app import page
 from compute_awareness.memory.estimate import ComponentName
 from compute_awareness.picture import OVERHEAD, PARTS, memory_svg, parts_of
+from compute_awareness.picture_of import preflight_svg
+from compute_awareness.picture_png import SCALE, png_of
 from compute_awareness.preflight import preflight
 from compute_awareness.units import GIB, gib
 from compute_awareness.workload import parse_workload
@@ -119,11 +124,82 @@ def test_a_file_that_is_there_is_kept(cli, report, tmp_path, command):
     assert path.read_text("utf-8") == "mine"
 
 
-@pytest.mark.parametrize("name", ["plan.png", "plan", "plan.svg.gz"])
+@pytest.mark.parametrize("name", ["plan.pdf", "plan", "plan.svg.gz"])
 def test_other_formats_are_refused_before_any_work(cli, tmp_path, name):
     ran = cli("preflight", "no such file", "--plot", str(tmp_path / name))
     assert (ran.code, ran.out) == (2, "")
-    assert "--plot" in ran.err and ".svg" in ran.err and "no such file" not in ran.err
+    assert "--plot" in ran.err and "in .svg or .png" in ran.err and "no such file" not in ran.err
+
+
+def pixels(path):
+    """Colour (red, green, blue) at a place of the SVG, by its own coordinates; and the size in those."""
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        opaque = picture.convert("RGB")
+    return lambda x, y: opaque.getpixel((round(x * SCALE), round(y * SCALE))), (picture.width, picture.height)
+
+
+def rgb(fill: str) -> tuple[int, ...]:
+    return tuple(bytes.fromhex(fill.removeprefix("#")))
+
+
+def test_a_png_has_the_parts_where_the_svg_has_them(cli, report, tmp_path):
+    args = ("preflight", CACHE, "--compute", report(24), "--plot")
+    assert cli(*args, str(tmp_path / "plan.svg")).code == 1
+    ran = cli(*args, str(tmp_path / "plan.PNG"))
+    assert ran.code == 1 and ran.out.rstrip().endswith(f"Picture: {tmp_path / 'plan.PNG'}")
+    root = drawn((tmp_path / "plan.svg").read_text("utf-8"))
+    at, size = pixels(tmp_path / "plan.PNG")
+    assert size == (SCALE * int(root.attrib["width"]), SCALE * int(root.attrib["height"]))
+    for part in (element for element in root.iter(f"{SVG}rect") if element.get("class") == "part"):
+        left, wide = float(part.attrib["x"]), float(part.attrib["width"])
+        if wide >= 4:
+            for x in (left + 1.5, left + wide - 1.5):
+                assert at(x, float(part.attrib["y"]) + 6) == rgb(part.attrib["fill"]), part.findtext(f"{SVG}title")
+    line = line_at(root) + 24
+    (free,) = [element for element in root.iter(f"{SVG}line") if element.get("class") == "free"]
+    assert at(line, float(free.attrib["y1"]) + 2) == rgb("#cf222e")
+    # Words are drawn: each line of text leaves ink on its row, on the side where it stands.
+    words = list(root.iter(f"{SVG}text"))
+    assert len(words) > 10
+    for text in words:
+        x, y = float(text.attrib["x"]), float(text.attrib["y"])
+        kinds = text.attrib.get("class", "").split()
+        start = x - 30 if "end" in kinds else x - 6 if "letter" in kinds else x
+        seen = {at(start + step / SCALE, y - up / SCALE) for step in range(12 * SCALE) for up in range(10 * SCALE)}
+        assert len(seen) > 2, text.text
+    assert at(2, 2) == (255, 255, 255)
+
+
+def test_a_png_shows_what_others_use(cli, report, tmp_path):
+    args = ("preflight", str(EXAMPLES / "gpt2_resid_cache.json"), "--compute", report(60), "--plot")
+    cli(*args, str(tmp_path / "plan.svg"))
+    assert cli(*args, str(tmp_path / "plan.png")).code == 0
+    root = drawn((tmp_path / "plan.svg").read_text("utf-8"))
+    legend = [element for element in root.iter(f"{SVG}rect") if element.get("class") == "taken"][-1]
+    left, top = float(legend.attrib["x"]), float(legend.attrib["y"])
+    at, _ = pixels(tmp_path / "plan.png")
+    row = [at(left + 2 + step / SCALE, top + 9) for step in range(14 * SCALE)]
+    assert (255, 255, 255) in row and min(row) < (120, 120, 120), "the hatch has lines and gaps"
+
+
+def test_a_png_without_pillow_names_the_extra(cli, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    ran = cli("preflight", "no such file", "--plot", str(tmp_path / "plan.png"))
+    assert (ran.code, ran.out) == (2, "") and "no such file" not in ran.err
+    assert "pip install 'compute-awareness[plot]'" in ran.err and ".svg" in ran.err
+    with pytest.raises(InputError, match="Pillow"):
+        png_of("<svg/>")
+
+
+@given(
+    st.text(max_size=120), st.integers(0, 2**45), st.none() | st.integers(0, 2**45), st.none() | st.integers(0, 2**45)
+)
+@settings(max_examples=25, deadline=None)
+def test_any_picture_can_be_a_png(title, needed, free, room):
+    svg = memory_svg(FORWARD, title, needed=needed, where=title, free=free, room=room, words=title)
+    with Image.open(io.BytesIO(png_of(svg, 1))) as picture:
+        assert picture.width == int(drawn(svg).attrib["width"]) and len(picture.convert("RGB").getcolors(10**6)) > 8
 
 
 def test_a_folder_that_is_not_there_is_one_line(cli, tmp_path):

@@ -48,6 +48,58 @@ def test_a_reader_that_goes_away_is_no_error():
     assert ran.returncode == 141
 
 
+SMALL = ("--task", "inference", "--model", "gpt2", "--seq-len", "64")
+LARGE = ("preflight", PYTHIA, "--gpu", "T4")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["for people", "JSON"])
+def test_an_output_that_takes_nothing_is_told_from_a_verdict(form):
+    with open("/dev/full", "wb") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "compute_awareness", "estimate", *SMALL, *form],
+            stdout=full, stderr=subprocess.PIPE, timeout=120, check=False,
+        )  # fmt: skip
+    assert ran.returncode == 74
+    assert ran.stderr == b"error: the output could not be written: No space left on device\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the streams of a process are closed otherwise there")
+@pytest.mark.parametrize("closed", [[1], [2], [0, 1, 2]], ids=str)
+@pytest.mark.parametrize(("command", "code"), [(("estimate", *SMALL), 0), (LARGE, 1), ((*LARGE, "--json"), 1)])
+def test_where_a_stream_is_closed_the_code_says_it(closed, command, code):
+    program = (
+        "import os, sys\n"
+        f"for number in {closed}: os.close(number)\n"
+        "os.execv(sys.executable, [sys.executable, '-m', 'compute_awareness', *sys.argv[1:]])"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, *command],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (code, b"")
+    assert bool(ran.stdout) == (1 not in closed)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="resource limits are POSIX's")
+@pytest.mark.parametrize("name", ["plan.svg", "plan.png"])
+def test_no_half_of_a_file_is_left_on_a_full_disk(tmp_path, name):
+    program = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+        "from compute_awareness.cli import main; main()"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, "estimate", *SMALL, "--plot", str(tmp_path / name)],
+        capture_output=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stdout) == (2, b"") and b"cannot be written: File too large" in ran.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_estimate_imports_only_what_it_needs():
     code = (
         "import sys; from compute_awareness.cli import run; code = run(sys.argv[1:]);"

@@ -54,6 +54,15 @@ NAMES = {
     "host": ("box", "user@box", "box.example.org"),
 }  # fmt: skip
 
+SCRIPTS = (
+    "import torch\nfrom transformer_lens import HookedTransformer\nm = HookedTransformer.from_pretrained({})\n"
+    "with torch.no_grad():\n    _, c = m.run_with_cache(torch.zeros(({}, {}), dtype=torch.long), names_filter={})\n",
+    "from sae_lens import LanguageModelSAERunnerConfig as C\nc = C(model_name={}, d_in={}, train_batch_size_tokens={}, "
+    "hook_name={})\n",
+    "from transformers import AutoModelForCausalLM as A\nm = A.from_pretrained({}, torch_dtype={}, device_map={})\n"
+    "for n in range({}):\n    m(n, labels=n).loss.backward()\n",
+)
+"""Of scripts, with a place for each value that is read from them."""
 SELDOM = ("python", "host", "live_prices", "compute")
 HONEST: tuple[dict[str, Any], ...] = (
     {"task": "inference", "model": "gpt2", "seq_len": 128},
@@ -67,6 +76,9 @@ HONEST: tuple[dict[str, Any], ...] = (
     {"task": "sae_inference", "model": "gpt2", "hook_name": "blocks.6.hook_resid_pre", "d_sae": 6144},
 )
 
+KEYWORDS = {"type", "enum", "anyOf", "items", "properties", "required", "additionalProperties", "description"}
+"""Of JSON Schema, what the published schemas use and `Generator.allowed` follows."""
+
 
 def nested(depth: int, of: type = list) -> Any:
     """A list or object within itself, `depth` times."""
@@ -77,7 +89,7 @@ def nested(depth: int, of: type = list) -> Any:
 
 
 class Generator:
-    """Calls from a seed: (tool, arguments), each from the tool's own schema with one to four fields gone wrong."""
+    """Calls from a seed: (tool, arguments), each from the tool's own schema, most with up to four fields gone wrong."""
 
     def __init__(self, tools: Mapping[str, Mapping[str, Any]], hidden: tuple[str, ...], seed: int) -> None:
         """`tools`: name -> published input schema; `hidden`: arguments that are accepted, but not listed."""
@@ -94,7 +106,59 @@ class Generator:
             return rng.choice([tool.upper(), "", "x" * 5000, "../" + tool, tool + "\0"]), {}
         if rng.random() < 0.01:
             return tool, rng.choice([[], "x", 3, nested(50)])
-        return tool, self.arguments(tool)
+        return tool, self.allowed(self.tools[tool]) if rng.random() < 0.15 else self.arguments(tool)
+
+    def allowed(self, schema: Mapping[str, Any], name: str = "") -> Any:
+        """Any value that the schema allows, from its keywords alone. Raises ValueError for one that is not known here.
+
+        `name` is the field's: of texts, every second is one that the field could have.
+        """
+        rng = self.random
+        if other := set(schema) - KEYWORDS:
+            raise ValueError(f"{name} uses {other}, which no value is made for")
+        if "enum" in schema:
+            return rng.choice(schema["enum"])
+        if "anyOf" in schema:
+            return self.allowed(rng.choice(schema["anyOf"]), name)
+        kind = schema["type"]
+        if kind == "object" and "properties" in schema:
+            required = schema.get("required", ())
+            return {
+                field: self.allowed(inner, field)
+                for field, inner in schema["properties"].items()
+                if field in required or rng.random() < (0.02 if field in SELDOM else 0.3)
+            }
+        if kind == "object":
+            return {rng.choice([*self.hidden, *UNICODE]): self.anything("") for _ in range(rng.randrange(4))}
+        if kind == "array":
+            return [self.allowed(schema["items"], name) for _ in range(rng.choice([0, 1, 1, 2, 3, 30, 3000]))]
+        if kind == "boolean":
+            return rng.random() < 0.5
+        if kind == "integer":
+            return rng.choice([rng.randrange(-3, 100), rng.randrange(10**7), rng.randrange(-(10**40), 10**40)])
+        if kind == "number":
+            return rng.choice([rng.randrange(100), rng.random() * 64, rng.uniform(-1e308, 1e308)])
+        assert kind == "string", kind
+        likely = [text for text in NAMES.get(name, ()) if isinstance(text, str)]
+        if likely and rng.random() < 0.5:
+            return rng.choice(likely)
+        return rng.choice([rng.choice(TRAVERSAL + INJECTION + UNICODE + MARKERS), self.text()])
+
+    def script(self) -> str:
+        """Python that can be parsed more often than not, with values of any type in it."""
+        rng = self.random
+        likely = ("gpt2", "pythia-2.8b", 1, 8, 128, 768, None, "auto", "*hook_z", "blocks.0.hook_z")
+        values = [rng.choice(likely) if rng.random() < 0.7 else self.anything("model") for _ in range(4)]
+        said = rng.choice(SCRIPTS).format(*map(repr, values))
+        at = rng.randrange(len(said))
+        return said if rng.random() < 0.7 else said[:at] + self.text() + said[at + rng.randrange(20) :]
+
+    def text(self) -> str:
+        """Of ASCII and of everything."""
+        rng = self.random
+        return "".join(
+            chr(rng.choice([rng.randrange(32, 127), rng.randrange(1, 0xD7FF)])) for _ in range(rng.randrange(40))
+        )
 
     def arguments(self, tool: str) -> dict[str, Any]:
         """A mostly valid object, then spoiled."""
@@ -111,16 +175,19 @@ class Generator:
                 made[name] = self.value(name, properties[name])
         if "workload" in made and rng.random() < 0.7:
             made["workload"] = self.arguments("estimate_memory")
-        for _ in range(rng.choice([0, 0, 1, 1, 1, 2, 4])):
+        if "text" in properties and rng.random() < 0.8:
+            made = {"text": self.script()}
+        for _ in range(rng.choice([0, 0, 0, 1, 1, 2, 4])):
             where = rng.choice(list(made) if made and rng.random() < 0.5 else [*properties, rng.choice(self.hidden)])
-            made[where] = self.anything(where)
+            unusual = where in properties and rng.random() < 0.3
+            made[where] = self.allowed(properties[where], where) if unusual else self.anything(where)
         if "launch_for" in properties and rng.random() < 0.15:
             made["launch_for"] = self.value("launch_for", properties["launch_for"])
             made["run"] = rng.choice(NAMES["run"])
         for name in ("batch_size", "seq_len", "n_layers"):
             if name in properties and rng.random() < 0.1:
                 made[name] = rng.choice([1, 3, 10**6, 10**9, 10**12, "8", 4.0])
-        if rng.random() < 0.1:
+        if "options" in properties and rng.random() < 0.1:
             made["options"] = {rng.choice(self.hidden): self.anything("") for _ in range(rng.randrange(4))}
         if rng.random() < 0.05:
             made[rng.choice([*UNICODE, *INJECTION, "__class__", "self", "asked", "ctx"])] = self.anything("")
@@ -169,6 +236,4 @@ class Generator:
             return nested(rng.choice([3, 30, 90]), rng.choice([list, dict]))
         if name in NAMES:
             return rng.choice(NAMES[name])
-        return "".join(
-            chr(rng.choice([rng.randrange(32, 127), rng.randrange(1, 0xD7FF)])) for _ in range(rng.randrange(40))
-        )
+        return self.text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -18,6 +19,7 @@ import anyio
 import anyio.to_thread
 import httpx2
 import jwt
+import psutil
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from mcp import Client, MCPError
@@ -412,11 +414,89 @@ def test_state_keys_of_a_file(tmp_path: Path) -> None:
         read_state_keys(str(file))
 
 
+def serve_command(port: int) -> list[str]:
+    return [sys.executable, "-m", "compute_awareness", "serve", "--transport", "http", "--port", str(port)]
+
+
+def until_healthy(site: str, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(1200):
+        try:
+            httpx2.get(f"{site}/healthz").raise_for_status()
+            return
+        except httpx2.HTTPError:
+            assert process.poll() is None
+            time.sleep(0.1)
+    raise AssertionError("the server is not healthy")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX's")
+def test_a_worker_that_is_killed_in_a_call_costs_that_call_and_no_other(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = os.environ | {"PYTHONPATH": PACKAGE_ROOT, "COMPUTE_AWARENESS_PROFILE": ""}
+    process = subprocess.Popen(
+        [*serve_command(port), "--workers", "2"], env=environment, stderr=subprocess.DEVNULL, cwd=tmp_path
+    )
+    site = f"http://127.0.0.1:{port}"
+    try:
+        until_healthy(site, process)
+        with socket.create_connection(("127.0.0.1", port), 60) as half:
+            half.sendall(
+                b"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\nContent-Type: application/json\r\n"
+                b"Accept: application/json, text/event-stream\r\n\r\n{"
+            )
+            mine = worker_of(process.pid, half.getsockname()[1])
+            mine.kill()
+            with contextlib.suppress(ConnectionResetError):
+                assert half.recv(1) == b"", "the call must not look answered"
+        # The other worker answers, and one in the place of the killed.
+        ends = time.monotonic() + 120
+        while len(workers := living(process.pid)) < 2 or mine.pid in workers:
+            assert time.monotonic() < ends, "no worker came in the place of the killed"
+            time.sleep(0.1)
+        until_healthy(site, process)
+        for _ in range(10):
+            answer = post(site, tool="estimate_memory", arguments=SMALL).json()["result"]
+            assert answer["structuredContent"]["summary"]
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def worker_of(pid: int, port: int) -> psutil.Process:
+    """The worker of a server that has taken the connection from that port."""
+    ends = time.monotonic() + 60
+    while time.monotonic() < ends:
+        for one in psutil.Process(pid).children(recursive=True):
+            if any(c.raddr and c.raddr.port == port for c in connections_of(one)):
+                return one
+        time.sleep(0.05)
+    raise AssertionError("no worker has taken the connection")
+
+
+def connections_of(process: psutil.Process) -> list[Any]:
+    """Its sockets; none of a process that has ended meanwhile."""
+    try:
+        return process.net_connections("tcp")
+    except psutil.NoSuchProcess:
+        return []
+
+
+def living(pid: int) -> set[int]:
+    """The workers of a server: its children that run Python of ours and are no zombies."""
+    found = set()
+    for one in psutil.Process(pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if one.status() != psutil.STATUS_ZOMBIE and "resource_tracker" not in " ".join(one.cmdline()):
+                found.add(one.pid)
+    return found
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_command_serves_and_stops(workers: int, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "compute_awareness", "serve", "--transport", "http", "--port", str(port)]
+    command = serve_command(port)
     kept = tmp_path / "profile.toml"
     kept.write_text('format = 1\ndefault = "box"\n[machines.box]\ngpu = "H200"\nsaved = 2026-01-01\n')
     environment = os.environ | {"PYTHONPATH": PACKAGE_ROOT, "COMPUTE_AWARENESS_PROFILE": str(kept)}
@@ -425,13 +505,7 @@ def test_the_command_serves_and_stops(workers: int, tmp_path: Path) -> None:
     )
     try:
         site = f"http://127.0.0.1:{port}"
-        for _ in range(1200):
-            try:
-                httpx2.get(f"{site}/healthz").raise_for_status()
-                break
-            except httpx2.HTTPError:
-                assert process.poll() is None
-                time.sleep(0.1)
+        until_healthy(site, process)
         (tmp_path / "org" / "model").mkdir(parents=True)
         (tmp_path / "org" / "model" / "config.json").write_text("{}")
         # The operator's profile says H200; a caller who says nothing gets no verdict from that.

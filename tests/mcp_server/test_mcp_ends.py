@@ -163,6 +163,77 @@ def test_a_closed_stdout_ends_the_server(tmp_path: Path, how: str, slow_python: 
     assert b"Traceback" not in talk.said, bytes(talk.said).decode()[-2000:]
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "in a call"])
+def test_an_output_that_takes_nothing_ends_the_server(tmp_path: Path, busy: bool, slow_python: Path) -> None:
+    """Its input stays open, and no answer can be said: /dev/full refuses each write as a full disk does."""
+    env = environment(tmp_path, PATH=os.environ["PATH"])
+    with open("/dev/full", "wb") as full, subprocess.Popen(
+        [sys.executable, "-m", "compute_awareness"], stdin=subprocess.PIPE, stdout=full, stderr=subprocess.PIPE,
+        env=env, cwd=tmp_path,
+    ) as server:  # fmt: skip
+        assert server.stdin is not None and server.stderr is not None
+
+        def send(message: dict[str, Any]) -> None:
+            assert server.stdin is not None
+            server.stdin.write(json.dumps({"jsonrpc": "2.0"} | message).encode() + b"\n")
+            server.stdin.flush()
+
+        try:
+            if busy:  # in the modern era no handshake is needed, so nothing has to be written before the call runs
+                meta = {"io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                        "io.modelcontextprotocol/clientCapabilities": {},
+                        "io.modelcontextprotocol/clientInfo": {"name": "x", "version": "0"}}  # fmt: skip
+                arguments = SMALL | {"python": str(slow_python)}
+                call = {"name": "preflight_experiment", "arguments": arguments, "_meta": meta}
+                send({"id": 1, "method": "tools/call", "params": call})
+                child = started_child(slow_python)
+                send({"id": 2, "method": "server/discover", "params": {"_meta": meta}})
+            else:
+                send({"id": 1, "method": "initialize", "params": INITIALIZE})
+            assert server.wait(PATIENCE_S) == 1
+        finally:
+            server.kill()
+    if busy:
+        wait_until(lambda: not is_running(child), "the child ends with the server")
+
+
+@posix
+@pytest.mark.parametrize("closed", [0, 1])
+def test_a_server_without_standard_streams_says_so(tmp_path: Path, closed: int) -> None:
+    code = f"import os; os.close({closed}); os.execv({sys.executable!r}, ['python', '-m', 'compute_awareness'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, env=environment(tmp_path),
+        cwd=tmp_path, timeout=PATIENCE_S, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2 and done.stderr.count(b"\n") == 1 and b"standard input and output" in done.stderr
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "in a call"])
+def test_a_signal_ends_the_server_and_its_children(
+    tmp_path: Path, number: signal.Signals, busy: bool, slow_python: Path
+) -> None:
+    """Though its input stays open."""
+    talk = Talk(env=environment(tmp_path, PATH=os.environ["PATH"]), cwd=tmp_path)
+    try:
+        talk.begin()
+        if busy:
+            arguments = SMALL | {"python": str(slow_python)}
+            talk.start("tools/call", {"name": "preflight_experiment", "arguments": arguments})
+            child = started_child(slow_python)
+        talk.process.send_signal(number)
+        assert talk.process.wait(PATIENCE_S) == 128 + number
+        if busy:
+            wait_until(lambda: not is_running(child), "the child ends with the server")
+    finally:
+        talk.process.kill()
+        talk.close(0)
+    assert b"Traceback" not in talk.said
+    assert not [path for path in (tmp_path / "tmp").iterdir() if path.is_dir()], "folders of a call were left behind"
+
+
 @posix
 def test_a_full_disk_costs_no_answer(tmp_path: Path) -> None:
     """No file can grow beyond nothing (RLIMIT_FSIZE), which a write learns as it learns of a full disk."""

@@ -21,9 +21,11 @@ from typing import Any
 
 import pytest
 from hostile import HONEST, Generator, nested
+from jsonschema import Draft202012Validator
 from talking import PACKAGE_ROOT, PATIENCE_S, Talk, environment
 
 from compute_awareness.mcp_server.arguments import hidden_parameters
+from compute_awareness.mcp_server.server import tools
 
 CALLS = int(os.environ.get("COMPUTE_AWARENESS_FUZZ_CALLS", "300"))
 SEED = int(os.environ.get("COMPUTE_AWARENESS_FUZZ_SEED", "1"))
@@ -101,13 +103,13 @@ def is_within(path: str, folders: list[str]) -> bool:
 
 
 def named_by(call: Any, project: Path, home: Path) -> list[str]:
-    """The files and folders that the texts of a call name."""
+    """The files and folders that the texts of a call name, whether they are there or not."""
     found = []
     for text in texts(call):
         if 0 < len(text) < 1000 and "\0" not in text:
             path = str(home) + text[1:] if text.startswith("~/") else os.path.expanduser(text)
             found.append(os.path.realpath(os.path.join(project, path)))
-    return [path for path in found if os.path.isfile(path) or os.path.isdir(path)]
+    return found
 
 
 def in_folder_itself(path: str, named: list[str]) -> bool:
@@ -167,6 +169,25 @@ def make_home(folder: Path) -> Path:
     ssh.write_text("#!/bin/sh\nexit 255\n", encoding="utf-8")
     ssh.chmod(0o755)
     return folder
+
+
+def test_calls_are_made_from_the_published_schemas() -> None:
+    """Every field of every tool, every value of an enum and every arm of an anyOf comes, and the schema allows each."""
+    published = {tool.name: tool.parameters for tool in tools()}
+    generator = Generator(published, HIDDEN, SEED)
+    for name, schema in published.items():
+        validator = Draft202012Validator(schema)
+        made = [generator.allowed(schema) for _ in range(1_000)]
+        for arguments in made:
+            validator.validate(arguments)
+        for field, inner in schema["properties"].items():
+            values = [arguments[field] for arguments in made if field in arguments]
+            assert values, (name, field)
+            assert set(inner.get("enum", ())) <= {value for value in values if isinstance(value, str)}, (name, field)
+            for arm in inner.get("anyOf", ()):
+                assert any(Draft202012Validator(arm).is_valid(value) for value in values), (name, field, arm)
+    with pytest.raises(ValueError, match="pattern"):
+        generator.allowed({"type": "string", "pattern": "x"})
 
 
 def test_hostile_arguments_on_standard_input_and_output(tmp_path: Path) -> None:

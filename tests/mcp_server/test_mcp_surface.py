@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -160,6 +161,9 @@ async def test_the_server_introduces_itself(server: Any, mode: str) -> None:
     async with Client(server, mode=mode) as client:
         info = client.server_info
         assert info is not None and (info.name, info.version) == ("compute-awareness", version("compute-awareness"))
+        (icon,) = info.icons or []
+        assert icon.mime_type == "image/svg+xml" and len(icon.src) < 500, "it travels with every result"
+        assert base64.b64decode(icon.src.removeprefix("data:image/svg+xml;base64,")).startswith(b"<svg xmlns=")
         assert client.instructions == INSTRUCTIONS
         capabilities = client.server_capabilities
         assert capabilities.tools and capabilities.prompts and capabilities.resources and capabilities.completions

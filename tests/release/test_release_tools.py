@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import sys
 import zipfile
@@ -11,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image, ImageChops, ImageStat
 
 from compute_awareness.mcp_server.server import tools
+from compute_awareness.picture_png import png_of
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / "tools"
@@ -28,6 +31,19 @@ def tool(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     for name in set(sys.modules) - before:
         if Path(getattr(sys.modules[name], "__file__", None) or "/").parent == TOOLS:
             del sys.modules[name]
+
+
+def test_the_icon_is_drawn_from_its_source(tool: Any) -> None:
+    """Of the size that the directories of bundles and plugins take. Pillow's corners may differ by a shade."""
+    made = tool("build_icon")
+    drawn = Image.open(io.BytesIO(png_of(made.SOURCE.read_text("utf-8"), made.PIXELS / made.SVG_PIXELS)))
+    for path in made.DRAWN:
+        with Image.open(path) as kept:
+            assert kept.format == "PNG" and kept.size == drawn.size == (512, 512)
+            apart = ImageStat.Stat(ImageChops.difference(kept.convert("RGBA"), drawn.convert("RGBA"))).mean
+        assert max(apart) < 0.5, f"run: python tools/build_icon.py ({path})"
+    manifest = json.loads((ROOT / "manifest.json").read_text("utf-8"))
+    assert ROOT / manifest["icon"] in made.DRAWN
 
 
 @pytest.fixture

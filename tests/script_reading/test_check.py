@@ -364,3 +364,10 @@ def test_fix_shows_the_diff_and_writes_only_when_told(
 def test_missing_file() -> None:
     with pytest.raises(InputError, match="no such file"):
         check_script(Path("nowhere.py"), gpu="none")
+
+
+@pytest.mark.parametrize("name", ["a\nb.py", "a\x1b[31mb.py", "a\u2028b.py", "x" * 200 + "/" + "y\n" * 3000])
+def test_a_missing_file_of_any_name_is_one_line_that_says_so(name: str) -> None:
+    with pytest.raises(InputError, match=r"(no such file|cannot be read: [^.]+)$") as refused:
+        check_script(Path(name), gpu="none")
+    assert str(refused.value).isprintable() and len(str(refused.value)) < 400

@@ -1,12 +1,14 @@
 """The command line: `run` turns arguments into an exit code, never a traceback; `main` ends the process with it.
 
 Exit codes: 0 it fits, or the command did its work; 1 it does not fit, or probably not; 2 bad input; 3 cannot say
-without an answer from the user; 70 a fault of this program; 130 interrupted; 141 the reader of the output went away.
+without an answer from the user; 70 a fault of this program; 74 the output could not be written; 130 interrupted;
+141 the reader of the output went away.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import io
 import os
@@ -14,13 +16,15 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from ..errors import InputError
+from ..errors import InputError, one_line
 
 EXIT_BAD_INPUT = 2
 EXIT_OUR_FAULT = 70
+EXIT_NOT_WRITTEN = 74
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 _DEBUG = "COMPUTE_AWARENESS_DEBUG"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main() -> NoReturn:
@@ -29,6 +33,9 @@ def main() -> NoReturn:
     gc.disable()
     # pydantic would look through every installed distribution for plugins; nothing here wants one.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    # Where a stream was closed by the caller nothing is to be said there, and no file of ours may get its number.
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     code = run()
     # All is written and no child is left: taking the modules down would cost a sixth of a short command.
     for stream in (sys.stdout, sys.stderr):
@@ -70,6 +77,8 @@ def run(args: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            return _complain(f"the output could not be written: {error.strerror}", EXIT_NOT_WRITTEN)
         if os.environ.get(_DEBUG):
             raise
         return _complain(
@@ -79,6 +88,5 @@ def run(args: Sequence[str] | None = None) -> int:
 
 
 def _complain(message: str, code: int) -> int:
-    line = " ".join("".join(c if c.isprintable() else " " for c in message).split())
-    print(f"error: {line}", file=sys.stderr)
+    print(f"error: {one_line(message)}", file=sys.stderr)
     return code

@@ -17,10 +17,10 @@ from .given import (
     compute_from,
     fields_from,
     read_text,
-    svg_path,
     workload_from,
     write_new,
 )
+from .plot import picture_path, write_picture
 from .profile_commands import profile
 from .serve_commands import serve, token
 
@@ -53,7 +53,9 @@ _live = click.option(
     "whether it is live or dated."
 )  # fmt: skip
 _plot = click.option(
-    "--plot", metavar="OUT.svg", help="Also draw the memory there, as an SVG picture; an existing file is kept."
+    "--plot",
+    metavar="OUT.svg",
+    help="Also draw the memory there, as SVG or (extra `plot`) PNG; an existing file is kept.",
 )
 
 
@@ -155,12 +157,12 @@ def estimate(source: str | None, python: str | None, plot: str | None, as_json: 
     """Say what a workload takes. Bytes by component, the peak, the range; looks at no machine."""
     from ..estimator import estimate as estimate_workload
 
-    plot = svg_path(plot)
+    plot = picture_path(plot)
     answer = estimate_workload(workload_from(source, flags), python=python)
     if plot is not None:
-        from .plot import estimate_svg
+        from ..picture_of import estimate_svg
 
-        write_new(plot, estimate_svg(answer), "--plot")
+        write_picture(plot, estimate_svg(answer))
     if as_json:
         _print_json(answer)
     else:
@@ -223,14 +225,14 @@ def preflight(
         raise InputError("--python looks at this machine and --compute is another's report: give one of them")
     if source == "-" and compute == "-":
         raise InputError("standard input cannot be both the workload and the compute report")
-    plot = svg_path(plot)
+    plot = picture_path(plot)
     workload = workload_from(source, flags)
     report = _elsewhere(compute, host, python)
     answer = preflight_of(workload, gpu=gpu, compute=report, python=None if host else python)
     if plot is not None:
-        from .plot import preflight_svg
+        from ..picture_of import preflight_svg
 
-        write_new(plot, preflight_svg(answer), "--plot")
+        write_picture(plot, preflight_svg(answer))
     if as_json:
         _print_json(answer)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import types
 from functools import cache
@@ -210,26 +211,21 @@ def compute_from(source: str) -> Compute:
         raise InputError(f"{_called(source)} is not a report of `detect --json`: {error}") from None
 
 
-def svg_path(path: str | None) -> str | None:
-    """The path of a picture to write, looked at before any work is done. Raises InputError for any but `.svg`."""
-    if path is None or Path(path).suffix.lower() == ".svg":
-        return path
-    raise InputError(
-        f"--plot {path}: pictures are written as SVG, which browsers, editors and papers take; give a name that ends "
-        "in .svg"
-    )
-
-
-def write_new(path: str, text: str, flag: str = "--out") -> None:
+def write_new(path: str, content: str | bytes, flag: str = "--out") -> None:
     """Write a file that is not there yet; `flag` is the option that named it.
 
     Raises:
         InputError: it is there, or cannot be written.
     """
+    opened = False
     try:
-        with Path(path).open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with Path(path).open("xb") as file:
+            opened = True
+            file.write(content.encode() if isinstance(content, str) else content)
     except FileExistsError:
         raise InputError(f"{path} is there already and is kept; give another name to {flag}") from None
     except OSError as error:
+        if opened:  # half of a file on a full disk would be kept the next time
+            with contextlib.suppress(OSError):
+                Path(path).unlink()
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from None

@@ -1,34 +1,39 @@
-"""The picture of `--plot`: an answer as an SVG."""
+"""The picture of `--plot`: an answer as an SVG or a PNG."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from ..memory.estimate import Estimate
-from ..picture import capacity, memory_svg
-from .show_estimate import workload_line
-from .show_preflight import STATUS
-
-if TYPE_CHECKING:
-    from ..preflight import Preflight
+from ..errors import InputError
+from .given import write_new
 
 
-def estimate_svg(answer: Estimate) -> str:
-    """Of an estimate, which knows no card."""
-    return memory_svg(
-        answer, workload_line(answer.workload), needed=answer.peak.device, where="the device", words=answer.summary
-    )
+def picture_path(path: str | None) -> str | None:
+    """The path of a picture to write, looked at before any work is done.
+
+    Raises:
+        InputError: it ends in neither `.svg` nor `.png`, or in `.png` where none can be drawn.
+    """
+    if path is None or _is_svg(path):
+        return path
+    if Path(path).suffix.lower() != ".png":
+        raise InputError(f"--plot {path}: a picture is an SVG or a PNG; give a name that ends in .svg or .png")
+    from ..picture_png import png_missing
+
+    if missing := png_missing():
+        raise InputError(f"--plot {path}: {missing}; or give a name that ends in .svg, which needs nothing")
+    return path
 
 
-def preflight_svg(answer: Preflight) -> str:
-    """Of a preflight: against the card it was held to."""
-    verdict = answer.verdict
-    return memory_svg(
-        answer.estimate,
-        workload_line(answer.estimate.workload),
-        needed=verdict.needed_bytes,
-        where=verdict.device,
-        free=verdict.free_bytes,
-        room=capacity(answer.compute, verdict),
-        words=f"{STATUS[verdict.status][0]}. {verdict.why}",
-    )
+def write_picture(path: str, svg: str) -> None:
+    """The picture as a new file, of the kind that its name says. Raises InputError as `write_new` does."""
+    if _is_svg(path):
+        write_new(path, svg, "--plot")
+        return
+    from ..picture_png import png_of
+
+    write_new(path, png_of(svg), "--plot")
+
+
+def _is_svg(path: str) -> bool:
+    return Path(path).suffix.lower() == ".svg"

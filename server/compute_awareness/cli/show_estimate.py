@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rich.console import Console
 
 from ..memory.estimate import Estimate
+from ..picture_of import workload_line
 from ..units import gib, span
 from .memory_bar import show_memory
 from .show import bullets, heading, pairs, say, screen, table
@@ -16,16 +15,6 @@ PRECISION = {
     "close": "close: tensors within 2 %",
     "rough": "rough: the order of magnitude",
 }
-
-
-def workload_line(workload: dict[str, Any]) -> str:
-    """The workload in a few words: `activation_cache of pythia-2.8b, 4 x 1024 tokens, float32`."""
-    model = workload.get("model")
-    of = "" if model is None else f" of {model.get('name', 'a model') if isinstance(model, dict) else model}"
-    shape = f", {workload['batch_size']} x {workload['seq_len']} tokens" if "batch_size" in workload else ""
-    if "train_batch_size_tokens" in workload:
-        shape = f", {workload['train_batch_size_tokens']} tokens a step"
-    return f"{workload.get('task', 'workload')}{of}{shape}, {workload.get('dtype', '')}".rstrip(", ")
 
 
 def time_words(estimate: Estimate) -> str | None:

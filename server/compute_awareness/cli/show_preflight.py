@@ -9,20 +9,18 @@ from rich.panel import Panel
 
 from ..advice.answers import Advice, Change, GpuChoice, PlatformChoice
 from ..asking.question import Question
+from ..picture_of import STATUS as STATUS_WORDS
+from ..picture_of import workload_line
 from ..units import gib, span
 from .memory_bar import show_memory
 from .show import bullets, code, heading, put, say, screen, table, text
-from .show_estimate import show_notes, time_words, workload_line
+from .show_estimate import show_notes, time_words
 
 if TYPE_CHECKING:
     from ..preflight import Preflight, Recommendation
 
-STATUS = {
-    "fits": ("FITS", "bold green"),
-    "tight": ("TIGHT", "bold yellow"),
-    "does_not_fit": ("DOES NOT FIT", "bold red"),
-    "unknown": ("CANNOT SAY YET", "bold magenta"),
-}
+_COLOUR = {"fits": "green", "tight": "yellow", "does_not_fit": "red", "unknown": "magenta"}
+STATUS = {status: (word, f"bold {_COLOUR[status]}") for status, word in STATUS_WORDS.items()}
 EFFECT = {
     "equivalent": "same result",
     "numerically_different": "other rounding",

@@ -50,6 +50,16 @@ Detail = Annotated[
     Literal["concise", "full"],
     WithJsonSchema({"enum": ["concise", "full"], "type": "string", "description": "400 tokens (default), or 2000"}),
 ]
+PlanDetail = Annotated[
+    Literal["concise", "full", "picture"],
+    WithJsonSchema(
+        {
+            "enum": ["concise", "full", "picture"],
+            "type": "string",
+            "description": "400 tokens (default), 2000, or 400 and a picture",
+        }
+    ),
+]
 Gpu = Annotated[
     str | None,
     WithJsonSchema(

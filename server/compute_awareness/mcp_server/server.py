@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from mcp.server import CacheHint, MCPServer
@@ -11,6 +13,7 @@ from mcp.server.auth.provider import TokenVerifier
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import RequestStateSecurity
 from mcp.server.mcpserver.tools import Tool
+from mcp.types import Icon
 
 from .app import TOOL_META, apps
 from .arguments import hidden_parameters, workload_parameters
@@ -66,6 +69,7 @@ def build_server(
     state_keys: list[str] | None = None,
     auth: AuthSettings | None = None,
     token_verifier: TokenVerifier | None = None,
+    lifespan: Any = None,
 ) -> MCPServer[Any]:
     """The server with everything registered, not yet serving.
 
@@ -73,6 +77,7 @@ def build_server(
         options: how it is hosted for others; None = it is the user's own.
         state_keys: what seals the question that a client carries; None = a key of this process.
         auth, token_verifier: who may call over HTTP.
+        lifespan: what is held while it serves, as the SDK takes it.
     """
     listed_tools = [tool for tool in tools() if tool.name not in _left_out(options)]
     listed_prompts = prompts()
@@ -82,6 +87,7 @@ def build_server(
         description="Will this interpretability experiment fit the compute at hand, and should the user be asked?",
         instructions=INSTRUCTIONS,
         version=version("compute-awareness"),
+        icons=[_icon()],
         tools=listed_tools,
         extensions=[apps()],
         log_level="WARNING",
@@ -102,6 +108,7 @@ def build_server(
         ),
         auth=auth,
         token_verifier=token_verifier,
+        lifespan=lifespan,
         middleware=[
             hosted(options),
             known_names([tool.name for tool in listed_tools], [prompt.name for prompt in listed_prompts]),
@@ -114,6 +121,14 @@ def build_server(
     return server
 
 
+def _icon() -> Icon:
+    """Within the address itself, so that no host has to fetch it. Of few bytes: from 2026-07-28 on every result says
+    who answered, and bears it."""
+    drawn = Path(__file__).with_name("icon.svg").read_bytes().strip()
+    address = f"data:image/svg+xml;base64,{base64.b64encode(drawn).decode()}"
+    return Icon(src=address, mime_type="image/svg+xml", sizes=["any"])
+
+
 def _left_out(options: Hosting | None) -> tuple[str, ...]:
     """A shared server does not offer to look at its own hardware as if it were the user's."""
     return () if options is None or options.detect_here else (detect_compute.__name__,)
@@ -121,12 +136,13 @@ def _left_out(options: Hosting | None) -> tuple[str, ...]:
 
 def serve() -> None:
     """Serves on standard input and output until the client goes away."""
-    from .reader_gone import end_with_reader
+    from .reader_gone import end_with_reader, end_with_signals, ended_if_broken_off
 
     end_with_reader()
+    end_with_signals()
     # Before the SDK sets up its own: rich would print a crash as hundreds of lines of boxes, in any code page.
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    build_server().run("stdio")
+    build_server(lifespan=ended_if_broken_off).run("stdio")
 
 
 def tools() -> list[Tool]:

@@ -19,6 +19,7 @@ LARGEST_SCRIPT = 1024**2
 LARGEST_NOTEBOOK = 64 * 1024**2
 """Bytes of a notebook: its pictures count, its code must not be more than `LARGEST_SCRIPT`."""
 MOST_NODES = 200_000
+_LONGEST_NAME = 300
 _CELL_MAGIC = re.compile(r"\s*%%(\w+)")
 _PYTHON_CELLS = {"time", "timeit", "capture", "prun", "python", "python3", "wandb"}
 
@@ -54,21 +55,23 @@ def read_script(path: Path) -> Script:
         InputError: not there, too large, no text, no Python that can be parsed, or nested too deeply.
     """
     shown = str(path)
+    # Of a name of thousands of characters the end, so that what is wrong with it is not cut off.
+    name = shown if len(shown) <= _LONGEST_NAME else f"...{shown[-_LONGEST_NAME:]}"
     notebook = path.suffix.lower() == ".ipynb"
     limit = LARGEST_NOTEBOOK if notebook else LARGEST_SCRIPT
     try:
         if path.is_dir():
-            raise InputError(f"{shown} is a folder; give a .py file or an .ipynb notebook")
+            raise InputError(f"{name} is a folder; give a .py file or an .ipynb notebook")
         if not path.is_file() and path.exists():
-            raise InputError(f"{shown} is no regular file")
+            raise InputError(f"{name} is no regular file")
         with path.open("rb") as file:
             raw = file.read(limit + 1)
     except FileNotFoundError:
-        raise InputError(f"{shown}: no such file") from None
+        raise InputError(f"{name}: no such file") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{shown} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise InputError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if len(raw) > limit:
-        raise InputError(f"{shown} is larger than {limit // 1024**2} MiB: not a script that is read here")
+        raise InputError(f"{name} is larger than {limit // 1024**2} MiB: not a script that is read here")
     return parse_script(_decoded(raw, shown), shown, notebook=notebook)
 
 

@@ -12,13 +12,14 @@ from pydantic import BaseModel
 from ...errors import InputError
 from ..answers import answer, concise_preflight
 from ..app import with_plan
-from ..arguments import ComputeReport, Detail, Gpu, Host, Python, ShowForm, as_compute_report, as_workload
+from ..arguments import ComputeReport, Gpu, Host, PlanDetail, Python, ShowForm, as_compute_report, as_workload
 from ..asking_user import Unasked, ask_user, filled_in, look_and_check, seen_by_server, this_round
 from ..form import REMEMBER
 from ..hosting import place_of
 from ..looking import in_thread, look_elsewhere, this_call
 from ..next_steps import after_preflight, given
 from ..outlines import PreflightOutline
+from ..pictures import picture_of
 
 if TYPE_CHECKING:
     from ...preflight import Preflight
@@ -30,7 +31,7 @@ async def preflight_experiment(
     compute: ComputeReport = None,
     host: Host = None,
     python: Python = None,
-    detail: Detail = "concise",
+    detail: PlanDetail = "concise",
     show_form: ShowForm = True,
     **fields: Any,
 ) -> Annotated[CallToolResult, PreflightOutline]:
@@ -46,7 +47,12 @@ async def preflight_experiment(
         result, answered = await _with_answer(asked.action, form, gpu, compute, host, python, fields)
     arguments = given(fields, gpu=gpu, compute=compute, host=host, python=python)
     result.next_steps = after_preflight(result, arguments)
-    said = answer(result if detail == "full" else concise_preflight(result), detail)
+    if detail == "full":
+        said = answer(result, "full")
+    else:
+        said = answer(concise_preflight(result), "concise")
+    if detail == "picture":
+        said.content.append(await in_thread(partial(picture_of, result), "drawing"))
     return with_plan(said, result, answered, this_call())
 
 
