@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..advice.answers import Verdict
-from ..advice.place import Place, needed, verdict_at
+from ..advice.place import Place, needed
+from ..advice.verdict import verdict_at
 from ..asking.profile_file import read_profile
 from ..errors import InputError
 from ..hardware.compute import Compute
