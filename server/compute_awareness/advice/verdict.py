@@ -93,8 +93,8 @@ def _on_seen(estimate: Estimate, place: Place, cards: Cards, count: int) -> Verd
     which = numbers(card.index for card in counted)
     left_out = cards.not_counted(counted)
     if len(counted) < count:
-        has = which or "none that can be joined with others"
-        why = f"It is to run on {count} cards (n_devices), and there is {has}{f' ({left_out})' if left_out else ''}."
+        has = f"only {which} can be counted on" if counted else "none can be joined with others"
+        why = f"It is to run on {count} cards (n_devices), and {has}{f': {left_out}' if left_out else ''}."
         return _too_few(needed(estimate, place)[0], place, why)
 
     def spare(card: Card) -> int:
