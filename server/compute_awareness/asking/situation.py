@@ -52,7 +52,7 @@ class Situation:
     figures: Figures
 
 
-def place_of(compute: Compute | None, verdict: Verdict, gpu_named: bool, where_unknown: bool) -> Place:
+def kind_of_place(compute: Compute | None, verdict: Verdict, gpu_named: bool, where_unknown: bool) -> Place:
     """What is known of the place. 'Not this machine' goes before all, a named GPU before what is seen."""
     if where_unknown:
         return "unknown"
