@@ -11,7 +11,7 @@ from .advice.answers import Advice, NextStep, Verdict
 from .advice.cluster_paths import cluster_paths
 from .advice.cost import run_cost
 from .advice.place import UNKNOWN, Place, needed, seen_places
-from .advice.several import splits, with_cards
+from .advice.several import processes, splits, with_cards
 from .advice.solver import combinations, largest_sizes
 from .advice.strategies import changes
 from .advice.verdict import verdict_at
@@ -271,7 +271,8 @@ def _advise(workload: AnyWorkload, result: Estimate, place: Place, compute: Comp
     solutions = combinations(workload, result, place) if tried else []
     largest = {} if not tried or verdict_at(result, place).status == "fits" else largest_sizes(workload, place)
     on_any = needed(result, Place("gpu", "", None))[2]
-    paths = cluster_paths(compute, on_any, time.high / 3600, max(result.host_bytes, result.loading_host_bytes))
+    ram = processes(result.workload) * max(result.host_bytes, result.loading_host_bytes)
+    paths = cluster_paths(compute, on_any, time.high / 3600, ram, asked)
     return Advice(changes=tried, solutions=solutions, largest=largest, gpus=choices, platforms=rent, paths=paths)
 
 
@@ -282,7 +283,8 @@ def _summary(result: Estimate, verdict: Verdict, asking: Question, place: Place)
         "does_not_fit": f"Does not fit {verdict.device}",
         "unknown": "Cannot say whether it fits",
     }
-    free = f" ({gib(verdict.free_bytes)} free)" if verdict.free_bytes is not None else ""
+    on_one = " on the fullest" if result.workload.get("n_devices", 1) > 1 and verdict.headroom_bytes is not None else ""
+    free = f" ({gib(verdict.free_bytes)} free{on_one})" if verdict.free_bytes is not None else ""
     need = result.summary
     if place.kind == "cpu":
         need = f"it takes about {gib(verdict.needed_bytes)} of RAM there. On a GPU, {need}"

@@ -26,6 +26,9 @@ from compute_awareness.hardware.compute import (
     TorchBuild,
 )
 from compute_awareness.preflight import Preflight, preflight
+from compute_awareness.script_reading.answer import ScriptReport
+from compute_awareness.script_reading.check import check_script
+from compute_awareness.script_reading.source import parse_script
 from compute_awareness.units import GIB
 from compute_awareness.workload import parse_workload
 
@@ -155,10 +158,10 @@ def test_different_cards_must_fit_the_one_with_least_room():
 
 
 def test_cards_that_others_use_count_only_where_the_workload_asks_for_them():
-    two = machine(card(0, 23), card(1, 20, others=3))
+    two = machine(card(0, 23), card(1, 21, others=2))
     assert not several(flow(FORWARD, two))
     asked = flow(FORWARD | {"n_devices": 2}, two).verdict
-    assert asked.status == "tight" and "Others use card 1 and may take more" in asked.why
+    assert asked.status == "fits" and "Others use card 1 and may take more" in asked.why
     too_many = flow(FORWARD | {"n_devices": 3}, two).verdict
     assert too_many.status == "does_not_fit" and "there is cards 0 and 1" not in too_many.why
     assert "only cards 0 and 1" in too_many.why
@@ -295,3 +298,46 @@ def test_one_more_card_never_hurts(workload, cards, more, data):
     assert len(many.asking.fields) <= len(few.asking.fields)
     assert many.asking.decision != "ask" or few.asking.decision == "ask"
     assert not few.advice.solutions or many.advice.solutions or many.verdict.status == "fits"
+
+
+def test_the_words_are_of_one_card():
+    two = machine(card(0, 12, others=11), card(1, 23))
+    answer = flow(TRAINING | {"batch_size": 1, "n_devices": 2}, two)
+    assert f"but the fullest of 2 x {A3090} has 12.0 GiB free" in answer.asking.text
+    assert f"2 x {A3090} (12.0 GiB free on the fullest)" in answer.summary
+    mac = Accelerator(index=0, kind="mps", name="Apple M3 Pro", free_bytes=24 * GIB, unified=True)
+    alone = flow(FORWARD | {"model": "gpt2", "n_devices": 2}, machine(mac))
+    assert alone.verdict.why == "It is to run on 2 cards (n_devices), and Apple M3 Pro is the only one."
+    assert alone.verdict.why in alone.asking.text
+
+
+SCRIPT = """
+import torch
+from transformers import AutoModelForCausalLM
+model = AutoModelForCausalLM.from_pretrained("EleutherAI/pythia-6.9b", dtype=torch.float32, device_map="auto")
+with torch.no_grad():
+    out = model(torch.zeros((4, 512), dtype=torch.long))
+"""
+
+
+def checked(text: str, compute: Compute) -> ScriptReport:
+    return check_script(parse_script(text, "script.py"), compute=compute)
+
+
+def test_a_script_that_maps_its_model_over_all_cards_is_counted_on_them():
+    one = checked(SCRIPT, compute=machine(card(0, 23)))
+    two = checked(SCRIPT, compute=machine(card(0, 23), card(1, 23)))
+    assert one.status == "does_not_fit" and two.status == "fits"
+    assert [found.words.split(" on the fullest of ")[-1] for found in two.found] == ["cards 0 and 1"] * 2
+    split = flow(FORWARD | {"n_devices": 2}, machine(card(0, 23), card(1, 23)))
+    assert two.found[-1].low_bytes == split.verdict.needed_bytes
+    # What a smaller card gets is not counted; on one card alone nothing is split.
+    assert checked(SCRIPT, compute=machine(card(0, 23), card(1, 12))).status == "does_not_fit"
+    assert checked(SCRIPT.replace("auto", "cuda"), compute=machine(card(0, 23), card(1, 23))).status != "fits"
+
+
+def test_a_cluster_is_asked_for_as_many_cards_as_the_workload(monkeypatch):
+    asked = []
+    monkeypatch.setattr("compute_awareness.preflight.cluster_paths", lambda *given: asked.append(given[4]) or [])
+    flow(FORWARD | {"n_devices": 2}, machine(card(0, 23), card(1, 23)))
+    assert asked == [2]

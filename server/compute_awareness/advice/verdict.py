@@ -94,6 +94,8 @@ def _on_seen(estimate: Estimate, place: Place, cards: Cards, count: int) -> Verd
     left_out = cards.not_counted(counted)
     if len(counted) < count:
         has = f"only {which} can be counted on" if counted else "none can be joined with others"
+        if cards.count == 1:
+            has, left_out = f"{place.name} is the only one", ""
         why = f"It is to run on {count} cards (n_devices), and {has}{f': {left_out}' if left_out else ''}."
         return _too_few(needed(estimate, place)[0], place, why)
 
@@ -113,7 +115,7 @@ def _on_seen(estimate: Estimate, place: Place, cards: Cards, count: int) -> Verd
         verdict.why += f" Others use {numbers(shared)} and may take more."
     if older:
         verdict.why += f" {numbers(older).capitalize()} may take more for attention: one side is before Ampere."
-    if verdict.status == "fits" and (shared or older):
+    if verdict.status == "fits" and older:
         verdict.status = "tight"
     if left_out:
         verdict.why += f" {left_out[0].upper()}{left_out[1:]}."
@@ -126,7 +128,7 @@ def _on_seen(estimate: Estimate, place: Place, cards: Cards, count: int) -> Verd
 def _too_few(expected: int, place: Place, why: str) -> Verdict:
     return Verdict(
         status="does_not_fit", device=place.name, free_bytes=place.free_bytes, needed_bytes=expected,
-        headroom_bytes=None if place.free_bytes is None else place.free_bytes - expected, why=why,
+        headroom_bytes=None, why=why,
     )  # fmt: skip
 
 
