@@ -14,7 +14,7 @@ from .advice.place import UNKNOWN, Place, needed, seen_places
 from .advice.several import processes, splits, with_cards
 from .advice.solver import combinations, largest_sizes
 from .advice.strategies import changes
-from .advice.verdict import verdict_at
+from .advice.verdict import of_its_card, verdict_at
 from .asking.decision import decide
 from .asking.known import price_told
 from .asking.profile_file import read_profile
@@ -288,4 +288,4 @@ def _summary(result: Estimate, verdict: Verdict, asking: Question, place: Place)
     need = result.summary
     if place.kind == "cpu":
         need = f"it takes about {gib(verdict.needed_bytes)} of RAM there. On a GPU, {need}"
-    return f"{words[verdict.status]}{free}: {need}{TO_DO[asking.decision]}"
+    return f"{words[verdict.status]}{free}: {need}{of_its_card(verdict, result, place)}{TO_DO[asking.decision]}"

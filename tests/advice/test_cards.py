@@ -115,8 +115,7 @@ def test_the_offer_says_which_cards_and_how_a_run_gets_them():
     assert answer.verdict.status == "does_not_fit"
     assert "splits the layers over cards 0 and 2; card 1 is used by others" in answer.verdict.why
     (offer,) = several(answer)
-    assert offer.title == "layers split over cards 0 and 2 (device_map)"
-    assert offer.effect_detail.endswith("; card 1 is used by others")
+    assert offer.title == "layers split over cards 0 and 2 (device_map; card 1 is used by others)"
     assert offer.code.splitlines()[0] == "# Start it with CUDA_VISIBLE_DEVICES=0,2"
     assert "layers split over cards 0 and 2" in answer.asking.text
     done = flow(FORWARD | offer.patch, machine(card(0, 23), card(1, 12, others=11), card(2, 23)))
@@ -194,7 +193,8 @@ def test_a_run_on_one_card_is_told_how_it_gets_that_card():
     small = FORWARD | {"model": "pythia-2.8b"}
     verdict = flow(small, machine(card(0, 5, others=18), card(1, 23))).verdict
     assert verdict.status == "fits"
-    assert verdict.why.endswith("That is card 1: start it with CUDA_VISIBLE_DEVICES=1.")
+    assert verdict.why.endswith("Counted on is card 1: start it with CUDA_VISIBLE_DEVICES=1.")
+    assert "start it with CUDA_VISIBLE_DEVICES=1" in flow(small, machine(card(0, 5, others=18), card(1, 23))).summary
     assert "CUDA_VISIBLE_DEVICES" not in flow(small, machine(card(0, 20, others=3), card(1, 23))).verdict.why
     assert "CUDA_VISIBLE_DEVICES" not in flow(small, machine(card(0, 23))).verdict.why
     # So says the code of what makes it fit.
@@ -205,7 +205,9 @@ def test_a_run_on_one_card_is_told_how_it_gets_that_card():
 
 def test_why_more_cards_are_no_way():
     two = machine(card(0, 23), card(1, 12, others=11))
-    assert "No second card can be counted on: card 1 is used by others." in flow(FORWARD, two).verdict.why
+    answer = flow(FORWARD, two)
+    for text in (answer.verdict.why, answer.summary):
+        assert "No second card can be counted on: card 1 is used by others." in text
     big = flow(FORWARD | {"model": "llama-2-70b"}, machine(card(0, 23), card(1, 23))).verdict
     assert "More cards are not enough: split over cards 0 and 1" in big.why
     hooked = flow(HOOKED, machine(card(0, 47), card(1, 47))).verdict

@@ -59,9 +59,9 @@ def _divided(attempt: Attempt, workload: Training, count: int) -> Change | None:
         return None
     batch = workload.batch_size // count
     return attempt.change(
-        "several_gpus", f"batch {batch} on each of {_which(attempt, count)} (DistributedDataParallel)",
+        "several_gpus", f"batch {batch} on each of {_on(attempt, count, 'DistributedDataParallel')}",
         {"n_devices": count, "batch_size": batch, "gradient_as_bucket_view": True}, "equivalent",
-        detail=_SAME_GRADIENT + _not_counted(attempt, count),
+        detail=_SAME_GRADIENT,
         cost=f"none: {count} cards work at once, and exchange their gradients in every step",
     )  # fmt: skip
 
@@ -71,9 +71,9 @@ def _shared_out(attempt: Attempt, workload: Training, count: int) -> Change | No
         return None
     batch = workload.batch_size // count
     return attempt.change(
-        "several_gpus", f"batch {batch} and a share of the model on each of {_which(attempt, count)} (fully_shard)",
+        "several_gpus", f"batch {batch} and a share of the model on each of {_on(attempt, count, 'fully_shard')}",
         {"n_devices": count, "batch_size": batch, "parallel": "fsdp"}, "equivalent",
-        detail=_SAME_GRADIENT + _not_counted(attempt, count),
+        detail=_SAME_GRADIENT,
         cost=f"{count} cards work at once; parameters cross between them twice in every step, gradients once",
         slowdown=1.2,
     )  # fmt: skip
@@ -81,20 +81,18 @@ def _shared_out(attempt: Attempt, workload: Training, count: int) -> Change | No
 
 def _split(attempt: Attempt, count: int) -> Change:
     return attempt.change(
-        "several_gpus", f"layers split over {_which(attempt, count)} (device_map)", {"n_devices": count}, "equivalent",
-        detail="the same arithmetic, each layer on the card that holds it" + _not_counted(attempt, count),
+        "several_gpus", f"layers split over {_on(attempt, count, 'device_map')}", {"n_devices": count}, "equivalent",
+        detail="the same arithmetic, each layer on the card that holds it",
         cost="the cards work one after another; activations cross between them once per card",
         slowdown=1.1,
     )  # fmt: skip
 
 
-def _which(attempt: Attempt, count: int) -> str:
-    """ "2 cards"; of a machine that was seen their numbers."""
+def _on(attempt: Attempt, count: int, by: str) -> str:
+    """ "2 cards (device_map)"; of a machine that was seen their numbers, and why the others are not counted on."""
     cards = attempt.place.cards
-    return f"{count} cards" if cards is None else numbers(card.index for card in cards.of(count))
-
-
-def _not_counted(attempt: Attempt, count: int) -> str:
-    cards = attempt.place.cards
-    why = "" if cards is None else cards.not_counted(cards.of(count))
-    return f"; {why}" if why else ""
+    if cards is None:
+        return f"{count} cards ({by})"
+    counted = cards.of(count)
+    why = cards.not_counted(counted)
+    return f"{numbers(card.index for card in counted)} ({by}{f'; {why}' if why else ''})"

@@ -60,8 +60,7 @@ def verdict_at(estimate: Estimate, place: Place) -> Verdict:
     verdict.device = place.name
     if too_large:
         verdict.why += _with_more(filled, expected, place)
-    if verdict.status != "does_not_fit" and (select := selection(estimate, place)):
-        verdict.why += f" That is card {place.index}: start it with {select}."
+    verdict.why += of_its_card(verdict, estimate, place)
     _look_at_loading(verdict, estimate, place)
     return verdict
 
@@ -119,8 +118,7 @@ def _on_seen(estimate: Estimate, place: Place, cards: Cards, count: int) -> Verd
         verdict.status = "tight"
     if left_out:
         verdict.why += f" {left_out[0].upper()}{left_out[1:]}."
-    if verdict.status != "does_not_fit" and (select := selection(estimate, place)):
-        verdict.why += f" Start it with {select}."
+    verdict.why += of_its_card(verdict, estimate, place)
     _look_at_loading(verdict, estimate, place)
     return verdict
 
@@ -147,8 +145,7 @@ def _with_more(filled: dict[str, Any], expected: int, place: Place) -> str:
     which = numbers(card.index for card in cards.free)
     left_out = cards.not_counted(cards.free)
     if place.count == 1:
-        alone = cards.count == 1 or not (cards_help(filled) and left_out)
-        return "" if alone else f" No second card can be counted on: {left_out}."
+        return ""
     left_out = f"; {left_out}" if left_out else ""
     if split == "none":
         counted = f" {which.capitalize()} can be counted on{left_out}." if cards_help(filled) else ""
@@ -169,6 +166,20 @@ def _with_more(filled: dict[str, Any], expected: int, place: Place) -> str:
         f" As given it uses one card; of a split by layers over {on} no estimate is made, the fullest would hold "
         f"roughly {share}{left_out}."
     )
+
+
+def of_its_card(verdict: Verdict, estimate: Estimate, place: Place) -> str:
+    """How the run gets the cards that it fits, or why only one card was counted on where it does not; as a sentence
+    with a space before it, empty where there is no choice of cards."""
+    cards, count = place.cards, estimate.workload.get("n_devices", 1)
+    if cards is None:
+        return ""
+    if verdict.status != "does_not_fit" and (select := selection(estimate, place)):
+        return f" Start it with {select}." if count > 1 else f" Counted on is card {place.index}: start it with {select}."
+    left_out = cards.not_counted(cards.free)
+    if verdict.status == "fits" or count > 1 or place.count > 1 or cards.count == 1 or not left_out:
+        return ""
+    return f" No second card can be counted on: {left_out}." if cards_help(estimate.workload) else ""
 
 
 def selection(estimate: Estimate, place: Place) -> str:
