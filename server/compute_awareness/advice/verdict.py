@@ -175,7 +175,7 @@ def of_its_card(verdict: Verdict, estimate: Estimate, place: Place) -> str:
     if cards is None:
         return ""
     if verdict.status != "does_not_fit" and (select := selection(estimate, place)):
-        return f" Start it with {select}." if count > 1 else f" Counted on is card {place.index}: start it with {select}."
+        return f" {'Start' if count > 1 else f'Counted on is card {place.index}: start'} it with {select}."
     left_out = cards.not_counted(cards.free)
     if verdict.status == "fits" or count > 1 or place.count > 1 or cards.count == 1 or not left_out:
         return ""
