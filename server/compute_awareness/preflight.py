@@ -10,10 +10,11 @@ from .advice import gpus, platforms
 from .advice.answers import Advice, NextStep, Verdict
 from .advice.cluster_paths import cluster_paths
 from .advice.cost import run_cost
-from .advice.place import UNKNOWN, Place, needed, verdict_at
-from .advice.several import splits, with_cards
+from .advice.place import UNKNOWN, Place, needed, seen_places
+from .advice.several import processes, splits, with_cards
 from .advice.solver import combinations, largest_sizes
 from .advice.strategies import changes
+from .advice.verdict import of_its_card, verdict_at
 from .asking.decision import decide
 from .asking.known import price_told
 from .asking.profile_file import read_profile
@@ -107,8 +108,11 @@ def preflight(
     wanted = UNKNOWN if place.kind == "cpu" and gpu is None else place
     workload, version_note = _with_installed_version(workload, compute)
     result = estimate(workload, place.compute_capability, python=python)
-    result.warnings += version_note
     verdict = verdict_at(result, place)
+    if verdict.status != "fits" and place.cards is not None and compute is not None and result.method != "trace":
+        place, result, verdict = _best_card(workload, compute, (place, result, verdict))
+        wanted = place
+    result.warnings += version_note
     advice = _advise(workload, result, wanted, compute)
     time = result.time = estimate_time(result.work, wanted.gpu, wanted.kind, wanted.cpus)
     spec = _spec(workload)
@@ -143,6 +147,19 @@ def preflight(
         known=known,
         summary=_summary(result, verdict, asking, place),
     )
+
+
+def _best_card(
+    workload: AnyWorkload, compute: Compute, first: tuple[Place, Estimate, Verdict]
+) -> tuple[Place, Estimate, Verdict]:
+    """The card of a machine with different ones that the run does best on: that with the most free memory may be of a
+    kind on which it takes more."""
+    found = [first]
+    for place in seen_places(compute)[1:]:
+        result = estimate(workload, place.compute_capability)
+        found.append((place, result, verdict_at(result, place)))
+    order = ("fits", "tight", "does_not_fit")
+    return min(found, key=lambda one: order.index(one[2].status))
 
 
 def _spec(workload: AnyWorkload) -> ModelSpec | None:
@@ -254,7 +271,8 @@ def _advise(workload: AnyWorkload, result: Estimate, place: Place, compute: Comp
     solutions = combinations(workload, result, place) if tried else []
     largest = {} if not tried or verdict_at(result, place).status == "fits" else largest_sizes(workload, place)
     on_any = needed(result, Place("gpu", "", None))[2]
-    paths = cluster_paths(compute, on_any, time.high / 3600, max(result.host_bytes, result.loading_host_bytes))
+    ram = processes(result.workload) * max(result.host_bytes, result.loading_host_bytes)
+    paths = cluster_paths(compute, on_any, time.high / 3600, ram, asked)
     return Advice(changes=tried, solutions=solutions, largest=largest, gpus=choices, platforms=rent, paths=paths)
 
 
@@ -265,8 +283,9 @@ def _summary(result: Estimate, verdict: Verdict, asking: Question, place: Place)
         "does_not_fit": f"Does not fit {verdict.device}",
         "unknown": "Cannot say whether it fits",
     }
-    free = f" ({gib(verdict.free_bytes)} free)" if verdict.free_bytes is not None else ""
+    on_one = " on the fullest" if result.workload.get("n_devices", 1) > 1 and verdict.headroom_bytes is not None else ""
+    free = f" ({gib(verdict.free_bytes)} free{on_one})" if verdict.free_bytes is not None else ""
     need = result.summary
     if place.kind == "cpu":
         need = f"it takes about {gib(verdict.needed_bytes)} of RAM there. On a GPU, {need}"
-    return f"{words[verdict.status]}{free}: {need}{TO_DO[asking.decision]}"
+    return f"{words[verdict.status]}{free}: {need}{of_its_card(verdict, result, place)}{TO_DO[asking.decision]}"

@@ -10,9 +10,10 @@ import pytest
 
 from compute_awareness.advice.changes_further import further
 from compute_awareness.advice.gpu_table import all_gpus
-from compute_awareness.advice.place import Place, needed, verdict_at
+from compute_awareness.advice.place import Place, needed
 from compute_awareness.advice.solver import MOST_CHANGES, combinations
 from compute_awareness.advice.strategies import changes
+from compute_awareness.advice.verdict import verdict_at
 from compute_awareness.errors import InputError
 from compute_awareness.estimator import estimate
 from compute_awareness.preflight import preflight, recommend

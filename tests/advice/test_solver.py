@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from compute_awareness.advice.changes_further import further
-from compute_awareness.advice.place import UNKNOWN, Place, needed, verdict_at
+from compute_awareness.advice.place import UNKNOWN, Place, needed
 from compute_awareness.advice.solver import (
     MOST_CHANGES,
     combinations,
@@ -20,6 +20,7 @@ from compute_awareness.advice.solver import (
     worst_effect,
 )
 from compute_awareness.advice.strategies import changes
+from compute_awareness.advice.verdict import verdict_at
 from compute_awareness.errors import InputError
 from compute_awareness.estimator import estimate
 from compute_awareness.units import GIB

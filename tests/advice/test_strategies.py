@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from compute_awareness.advice.gpus import find_gpu
-from compute_awareness.advice.place import UNKNOWN, Place, named_place, needed, verdict_at
+from compute_awareness.advice.place import UNKNOWN, Place, named_place, needed
 from compute_awareness.advice.strategies import best, catalogue, changes
+from compute_awareness.advice.verdict import verdict_at
 from compute_awareness.estimator import estimate
 from compute_awareness.workload import parse_workload
 

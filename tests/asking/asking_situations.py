@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from compute_awareness.advice.answers import Change, ClusterPath, GpuChoice, Status, Verdict
@@ -95,8 +95,10 @@ def estimate(workload: AnyWorkload, need: float, *, high: float | None = None, *
 def machine(
     card: str | None = None, free: float = 0, *, ram: float = 16, clear: bool = True, login: bool = False,
     others: float | None = None, disk: float | None = None, torch: str | None = None,
+    beside: tuple[tuple[float, float], ...] = (),
 ) -> Compute:  # fmt: skip
-    """A machine with `free` GiB on its card, of which `others` more are held by other users' processes."""
+    """A machine with `free` GiB on its card, of which `others` more are held by other users' processes; `beside` it
+    cards of the same name, each with what is free and what others hold."""
     cards = [
         Accelerator(
             index=0, kind="cuda", name=card, compute_capability="8.9",
@@ -104,6 +106,13 @@ def machine(
             free_without_others_bytes=None if others is None else round((free + others) * GIB),
         )
     ] if card else []  # fmt: skip
+    cards += [
+        replace(
+            cards[0], index=index, free_bytes=round(left * GIB), total_bytes=round((left + held) * GIB),
+            free_without_others_bytes=round((left + held) * GIB) if held else None,
+        )
+        for index, (left, held) in enumerate(beside, 1)
+    ]  # fmt: skip
     kind = "slurm_login_node" if login else "local" if clear else "docker"
     layer = EnvironmentLayer(id=kind, layer="fallback" if clear else "container", confidence="medium", evidence=[])
     return Compute(
@@ -198,6 +207,7 @@ class Case:
     torch: str | None = None
     ram: float = 16  # GiB, beside a card
     path: bool = False
+    beside: tuple[tuple[float, float], ...] = ()  # more cards in sight: GiB free, GiB that others hold
 
 
 A_PATH = ClusterPath(
@@ -220,7 +230,7 @@ def ask_about(case: Case) -> Question:
         "unclear": machine(ram=free, clear=False, disk=case.disk, torch=case.torch),
         "no_gpu": machine(ram=free, disk=case.disk, torch=case.torch),
         "none_named": machine(ram=free, disk=case.disk, torch=case.torch),
-        "card_seen": machine(card, case.free or 24, ram=case.ram, **seen),
+        "card_seen": machine(card, case.free or 24, ram=case.ram, beside=case.beside, **seen),
         "card_named": machine(clear=False, disk=case.disk, torch=case.torch),
         "login_node": machine(ram=free, login=True),
         "login_card": machine(card, case.free or 24, login=True),

@@ -379,4 +379,24 @@ CLUSTER = [
         SAE, LONG, NOT_HERE, UNCLEAR, path=True, hours=12, hours_allowed=1),
 ]  # fmt: skip
 
-CASES = SMALL + KNOWN_CARD + FULL_CACHE + NOT_KNOWN + SHARED_CARD + DISK + TORCH + MONEY + TIME + CLUSTER
+MORE_CARDS = [
+    # The verdict is about the cards that the run is counted on; what happens on the others is no question.
+    row("2.8b forward fits, an idle card beside", forward(), 12, "card_seen", 23, "silent",
+        "known, sufficient, nothing unusual", beside=((23, 0),)),
+    row("2.8b forward fits, others use the card beside", forward(), 12, "card_seen", 23, "silent",
+        "theirs is another card", beside=((12, 11),)),
+    row("2.8b forward fits, others use a larger card beside", forward(), 12, "card_seen", 23, "silent",
+        "theirs is another card", beside=((40, 8),)),
+    row("7B fits the cards that it is split over", forward("llama-2-7b", library="transformers", n_devices=2), 15,
+        "card_seen", 23, "tell", "known and sufficient", LARGE, beside=((23, 0), (40, 8))),
+    row("7B does not fit one of two cards", forward("llama-2-7b"), 27, "card_seen", 23, "ask",
+        "known, insufficient: the choice, of which two cards are one", NO_FIT, LARGE, beside=((23, 0),)),
+    row("7B does not fit, others use both cards", forward("llama-2-7b"), 27, "card_seen", 20, "ask",
+        "known, insufficient: the choice, waiting among it", NO_FIT, SHARED, LARGE, others=3, beside=((19, 4),)),
+    row("training on two cards, tight", training("gpt2", library="transformers", n_devices=2), 22, "card_seen", 23,
+        "tell", "it would fail in the first steps, cheaply", beside=((23, 0),)),
+    row("small run, four busy cards beside", forward("gpt2"), 1.6, "card_seen", 23, "silent", "any laptop does",
+        beside=((1, 22),) * 4),
+]  # fmt: skip
+
+CASES = SMALL + KNOWN_CARD + FULL_CACHE + NOT_KNOWN + SHARED_CARD + DISK + TORCH + MONEY + TIME + CLUSTER + MORE_CARDS

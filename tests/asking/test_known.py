@@ -84,6 +84,16 @@ def test_preflight_does_not_ask_what_the_profile_answers(with_profile):
     assert "from the profile" in answer.known[0]
 
 
+def test_two_cards_of_the_profile_are_both_counted_on(with_profile):
+    workload = parse_workload({"task": "inference", "library": "transformers", "model": "llama-2-70b",
+                               "dtype": "bfloat16", "batch_size": 1, "seq_len": 512})  # fmt: skip
+    with_profile(Profile(machines={"lab": told("2x A100 80GB")}), machine(clear=False))
+    for gpu in (None, "lab"):
+        answer = module.preflight(workload, gpu=gpu)
+        assert answer.verdict.device.startswith("2 x A100") and answer.verdict.status == "does_not_fit"
+        assert any(change.patch == {"n_devices": 2} for change in answer.advice.solutions)
+
+
 def test_a_report_of_another_machine_is_an_answer_already(with_profile):
     with_profile(BOX, machine())
     report = machine("NVIDIA A100-SXM4-80GB", 79)

@@ -53,6 +53,19 @@ def test_decision(case: Case) -> None:
         assert any(entry.decision == "ask" for entry in question.by_trigger)
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if case.where == "card_seen"], ids=lambda case: case.id)
+def test_more_cards_in_sight_ask_no_more(case: Case) -> None:
+    """Idle ones, ones that others use, larger and smaller ones."""
+    question = ask_about(case)
+    for free, held in ((80, 0), (80, 30), (2, 0), (2, 22)):
+        more = ask_about(replace(case, beside=(*case.beside, (free, held))))
+        assert (more.decision, more.triggers, len(more.fields)) == (
+            question.decision,
+            question.triggers,
+            len(question.fields),
+        )
+
+
 def test_a_card_in_sight_does_not_count_when_the_run_is_elsewhere() -> None:
     work = cache()
     report = machine("NVIDIA H200", 139)

@@ -10,6 +10,7 @@ import pytest
 from mcp.types import TextContent
 from simulated_machines import load, machine_names, repeated, write_files
 
+from compute_awareness.advice.cards import numbers
 from compute_awareness.advice.place import seen_place
 from compute_awareness.hardware.detect import detect
 from compute_awareness.hardware.diagnose import diagnose
@@ -20,6 +21,7 @@ from compute_awareness.units import MIB
 
 EXPECTED = {
     "cards", "usable", "problems", "links", "place", "summary", "findings", "driver_version", "driver_cuda_version",
+    "together", "not_counted",
 }  # fmt: skip
 MEMINFO = "MemTotal: 65536000 kB\nMemAvailable: 49152000 kB\n"
 
@@ -59,6 +61,11 @@ def test_machine(name, with_driver, tmp_path, monkeypatch):
         ]
     if "place" in expect:
         assert seen_place(compute).name == expect["place"]
+    if "together" in expect:
+        together = seen_place(compute).cards
+        assert together is not None
+        assert numbers(card.index for card in together.free) == expect["together"]
+        assert together.not_counted(together.free) == expect["not_counted"]
     if "findings" in expect:
         kinds = {finding.id for finding in diagnose(compute)} - {"probe_nvidia", "card_unusable"}
         assert kinds == set(expect["findings"])

@@ -13,6 +13,7 @@ from mcp.types import CallToolResult
 
 from compute_awareness.estimator import estimate
 from compute_awareness.hardware.compute import (
+    Accelerator,
     Compute,
     Environment,
     Host,
@@ -185,6 +186,31 @@ def a100(index: int, free_bytes: int) -> dict[str, Any]:
         "total_bytes": 85_899_345_920, "used_bytes": 85_899_345_920 - free_bytes, "free_bytes": free_bytes,
         "compute_capability": "8.0", "processes": [{"pid": 100 + index, "used_bytes": 10**9}],
     }  # fmt: skip
+
+
+async def test_a_report_with_several_cards_is_counted_on_those_that_are_free(server: Any, mode: str) -> None:
+    report = Compute(
+        host=Host(os="Linux", cpus=8, ram_total_bytes=2**37, ram_available_bytes=2**37, hostname="gpubox"),
+        environment=Environment(primary="local", layers=[], clear=True),
+        accelerators=[
+            Accelerator(
+                index=index, kind="cuda", name="NVIDIA GeForce RTX 3090", compute_capability="8.6",
+                free_bytes=(23 - held) * 2**30, free_without_others_bytes=23 * 2**30 if held else None,
+            )
+            for index, held in enumerate((0, 11, 0))
+        ],
+    )  # fmt: skip
+    work = {"task": "inference", "library": "transformers", "model": "pythia-6.9b", "batch_size": 4, "seq_len": 512}
+    arguments = work | {"compute": report.model_dump(mode="json")}
+    concise = await call(server, mode, "preflight_experiment", arguments)
+    way = "layers split over cards 0 and 2 (device_map; card 1 is used by others)"
+    assert way in concise["asking"]["text"] and tokens(concise) <= CONCISE_TOKENS
+    full = await call(server, mode, "preflight_experiment", arguments | {"detail": "full"})
+    assert tokens(full) <= FULL_TOKENS
+    assert full["advice"]["solutions"][0]["patch"] == {"n_devices": 2}
+    split = await call(server, mode, "preflight_experiment", arguments | {"n_devices": 2})
+    assert split["verdict"]["device"] == "gpubox's 2 x NVIDIA GeForce RTX 3090"
+    assert "Start it with CUDA_VISIBLE_DEVICES=0,2." in split["summary"]
 
 
 async def test_a_report_can_be_carried_from_another_machine(server: Any, mode: str) -> None:

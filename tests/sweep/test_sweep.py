@@ -7,7 +7,8 @@ import re
 import pytest
 
 from compute_awareness.advice.gpus import find_gpu
-from compute_awareness.advice.place import named_place, needed, verdict_at
+from compute_awareness.advice.place import named_place, needed
+from compute_awareness.advice.verdict import verdict_at
 from compute_awareness.errors import InputError
 from compute_awareness.estimator import estimate
 from compute_awareness.hardware.compute import Accelerator, Compute, Environment, EnvironmentLayer, Host

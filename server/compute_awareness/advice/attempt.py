@@ -11,7 +11,8 @@ from ..memory.sae.activation_store import smallest_buffer
 from ..workload import TASKS, AnyWorkload, SaeTraining, parse_workload
 from .answers import Change, Effect
 from .code import code_of
-from .place import Place, needed, verdict_at
+from .place import Place, needed
+from .verdict import selection, verdict_at
 
 HALF_DETAIL = (
     "activations and logits differ from float32 in about the third significant digit; norms still compute in float32"
@@ -41,6 +42,15 @@ def patched(workload: AnyWorkload, patch: dict[str, Any]) -> AnyWorkload:
     if kind is not None and "task" in patch:
         fields = {name: value for name, value in fields.items() if name in kind.model_fields}
     return parse_workload(fields | patch)
+
+
+def code_at(before: AnyWorkload, after: AnyWorkload, estimated: Estimate, place: Place, *, by_layer: bool) -> str:
+    """The code of the changed workload there, `estimated` the estimate of it. Where it is for some of the cards of a
+    machine, it says how a process gets those: "cuda" and torchrun's ranks take the first ones, device_map="auto" every
+    card that it sees."""
+    code = code_of(before, after, by_layer=by_layer, device=place.torch_device)
+    select = selection(estimated, place)
+    return f"# Start it with {select}\n{code}" if code and select else code
 
 
 class Attempt:
@@ -89,7 +99,7 @@ class Attempt:
         if size >= self.now:
             return self.no(strategy, f"{title}: saves nothing here")
         if code is None:
-            code = code_of(self.workload, changed, by_layer=by_layer, device=self.place.torch_device)
+            code = code_at(self.workload, changed, after, self.place, by_layer=by_layer)
         return Change(
             strategy=strategy, title=title, applies=True, patch=patch,
             peak_before=self.now, peak_after=size, saving=self.now - size, host_bytes=after.host_bytes,

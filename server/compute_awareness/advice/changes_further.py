@@ -22,10 +22,10 @@ from ..workload import (
 )
 from .answers import Change
 from .attempt import Attempt
+from .changes_cards import several_cards
 from .changes_forward import offload
 from .changes_sae import buffers, one_sae_at_a_time, refreshes, without_logits
 from .place import Place, needed
-from .several import splits
 
 
 def further(workload: AnyWorkload, before: Estimate, place: Place) -> list[Change]:
@@ -36,8 +36,7 @@ def further(workload: AnyWorkload, before: Estimate, place: Place) -> list[Chang
 
 
 def _tried(attempt: Attempt, workload: AnyWorkload) -> Iterator[Change]:
-    if attempt.place.count > 1:
-        yield from _several_cards(attempt, workload)
+    yield from several_cards(attempt, workload)
     if isinstance(workload, ActivationCache | Inference) and workload.library == "transformers":
         yield from _offloaded(attempt, workload)
     if isinstance(workload, ActivationCache | Patching):
@@ -54,36 +53,6 @@ def _tried(attempt: Attempt, workload: AnyWorkload) -> Iterator[Change]:
     if isinstance(workload, Inference | Generation) and workload.library == "transformers":
         yield from _quantised(attempt, workload)
     yield from _shorter(attempt, workload)
-
-
-def _several_cards(attempt: Attempt, workload: AnyWorkload) -> Iterator[Change]:
-    """All cards of the place: a model split over them, or a batch divided among them."""
-    cards = attempt.place.count
-    if getattr(workload, "n_devices", cards) > 1:
-        return
-    if isinstance(workload, Training) and workload.batch_size % cards == 0:
-        batch = workload.batch_size // cards
-        yield attempt.change(
-            "several_gpus", f"batch {batch} on each of {cards} cards (DistributedDataParallel)",
-            {"n_devices": cards, "batch_size": batch, "gradient_as_bucket_view": True}, "equivalent",
-            detail="the same gradient up to rounding, where the loss is averaged over equal numbers of tokens",
-            cost=f"none: {cards} cards work at once, and exchange their gradients in every step",
-        )  # fmt: skip
-        if workload.library == "transformers":
-            yield attempt.change(
-                "several_gpus", f"batch {batch} and a share of the model on each of {cards} cards (fully_shard)",
-                {"n_devices": cards, "batch_size": batch, "parallel": "fsdp"}, "equivalent",
-                detail="the same gradient up to rounding, where the loss is averaged over equal numbers of tokens",
-                cost=f"{cards} cards work at once; parameters cross between them twice in every step, gradients once",
-                slowdown=1.2,
-            )  # fmt: skip
-    elif isinstance(workload, Inference | ActivationCache) and splits(workload.model_dump()) == "estimated":
-        yield attempt.change(
-            "several_gpus", f"layers split over {cards} cards (device_map)", {"n_devices": cards}, "equivalent",
-            detail="the same arithmetic, each layer on the card that holds it",
-            cost="the cards work one after another; activations cross between them once per card",
-            slowdown=1.1,
-        )  # fmt: skip
 
 
 def _one_layer(attempt: Attempt, workload: ActivationCache | Patching) -> Iterator[Change]:

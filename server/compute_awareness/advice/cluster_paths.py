@@ -12,12 +12,12 @@ _SHORTEST_HOURS = 1.0
 
 
 def cluster_paths(
-    compute: Compute | None, needed_bytes: int, hours: float, ram_bytes: int, limit: int = 3
+    compute: Compute | None, needed_bytes: int, hours: float, ram_bytes: int, gpus: int = 1, limit: int = 3
 ) -> list[ClusterPath]:
     """What to ask a SLURM cluster of the report for, the shortest way first; nothing is submitted.
 
-    `needed_bytes` is the upper end on the card, `ram_bytes` what the run takes beside it. A job is given half as much
-    time again as `hours`, at least one hour.
+    `needed_bytes` is the upper end on each of `gpus` cards, `ram_bytes` what the run takes beside them. A job
+    is given half as much time again as `hours`, at least one hour.
     """
     if compute is None or needed_bytes <= 0:
         return []
@@ -25,7 +25,7 @@ def cluster_paths(
     found: list[ClusterPath] = []
     for cluster in compute.clusters:
         if cluster.scheduler == "slurm":
-            ways = shortest_paths(cluster, needed_bytes, asked, ram_bytes=ram_bytes + 8 * GIB).paths
+            ways = shortest_paths(cluster, needed_bytes, asked, gpus, ram_bytes + 8 * GIB).paths
             found += [_told(way, cluster.name) for way in ways]
     return found[:limit]
 

@@ -1,4 +1,4 @@
-"""Where the run would happen, and whether it fits there."""
+"""Where the run would happen, and what it takes there."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..hardware.compute import Accelerator, Compute
+from ..hardware.torch_findings import has_no_code
 from ..memory.card import device
 from ..memory.estimate import ROUGH_MARGIN, Estimate
-from ..units import GIB, gib
-from .answers import Verdict
-from .gpus import UNEVEN_SPLIT, Gpu, GpuRequest, all_gpus
-from .several import splits, why_not
-from .verdict import judge
+from ..units import GIB
+from .cards import Cards, cards_of
+from .gpus import Gpu, GpuRequest, all_gpus
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,13 @@ class Place:
     gpu: Gpu | None = None
     """The card's row in the table, where it has one."""
     count: int = 1
-    """Cards of this kind that the run may be spread over."""
+    """Cards that the run may be spread over: as many as were named, or those of `cards` that nobody else uses."""
+    cards: Cards | None = None
+    """The cards of a machine that was seen, each with its own free memory; None = `count` cards alike."""
+    index: int | None = None
+    """The number of this card among `cards`; None where it is none of them, as a MIG slice."""
+    machine: str | None = None
+    """The name of the machine that was seen, where it is another one."""
     host_free_bytes: int | None = None
     """RAM beside the card; None = not known."""
     cpus: float | None = None
@@ -75,35 +80,61 @@ def seen_place(compute: Compute, *, use_gpu: bool = True) -> Place:
     Cards that the torch of the experiment's Python can use go before those it cannot. TPUs and Intel's GPUs are never
     the place: the report says of them that nothing is estimated.
     """
+    return seen_places(compute, use_gpu=use_gpu)[0]
+
+
+def seen_places(compute: Compute, *, use_gpu: bool = True) -> list[Place]:
+    """What `seen_place` chooses from, its choice first: of cards that are alike the one with the most free memory.
+
+    Where there is one that torch can use, only such ones.
+    """
     host, elsewhere = compute.host, compute.elsewhere()
-    cards = sorted(compute.usable(), key=lambda card: not _torch_can_use(card, compute))
-    for card in cards if use_gpu else []:
-        return Place(
-            kind="mps" if card.kind == "mps" else "gpu",
-            name=f"{elsewhere}'s {card.name}" if elsewhere else card.name,
-            free_bytes=card.free_bytes,
-            compute_capability=card.compute_capability,
-            gpu=_row_of(card, host.ram_total_bytes),
-            bf16=card.supports.bf16 if card.supports else None,
-            host_free_bytes=host.ram_available_bytes,
-            cpus=host.cpus,
-        )
+    cards = sorted(compute.usable(), key=lambda card: not _torch_can_use(card, compute)) if use_gpu else []
+    if not cards:
+        return [
+            Place(
+                kind="cpu",
+                name=f"{elsewhere}'s CPU (RAM)" if elsewhere else "the CPU (RAM)",
+                free_bytes=host.ram_available_bytes,
+                host_free_bytes=host.ram_available_bytes,
+                cpus=host.cpus,
+            )
+        ]
+    able = _torch_can_use(cards[0], compute)
+    first: dict[tuple[str, str | None], Accelerator] = {}
+    for card in cards:
+        if _torch_can_use(card, compute) == able:
+            first.setdefault((card.name, card.compute_capability), card)
+    return [_at_card(card, compute) for card in first.values()]
+
+
+def _at_card(card: Accelerator, compute: Compute) -> Place:
+    host, elsewhere = compute.host, compute.elsewhere()
+    every = cards_of(compute, card, lambda one: _torch_can_use(one, compute))
     return Place(
-        kind="cpu",
-        name=f"{elsewhere}'s CPU (RAM)" if elsewhere else "the CPU (RAM)",
-        free_bytes=host.ram_available_bytes,
+        kind="mps" if card.kind == "mps" else "gpu",
+        name=f"{elsewhere}'s {card.name}" if elsewhere else card.name,
+        free_bytes=card.free_bytes,
+        compute_capability=card.compute_capability,
+        gpu=_row_of(card, host.ram_total_bytes),
+        count=max(1, len(every.free)),
+        cards=every,
+        index=card.index if card.mig_of is None else None,
+        machine=elsewhere,
+        bf16=card.supports.bf16 if card.supports else None,
         host_free_bytes=host.ram_available_bytes,
         cpus=host.cpus,
     )
 
 
 def _torch_can_use(card: Accelerator, compute: Compute) -> bool:
-    """False where the build of torch is for another maker's cards; nothing is known of a build without any."""
+    """False where the build of torch is for another maker's cards, or has no code for this one; nothing is known of a
+    build without any."""
     torch = compute.python.torch if compute.python else None
     if torch is None or card.kind not in ("cuda", "rocm"):
         return True
     if torch.cuda_build is not None:
-        return card.kind == "cuda"
+        return card.kind == "cuda" and not has_no_code(torch, card, compute)
     return card.kind == "rocm" or "rocm" not in torch.version
 
 
@@ -143,67 +174,3 @@ def needed(estimate: Estimate, place: Place) -> tuple[int, int, int]:
         return run
     load = device.on_card(estimate.loading_device_bytes, 0, place.compute_capability)
     return max(run[0], load[0]), max(run[1], load[1]), max(run[2], load[2])
-
-
-def verdict_at(estimate: Estimate, place: Place) -> Verdict:
-    """Whether the estimate fits the place. Green only where loading the weights fits the RAM as well."""
-    expected, low, high = needed(estimate, place)
-    filled, cards = estimate.workload, estimate.workload.get("n_devices", 1)
-    if place.count > 1 and cards > place.count:
-        return Verdict(
-            status="does_not_fit", device=place.name, free_bytes=place.free_bytes, needed_bytes=expected,
-            headroom_bytes=None if place.free_bytes is None else place.free_bytes - expected,
-            why=f"It is to run on {cards} cards (n_devices), and {place.name} are {place.count}.",
-        )  # fmt: skip
-    several = place.count > 1 and cards == 1 and place.free_bytes is not None and high > place.free_bytes
-    if several and splits(filled) == "rough":
-        return _over_several(expected, low, high, place)
-    verdict = judge(expected, low, high, place.free_bytes, f"one of {place.name}" if place.count > 1 else place.name)
-    verdict.device = place.name
-    if several:
-        verdict.why += (
-            f" As given it uses one card; n_devices {place.count} (device_map='auto') splits the layers over them."
-            if splits(filled) == "estimated"
-            else f" {why_not(filled)}"
-        )
-    if place.kind == "gpu" and estimate.loading_device_bytes > estimate.peak.tensors:
-        verdict.why += " Its worst moment is while the weights are loaded, not the run itself."
-    if verdict.status == "fits" and place.kind != "cpu" and place.host_free_bytes is not None:
-        beside = estimate.host_bytes
-        if filled.get("offload") == "cpu":  # what was loaded is what waits there
-            beside = max(0, beside - estimate.loading_host_bytes)
-        ram = device.cpu_process_bytes(estimate.loading_host_bytes + beside)
-        if ram > place.host_free_bytes:
-            verdict.status = "tight"
-            verdict.why += (
-                f" But loading takes about {gib(ram)} of RAM at its worst moment (rough) and "
-                f"{gib(place.host_free_bytes)} is free: it may die while loading."
-            )
-    return verdict
-
-
-def _over_several(expected: int, low: int, high: int, place: Place) -> Verdict:
-    """Several cards: never green, since no estimate is made of how the layers fall on them."""
-    assert place.free_bytes is not None
-    share = int(expected / place.count * UNEVEN_SPLIT)
-    free = place.free_bytes
-    if share <= free:
-        status, why = (
-            "tight",
-            (
-                f"It needs {gib(expected)}, more than one card's {gib(free)}; split by layers over {place.count} cards "
-                f"the fullest holds roughly {gib(share)}. No estimate is made of the split."
-            ),
-        )
-    else:
-        status, why = (
-            "does_not_fit",
-            (
-                f"It needs {gib(expected)}: even split over {place.count} cards the fullest would hold roughly "
-                f"{gib(share)} of {gib(free)}."
-            ),
-        )
-    return Verdict(
-        status=status, device=place.name, free_bytes=free * place.count, needed_bytes=expected,
-        headroom_bytes=free * place.count - expected, why=why,
-    )  # fmt: skip

@@ -36,12 +36,22 @@ def with_cards(workload: AnyWorkload, count: int, capability: str | None) -> Est
         return None
 
 
+def cards_help(filled: dict[str, Any]) -> bool:
+    """Whether more cards than one leave less on each, in a way that is offered."""
+    return splits(filled) == "estimated" or filled.get("task") == "training"
+
+
+def processes(filled: dict[str, Any]) -> int:
+    """Processes, each of which loads the model: training has one for each card, device_map one for all."""
+    return filled.get("n_devices") or 1 if filled.get("task") == "training" else 1
+
+
 def why_not(filled: dict[str, Any]) -> str:
     """Why several cards do not make such a run fit, as a sentence."""
     if filled.get("task") == "training":
         return (
-            "More cards leave one card's share as it is: DistributedDataParallel keeps the whole model, its gradients "
-            "and optimizer state on each; parallel 'fsdp' shares them out (transformers)."
+            "More cards with such a batch on each leave one card's share as it is: DistributedDataParallel keeps the "
+            "whole model, its gradients and optimizer state on each; parallel 'fsdp' shares them out (transformers)."
         )
     if filled.get("quantization"):
         return "How a quantised model is laid over several cards is not estimated."

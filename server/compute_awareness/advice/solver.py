@@ -15,11 +15,11 @@ from ..estimator import estimate
 from ..memory.estimate import Estimate
 from ..workload import AnyWorkload
 from .answers import Change, Effect
-from .attempt import patched
+from .attempt import code_at, patched
 from .changes_further import further
-from .code import code_of
-from .place import Place, needed, verdict_at
+from .place import Place, needed
 from .strategies import changes
+from .verdict import verdict_at
 
 MOST_CHANGES = 3
 """Changes in one combination: more than that is another experiment, however it is called."""
@@ -240,10 +240,11 @@ def _as_change(state: _State, workload: AnyWorkload, whole: int, place: Place) -
         effect_detail="; ".join(dict.fromkeys(change.effect_detail for change in made if change.effect_detail)),
         cost="; ".join(dict.fromkeys(change.cost for change in made if change.cost not in ("", "none"))) or "none",
         slowdown=slowdown(made),
-        code=code_of(
+        code=code_at(
             workload,
             state.workload,
+            state.estimate,
+            place,
             by_layer=any(change.strategy == "layer_by_layer" for change in made),
-            device=place.torch_device,
         ),
     )

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+from ..memory.card import device
+from ..memory.estimate import Estimate
 from ..units import gib
 from .answers import Verdict
+from .cards import Card, Cards, names, numbers
+from .gpus import UNEVEN_SPLIT
+from .place import Place, needed
+from .several import cards_help, processes, splits, why_not
 
 
 def judge(needed: int, low: int, high: int, free: int | None, device: str) -> Verdict:
@@ -32,3 +41,183 @@ def judge(needed: int, low: int, high: int, free: int | None, device: str) -> Ve
     return Verdict(
         status=status, device=device, free_bytes=free, needed_bytes=needed, headroom_bytes=free - needed, why=why
     )
+
+
+def verdict_at(estimate: Estimate, place: Place) -> Verdict:
+    """Whether the estimate fits the place. Green only where loading the weights fits the RAM as well."""
+    expected, low, high = needed(estimate, place)
+    filled, cards = estimate.workload, estimate.workload.get("n_devices", 1)
+    if cards > 1 and place.cards is not None:
+        return _on_seen(estimate, place, place.cards, cards)
+    if place.count > 1 and cards > place.count:
+        why = f"It is to run on {cards} cards (n_devices), and {place.name} are {place.count}."
+        return _too_few(expected, place, why)
+    too_large = cards == 1 and place.free_bytes is not None and high > place.free_bytes
+    if too_large and place.cards is None and place.count > 1 and splits(filled) == "rough":
+        return _over_several(expected, low, high, place)
+    one_of = place.count > 1 and place.cards is None
+    verdict = judge(expected, low, high, place.free_bytes, f"one of {place.name}" if one_of else place.name)
+    verdict.device = place.name
+    if too_large:
+        verdict.why += _with_more(filled, expected, place)
+    verdict.why += of_its_card(verdict, estimate, place)
+    _look_at_loading(verdict, estimate, place)
+    return verdict
+
+
+def _look_at_loading(verdict: Verdict, estimate: Estimate, place: Place) -> None:
+    """Say where loading is the worst moment, and take green back where the RAM does not hold it."""
+    filled = estimate.workload
+    if place.kind == "gpu" and estimate.loading_device_bytes > estimate.peak.tensors:
+        verdict.why += " Its worst moment is while the weights are loaded, not the run itself."
+    if verdict.status == "fits" and place.kind != "cpu" and place.host_free_bytes is not None:
+        beside = estimate.host_bytes
+        if filled.get("offload") == "cpu":  # what was loaded is what waits there
+            beside = max(0, beside - estimate.loading_host_bytes)
+        count = processes(filled)
+        ram = count * device.cpu_process_bytes(estimate.loading_host_bytes + beside)
+        if ram > place.host_free_bytes:
+            verdict.status = "tight"
+            verdict.why += (
+                f" But loading takes about {gib(ram)} of RAM at its worst moment"
+                f"{f' in {count} processes' if count > 1 else ''} (rough) and "
+                f"{gib(place.host_free_bytes)} is free: it may die while loading."
+            )
+
+
+def _on_seen(estimate: Estimate, place: Place, cards: Cards, count: int) -> Verdict:
+    """A workload that asks for several cards (`n_devices`), on those of a machine that was seen: it must fit the one
+    with the least to spare."""
+    counted = cards.of(count)
+    which = numbers(card.index for card in counted)
+    left_out = cards.not_counted(counted)
+    if len(counted) < count:
+        has = f"only {which} can be counted on" if counted else "none can be joined with others"
+        if cards.count == 1:
+            has, left_out = f"{place.name} is the only one", ""
+        why = f"It is to run on {count} cards (n_devices), and {has}{f': {left_out}' if left_out else ''}."
+        return _too_few(needed(estimate, place)[0], place, why)
+
+    def spare(card: Card) -> int:
+        return card.free_bytes - needed(estimate, replace(place, compute_capability=card.compute_capability))[2]
+
+    counted = tuple(sorted(counted, key=spare, reverse=True))
+    worst = counted[-1]
+    alike = len({card.free_bytes for card in counted}) == 1
+    on = f"each of {which}" if alike else f"card {worst.index} (least to spare of {which})"
+    need = needed(estimate, replace(place, compute_capability=worst.compute_capability))
+    verdict = judge(*need, worst.free_bytes, on)
+    verdict.device = f"{place.machine}'s {names(counted)}" if place.machine else names(counted)
+    shared = [card.index for card in counted if card in cards.shared]
+    older = [card.index for card in counted if card.other_generation]
+    if shared:
+        verdict.why += f" Others use {numbers(shared)} and may take more."
+    if older:
+        verdict.why += f" {numbers(older).capitalize()} may take more for attention: one side is before Ampere."
+    if verdict.status == "fits" and older:
+        verdict.status = "tight"
+    if left_out:
+        verdict.why += f" {left_out[0].upper()}{left_out[1:]}."
+    verdict.why += of_its_card(verdict, estimate, place)
+    _look_at_loading(verdict, estimate, place)
+    return verdict
+
+
+def _too_few(expected: int, place: Place, why: str) -> Verdict:
+    return Verdict(
+        status="does_not_fit", device=place.name, free_bytes=place.free_bytes, needed_bytes=expected,
+        headroom_bytes=None, why=why,
+    )  # fmt: skip
+
+
+def _with_more(filled: dict[str, Any], expected: int, place: Place) -> str:
+    """What more than one card would do for a run that is too large for one, as a sentence with a space before it;
+    empty where there are no more."""
+    split, cards = splits(filled), place.cards
+    if cards is None:
+        if place.count == 1:
+            return ""
+        if split == "estimated":
+            return (
+                f" As given it uses one card; n_devices {place.count} (device_map='auto') splits the layers over them."
+            )
+        return f" {why_not(filled)}"
+    which = numbers(card.index for card in cards.free)
+    left_out = cards.not_counted(cards.free)
+    if place.count == 1:
+        return ""
+    left_out = f"; {left_out}" if left_out else ""
+    if split == "none":
+        counted = f" {which.capitalize()} can be counted on{left_out}." if cards_help(filled) else ""
+        return f" {why_not(filled)}{counted}"
+    enough = [
+        count for count in range(2, place.count + 1) if expected // count <= cards.of(count)[-1].free_bytes
+    ]  # no split leaves less on the fullest than an even one
+    if not enough:
+        return f" More cards are not enough: split over {which} it is {gib(expected // place.count)} each{left_out}."
+    on = numbers(card.index for card in cards.of(enough[-1]))
+    if split == "estimated":
+        return (
+            f" As given it uses one card; n_devices {enough[-1]} (device_map='auto') splits the layers over "
+            f"{on}{left_out}."
+        )
+    share = gib(int(expected / enough[-1] * UNEVEN_SPLIT))
+    return (
+        f" As given it uses one card; of a split by layers over {on} no estimate is made, the fullest would hold "
+        f"roughly {share}{left_out}."
+    )
+
+
+def of_its_card(verdict: Verdict, estimate: Estimate, place: Place) -> str:
+    """How the run gets the cards that it fits, or why only one card was counted on where it does not; as a sentence
+    with a space before it, empty where there is no choice of cards."""
+    cards, count = place.cards, estimate.workload.get("n_devices", 1)
+    if cards is None:
+        return ""
+    if verdict.status != "does_not_fit" and (select := selection(estimate, place)):
+        return f" {'Start' if count > 1 else f'Counted on is card {place.index}: start'} it with {select}."
+    left_out = cards.not_counted(cards.free)
+    if verdict.status == "fits" or count > 1 or place.count > 1 or cards.count == 1 or not left_out:
+        return ""
+    return f" No second card can be counted on: {left_out}." if cards_help(estimate.workload) else ""
+
+
+def selection(estimate: Estimate, place: Place) -> str:
+    """The variables with which a run gets the cards that it is counted on: "CUDA_VISIBLE_DEVICES=1"; empty where it
+    gets them anyway, or where any other card would do as well."""
+    cards, count = place.cards, estimate.workload.get("n_devices", 1)
+    if cards is None or (count == 1 and place.index is None):
+        return ""
+    if count > 1:
+        return cards.select(cards.of(count))
+    every = (*cards.free, *cards.shared)
+    small = any(card.free_bytes < needed(estimate, place)[2] for card in every if card.index != place.index)
+    mine = [card for card in every if card.index == place.index]
+    return cards.select(mine) if mine and (small or cards.others_visible) else ""
+
+
+def _over_several(expected: int, low: int, high: int, place: Place) -> Verdict:
+    """Several cards: never green, since no estimate is made of how the layers fall on them."""
+    assert place.free_bytes is not None
+    share = int(expected / place.count * UNEVEN_SPLIT)
+    free = place.free_bytes
+    if share <= free:
+        status, why = (
+            "tight",
+            (
+                f"It needs {gib(expected)}, more than one card's {gib(free)}; split by layers over {place.count} cards "
+                f"the fullest holds roughly {gib(share)}. No estimate is made of the split."
+            ),
+        )
+    else:
+        status, why = (
+            "does_not_fit",
+            (
+                f"It needs {gib(expected)}: even split over {place.count} cards the fullest would hold roughly "
+                f"{gib(share)} of {gib(free)}."
+            ),
+        )
+    return Verdict(
+        status=status, device=place.name, free_bytes=free * place.count, needed_bytes=expected,
+        headroom_bytes=free * place.count - expected, why=why,
+    )  # fmt: skip

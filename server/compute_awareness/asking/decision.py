@@ -12,7 +12,7 @@ from ..memory.estimate import Estimate
 from ..workload import AnyWorkload
 from .facts import A_TRIGGER_FIRED, facts_of
 from .question import Question, TriggerDecision
-from .situation import Situation, place_of
+from .situation import Situation, kind_of_place
 from .table import MAX_FIELDS, Ask, Table, Trigger, policy_table
 from .words import write
 
@@ -57,7 +57,7 @@ def decide(
     and `paths` are what advice found, `gpus` the smallest first.
     """
     table = policy_table()
-    place = place_of(compute, verdict, gpu_named, where_unknown)
+    place = kind_of_place(compute, verdict, gpu_named, where_unknown)
     situation = Situation(
         workload=workload,
         estimate=estimate,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from ..advice.answers import Status
+from ..advice.cards import held_by_others
 from ..hardware.finding import Finding
 from ..hardware.torch_findings import torch_findings
 from ..units import GIB
@@ -45,9 +46,7 @@ def torch_finding(situation: Situation) -> Finding | None:
 def others_bytes(situation: Situation) -> int | None:
     """Bytes that other users' processes hold on the card in sight; None where that is not told."""
     card = card_in_sight(situation)
-    if card is None or card.free_bytes is None or card.free_without_others_bytes is None:
-        return None
-    return max(0, card.free_without_others_bytes - card.free_bytes)
+    return None if card is None or card.free_without_others_bytes is None else held_by_others(card)
 
 
 def gpu_shares(situation: Situation) -> int | None:

@@ -52,7 +52,7 @@ class Situation:
     figures: Figures
 
 
-def place_of(compute: Compute | None, verdict: Verdict, gpu_named: bool, where_unknown: bool) -> Place:
+def kind_of_place(compute: Compute | None, verdict: Verdict, gpu_named: bool, where_unknown: bool) -> Place:
     """What is known of the place. 'Not this machine' goes before all, a named GPU before what is seen."""
     if where_unknown:
         return "unknown"
@@ -66,11 +66,13 @@ def place_of(compute: Compute | None, verdict: Verdict, gpu_named: bool, where_u
 
 
 def card_in_sight(situation: Situation) -> Accelerator | None:
-    """The card that the verdict is about, where it was seen: the usable one of its name with most free memory."""
+    """The card that the verdict is about, where it was seen: the usable one of its name, and with the memory that the
+    verdict found free if there is one."""
     if situation.place != "card" or not situation.in_sight or situation.compute is None:
         return None
-    cards = situation.compute.usable()
-    return next((card for card in cards if situation.verdict.device.endswith(card.name)), cards[0] if cards else None)
+    cards, verdict = situation.compute.usable(), situation.verdict
+    named = [card for card in cards if verdict.device.endswith(card.name)]
+    return next((card for card in named if card.free_bytes == verdict.free_bytes), next(iter(named or cards), None))
 
 
 def on_login_node(situation: Situation) -> bool:

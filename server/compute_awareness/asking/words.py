@@ -132,6 +132,8 @@ def _values(
     headroom = verdict.headroom_bytes or 0
     elsewhere = situation.compute.elsewhere() if situation.compute else None
     device = f"{elsewhere or 'the machine'}'s RAM" if on_cpu(situation) else verdict.device
+    if getattr(situation.workload, "n_devices", 1) > 1 and (" x " in device or " and " in device):
+        device = f"the fullest of {device}"  # free memory and need are those of one card
     peak, high = estimate.peak, estimate.range.high
     ram = max(estimate.loading_host_bytes, estimate.host_bytes)
     laptop_ram = policy_table().conditions["small"].limits["host_gib_at_most"] * GIB

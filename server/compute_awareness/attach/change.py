@@ -15,7 +15,7 @@ from typing import Any, cast
 from .. import files
 from ..errors import InputError
 from . import jsonc
-from .hosts import NAME, Host, Scope, Surroundings, place_of
+from .hosts import NAME, Host, Scope, Surroundings, place_in_settings
 
 _LARGEST = 32 * 1024 * 1024
 """A host that keeps its history in the same file can reach some megabytes."""
@@ -52,7 +52,7 @@ def planned(host: Host, scope: Scope, entry: Mapping[str, Any] | None, at: Surro
             touching something else.
     """
     at = at or Surroundings.here()
-    place = place_of(host, scope)
+    place = place_in_settings(host, scope)
     path, section = place.file(at), place.section(at)
     before = _read(path)
     text = before or ""

@@ -83,7 +83,7 @@ def find_host(name: str) -> Host:
     raise InputError(f"unknown assistant {name!r}: accepted are {', '.join(HOSTS)}{hint}")
 
 
-def place_of(host: Host, scope: Scope) -> Place:
+def place_in_settings(host: Host, scope: Scope) -> Place:
     """Where a host keeps the servers of a scope.
 
     Raises:

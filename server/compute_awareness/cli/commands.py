@@ -2,61 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from importlib import import_module
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from .attach_commands import install, uninstall
+from .estimate_commands import estimate, recommend
 from .given import (
     WithWorkloadCommand,
     WorkloadCommand,
-    compute_from,
-    fields_from,
     read_text,
     workload_from,
-    write_new,
+)
+from .launch_commands import launch_file
+from .options import (
+    compute_option,
+    elsewhere,
+    gpu_option,
+    host_option,
+    json_option,
+    plot_option,
+    print_json,
+    python_option,
+    say_plot,
 )
 from .plot import picture_path, write_picture
 from .profile_commands import profile
 from .serve_commands import serve, token
-
-if TYPE_CHECKING:
-    from pydantic import BaseModel
-
-    from ..hardware.compute import Compute
+from .sweep_commands import sweep
 
 EXIT_OF_STATUS = {"fits": 0, "tight": 0, "does_not_fit": 1, "unknown": 3}
 EXIT_TOO_TIGHT = 1
 """Tight, and the expected figure is more than what is free: a script must not go ahead on it."""
-
-_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
-_python = click.option("--python", metavar="PATH", help="The experiment's Python, where it is not the active one.")
-_host = click.option(
-    "--host", metavar="HOST", help="Look at another machine by your own ssh: an alias of ~/.ssh/config, user@host. "
-    "Nothing is installed there; no password is ever asked for."
-)  # fmt: skip
-_gpu = click.option(
-    "--gpu", metavar="NAME|none|unknown", help='The card the run will have: "RTX 4090", "A100-80GB", "2xH100"; '
-    "none; or unknown, where another machine will run it."
-)  # fmt: skip
-_compute = click.option(
-    "--compute", metavar="REPORT.json", help="A report of `detect --json` from elsewhere, or what the script of "
-    "`detect --script` printed there."
-)  # fmt: skip
-
-_live = click.option(
-    "--live-prices", "live", is_flag=True, help="Ask for prices online (extra `prices`, at most 20 s); each price says "
-    "whether it is live or dated."
-)  # fmt: skip
-_plot = click.option(
-    "--plot",
-    metavar="OUT.svg",
-    help="Also draw the memory there, as SVG or (extra `plot`) PNG; an existing file is kept.",
-)
 
 
 def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
@@ -80,39 +60,13 @@ def program(ctx: click.Context) -> int | None:
     return ctx.invoke(serve) if ctx.invoked_subcommand is None else None
 
 
-def _elsewhere(report: str | None, host: str | None, python: str | None = None) -> Compute | None:
-    """The report of the file, or of the host; None where neither is given. Raises InputError."""
-    from ..errors import InputError
-
-    if report and host:
-        raise InputError("--host looks at a machine and --compute is a report of one: give one of them")
-    if report:
-        return compute_from(report)
-    if host is None:
-        return None
-    from ..hardware.detect import detect_at
-
-    return detect_at(host, python)
-
-
-def _print_json(answer: BaseModel | dict[str, Any]) -> None:
-    data = answer if isinstance(answer, dict) else answer.model_dump(mode="json")
-    # ASCII on purpose: the document is the same whatever code page the console has.
-    sys.stdout.write(json.dumps(data, indent=2, allow_nan=False) + "\n")
-
-
-def _say_plot(plot: str | None) -> None:
-    if plot is not None:
-        click.echo(f"Picture: {plot}")
-
-
 @program.command()
-@_host
-@_python
+@host_option
+@python_option
 @click.option("--script", is_flag=True, help="Print a Python script that looks, for a notebook, a job or `ssh`.")
 @click.option("--watch", is_flag=True, help="Look again and again, until q or Ctrl-C; with --json one line a look.")
 @click.option("-n", "interval", type=float, metavar="SECONDS", help="Seconds from look to look. [2]")
-@_json
+@json_option
 def detect(
     host: str | None, python: str | None, script: bool, watch: bool, interval: float | None, as_json: bool
 ) -> int:
@@ -141,7 +95,7 @@ def detect(
         Thread(target=import_module, args=(".show_compute", __package__), daemon=True).start()
     compute = detect_at(host, python)
     if as_json:
-        _print_json(compute.plain())
+        print_json(compute.plain())
     else:
         from .show_compute import show_compute
 
@@ -150,63 +104,12 @@ def detect(
 
 
 @program.command(cls=WorkloadCommand)
-@_python
-@_plot
-@_json
-def estimate(source: str | None, python: str | None, plot: str | None, as_json: bool, **flags: Any) -> int:
-    """Say what a workload takes. Bytes by component, the peak, the range; looks at no machine."""
-    from ..estimator import estimate as estimate_workload
-
-    plot = picture_path(plot)
-    answer = estimate_workload(workload_from(source, flags), python=python)
-    if plot is not None:
-        from ..picture_of import estimate_svg
-
-        write_picture(plot, estimate_svg(answer))
-    if as_json:
-        _print_json(answer)
-    else:
-        from .show_estimate import show_estimate
-
-        show_estimate(answer)
-        _say_plot(plot)
-    return 0
-
-
-@program.command(cls=WorkloadCommand)
-@_gpu
-@_compute
-@_host
-@_live
-@_json
-def recommend(
-    source: str | None, gpu: str | None, compute: str | None, host: str | None, live: bool, as_json: bool, **flags: Any
-) -> int:
-    """Say what to change or where to run. Changes with their savings, GPUs and platforms that fit."""
-    from ..advice.live_prices import live_prices
-    from ..preflight import recommend as recommend_for
-
-    workload = workload_from(source, flags)
-    report = _elsewhere(compute, host)
-    with live_prices(live) as told:
-        answer = recommend_for(workload, gpu=gpu, compute=report)
-    answer.prices = told
-    if as_json:
-        _print_json(answer)
-    else:
-        from .show_preflight import show_recommendation
-
-        show_recommendation(answer)
-    return 0
-
-
-@program.command(cls=WorkloadCommand)
-@_gpu
-@_compute
-@_host
-@_python
-@_plot
-@_json
+@gpu_option
+@compute_option
+@host_option
+@python_option
+@plot_option
+@json_option
 def preflight(
     source: str | None,
     gpu: str | None,
@@ -227,19 +130,19 @@ def preflight(
         raise InputError("standard input cannot be both the workload and the compute report")
     plot = picture_path(plot)
     workload = workload_from(source, flags)
-    report = _elsewhere(compute, host, python)
+    report = elsewhere(compute, host, python)
     answer = preflight_of(workload, gpu=gpu, compute=report, python=None if host else python)
     if plot is not None:
         from ..picture_of import preflight_svg
 
         write_picture(plot, preflight_svg(answer))
     if as_json:
-        _print_json(answer)
+        print_json(answer)
     else:
         from .show_preflight import show_preflight
 
         show_preflight(answer)
-        _say_plot(plot)
+        say_plot(plot)
     verdict = answer.verdict
     if verdict.status == "tight" and (verdict.headroom_bytes or 0) < 0:
         return EXIT_TOO_TIGHT
@@ -248,10 +151,10 @@ def preflight(
 
 @program.command()
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
-@_gpu
-@_compute
-@_host
-@_python
+@gpu_option
+@compute_option
+@host_option
+@python_option
 @click.option(
     "--args", "arguments", metavar="TEXT", default="", help='What the script is started with: "--model gpt2".'
 )
@@ -261,7 +164,7 @@ def preflight(
 @click.option("--sarif", is_flag=True, help="Print SARIF 2.1.0 for code review and CI, and nothing else.")
 @click.option("--fix", is_flag=True, help="Show the edits of all findings as one diff, ask, and write them.")
 @click.option("--yes", is_flag=True, help="With --fix: write them without asking, the diff is still shown.")
-@_json
+@json_option
 def check(
     files: tuple[str, ...],
     gpu: str | None,
@@ -286,7 +189,7 @@ def check(
     if quick and python is not None:
         raise InputError("--quick leaves the experiment's Python alone: give --python or --quick")
     how = "json" if as_json else "sarif" if sarif else "fix" if fix else "text"
-    report = _elsewhere(compute, host, python)
+    report = elsewhere(compute, host, python)
     python = None if host else python
     return check_files(files, gpu, report, python, how, ask=not yes, arguments=arguments, quick=quick)
 
@@ -294,7 +197,7 @@ def check(
 @program.command(name="explain-oom", cls=WithWorkloadCommand)
 @click.argument("log", metavar="LOG.txt|-")
 @click.option("--workload", metavar="WORKLOAD.json", help="What was run; or give its fields as flags.")
-@_json
+@json_option
 def explain_oom(log: str, workload: str | None, as_json: bool, **flags: Any) -> int:
     """Explain an out-of-memory message. What filled the memory, which tensor failed, what cures it."""
     from ..errors import InputError
@@ -309,7 +212,7 @@ def explain_oom(log: str, workload: str | None, as_json: bool, **flags: Any) -> 
     given = workload is not None or any(value not in (None, ()) for value in flags.values())
     answer = explain(text, workload_from(workload, flags) if given else None)
     if as_json:
-        _print_json(answer)
+        print_json(answer)
     else:
         from .show_oom import show_oom
 
@@ -317,158 +220,44 @@ def explain_oom(log: str, workload: str | None, as_json: bool, **flags: Any) -> 
     return 0
 
 
-@program.command(name="launch-file", cls=WorkloadCommand)
-@click.option(
-    "--for", "engine", metavar="skypilot|slurm|modal|colab|dstack", required=True, help="The engine that will start it."
-)
-@click.option("--run", metavar="COMMAND", required=True, help='What to run there, e.g. "python train_sae.py".')
-@click.option("--gpu", metavar="NAME", help="The card; the smallest that fits where it is not given.")
-@_compute
-@_host
-@click.option("--out", metavar="FILE", help="Write it there instead of printing it; an existing file is kept.")
-@_python
-@_live
-@_json
-def launch_file(
-    source: str | None,
-    engine: str,
-    run: str,
-    gpu: str | None,
-    compute: str | None,
-    host: str | None,
-    out: str | None,
-    python: str | None,
-    live: bool,
-    as_json: bool,
-    **flags: Any,
-) -> int:
-    """Write a task file for an engine that starts runs. It starts nothing and spends nothing.
-
-    For slurm it asks for the partition, card, account and time of the cluster in sight.
-    """
-    from ..advice.live_prices import live_prices
-    from ..launch.launch_file import launch_file as file_for
-
-    workload = workload_from(source, flags)
-    report = _elsewhere(compute, host, python)
-    with live_prices(live) as told:
-        answer = file_for(workload, engine, run, gpu, None if host else python, report)
-    answer.notes += [told] if told else []
-    if out is not None:
-        write_new(out, answer.text)
-    if as_json:
-        _print_json(answer)
-    elif out is not None:
-        click.echo(f"{out}: {answer.summary}")
-    else:
-        click.echo(answer.text, nl=False)
-        click.echo(answer.summary, err=True)
-        if told:
-            click.echo(told, err=True)
-    return 0
-
-
-@program.command(cls=WorkloadCommand)
-@click.option(
-    "--over", multiple=True, metavar="FIELD=VALUES", help="A field that varies: expansion_factor=8,16,32, "
-    "hook_layer=0..11 (the block in hook_name), batch_size=1,2,4. Every combination is a run; a `sweep` object in "
-    "the JSON says the same."
-)  # fmt: skip
-@click.option(
-    "--gpu", metavar="NAME", help='The card of each run; "4xA100-80GB" = four at once, one run on each. The cheapest '
-    "that holds every run where it is not given."
-)  # fmt: skip
-@_compute
-@_host
-@_python
-@click.option("--launch", metavar="slurm|skypilot", help="Also write a SLURM array or SkyPilot jobs; starts nothing.")
-@click.option(
-    "--run", metavar="COMMAND", help='With --launch: what each run is, e.g. "python train.py --layer {hook_layer}".'
-)
-@click.option("--out", metavar="FILE", help="Write the task file there; an existing file is kept.")
-@_live
-@_json
-def sweep(
-    source: str | None,
-    over: tuple[str, ...],
-    gpu: str | None,
-    compute: str | None,
-    host: str | None,
-    python: str | None,
-    launch: str | None,
-    run: str | None,
-    out: str | None,
-    live: bool,
-    as_json: bool,
-    **flags: Any,
-) -> int:
-    """Say what a grid of runs takes. Which fit, how many side by side, hours, cost, a task file."""
-    from ..advice.live_prices import live_prices
-    from ..errors import InputError
-    from ..sweep.grid import SWEEP, axes_of_flags, axes_of_json, joined
-    from ..sweep.sweep import sweep as sweep_over
-
-    base = fields_from(source, flags)
-    if not isinstance(base, dict):
-        raise InputError(f"a workload is a JSON object with a 'task', not {type(base).__name__}")
-    if out is not None and launch is None:
-        raise InputError("--out is for the task file: give --launch slurm or --launch skypilot, and --run")
-    axes = joined(axes_of_flags(over), axes_of_json(base.pop(SWEEP, {})))
-    report = _elsewhere(compute, host, python)
-    with live_prices(live) as told:
-        answer = sweep_over(
-            base, axes, gpu=gpu, compute=report, python=None if host else python, launch=launch, run=run
-        )
-    answer.notes += [told] if told else []
-    if answer.launch is not None and out is not None:
-        write_new(out, answer.launch.text)
-    if as_json:
-        _print_json(answer)
-    else:
-        from .show_sweep import show_sweep
-
-        show_sweep(answer, out)
-    return 1 if answer.does_not_fit == answer.count else 0
-
-
 @program.command()
 @click.argument("name", required=False)
-@_json
+@json_option
 def models(name: str | None, as_json: bool) -> int:
     """List the models, or show one. NAME: a known name, a Hugging Face id, a config.json."""
     from . import tables
 
-    _print_json(tables.models(name)) if as_json else tables.show_models(name)
+    print_json(tables.models(name)) if as_json else tables.show_models(name)
     return 0
 
 
 @program.command()
 @click.argument("name", required=False)
-@_json
+@json_option
 def gpus(name: str | None, as_json: bool) -> int:
     """List the GPUs, or show one. With the memory that a process can have on them."""
     from . import tables
 
-    _print_json(tables.gpus(name)) if as_json else tables.show_gpus(name)
+    print_json(tables.gpus(name)) if as_json else tables.show_gpus(name)
     return 0
 
 
 @program.command()
 @click.argument("name", required=False)
-@_json
+@json_option
 def platforms(name: str | None, as_json: bool) -> int:
     """List the platforms, or show one. Places that rent GPUs, with dated prices."""
     from . import tables
 
-    _print_json(tables.platforms(name)) if as_json else tables.show_platforms(name)
+    print_json(tables.platforms(name)) if as_json else tables.show_platforms(name)
     return 0
 
 
 @program.command()
 @click.option("--model", metavar="NAME", help="Also hold this model's download against the free disk.")
-@_host
-@_python
-@_json
+@host_option
+@python_option
+@json_option
 def doctor(model: str | None, host: str | None, python: str | None, as_json: bool) -> int:
     """Say what is wrong here. Versions, CUDA, cards, memory, environment, and a diagnosis."""
     from ..hardware.detect import detect_at
@@ -486,7 +275,7 @@ def doctor(model: str | None, host: str | None, python: str | None, as_json: boo
     compute = detect_at(host, python)
     findings = diagnose(compute, download_bytes=download)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "compute": compute.model_dump(mode="json"),
                 "download_bytes": download,
@@ -500,10 +289,5 @@ def doctor(model: str | None, host: str | None, python: str | None, as_json: boo
     return 0
 
 
-program.add_command(profile)
-program.add_command(install)
-program.add_command(uninstall)
-
-
-program.add_command(serve)
-program.add_command(token)
+for command in (estimate, recommend, launch_file, sweep, profile, install, uninstall, serve, token):
+    program.add_command(command)

@@ -79,7 +79,7 @@ def _cuda(torch: TorchBuild, cards: Sequence[Accelerator], compute: Compute, pyt
     old_driver = _old_driver(compute, torch)
     if old_driver:
         findings.append(old_driver)
-    without = [card for card in cards if _has_no_code(torch, card, compute)]
+    without = [card for card in cards if has_no_code(torch, card, compute)]
     for card in without:
         # A card beside it that works makes this one a thing to know, no obstacle.
         found = _unsupported_card(torch, card, compute, "error" if len(without) == len(cards) else "warning")
@@ -120,7 +120,8 @@ def _old_driver(compute: Compute, torch: TorchBuild) -> Finding | None:
     )
 
 
-def _has_no_code(torch: TorchBuild, card: Accelerator, compute: Compute) -> bool:
+def has_no_code(torch: TorchBuild, card: Accelerator, compute: Compute) -> bool:
+    """Whether the build has no kernels for that card of NVIDIA's; False where it is not known."""
     capability, arches = card.compute_capability, _arches(torch, compute)
     return capability is not None and bool(arches) and not any(runs_on(capability, arch) for arch in arches)
 

@@ -12,8 +12,10 @@ from typing import Any
 
 from ..advice.gpu_table import Gpu, all_gpus
 from ..advice.gpus import find_gpu, gpus_that_fit
-from ..advice.place import Place, named_place, needed, verdict_at
+from ..advice.place import Place, named_place, needed
 from ..advice.platforms import Deal, cheapest, platform
+from ..advice.several import processes
+from ..advice.verdict import verdict_at
 from ..errors import InputError, nearest
 from ..estimator import estimate
 from ..hardware.cluster.report import Cluster
@@ -143,7 +145,7 @@ def machine_for(
 
 def _ram_gib(results: Sequence[Estimate]) -> int:
     """GiB of RAM for whichever of the runs takes most, loading its weights included."""
-    most = max(_processes_of(result) * max(result.loading_host_bytes, result.host_bytes) for result in results)
+    most = max(processes(result.workload) * max(result.loading_host_bytes, result.host_bytes) for result in results)
     return _rounded((1.25 * most + 8 * GIB) / GIB, 16)
 
 
@@ -152,14 +154,9 @@ def cards_of(result: Estimate) -> int:
     return result.workload.get("n_devices") or 1
 
 
-def _processes_of(result: Estimate) -> int:
-    """Processes, each of which loads the model: training has one for each card, device_map one for all."""
-    return cards_of(result) if result.workload.get("task") == "training" else 1
-
-
 def _processes(results: Sequence[Estimate], command: str) -> list[str]:
     """What to say where a run needs a process on each card and the command starts one. It is left as it is."""
-    count = max(_processes_of(result) for result in results)
+    count = max(processes(result.workload) for result in results)
     if count == 1 or any(starter in command for starter in _STARTERS):
         return []
     script = re.match(r"python[\d.]*\s+([^\s-]\S*\.py.*)", command, re.DOTALL)

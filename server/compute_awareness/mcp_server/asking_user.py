@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 
 from .arguments import ComputeReport, Gpu, Host, Python, ShowForm, as_compute_report, as_workload
 from .form import can_ask, form_of, is_stateless, message_of
-from .hosting import place_of
+from .hosting import gpu_of_call
 from .looking import in_thread, look_elsewhere, seen_here
 from .strict import StrictTool
 
@@ -110,7 +110,7 @@ async def look_and_check(gpu: str | None, compute: Any, host: str | None, python
     workload = as_workload(fields)
     report = await look_elsewhere(host, as_compute_report(compute), python)
     local = None if host else python
-    place = place_of(gpu, report is not None)
+    place = gpu_of_call(gpu, report is not None)
     result = await in_thread(partial(preflight, workload, gpu=place, compute=report, python=local), "checking")
     return seen_by_server(result, report)
 

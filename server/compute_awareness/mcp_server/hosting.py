@@ -69,7 +69,7 @@ def check_looking(host: str | None, python: str | None) -> None:
             raise InputError(f"{name}: this server is shared and looks at no machine of yours; {_ELSEWHERE}")
 
 
-def place_of(gpu: str | None, has_report: bool) -> str | None:
+def gpu_of_call(gpu: str | None, has_report: bool) -> str | None:
     """The `gpu` of a call: where nothing is said of the place, the run is somewhere this server does not see.
 
     Raises:

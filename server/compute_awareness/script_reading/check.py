@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..advice.answers import Verdict
-from ..advice.place import Place, needed, verdict_at
+from ..advice.cards import numbers
+from ..advice.place import Place, needed
+from ..advice.verdict import verdict_at
 from ..asking.profile_file import read_profile
 from ..errors import InputError
 from ..hardware.compute import Compute
@@ -166,6 +168,9 @@ def _where(value: Known, script: Script | None) -> str:
     return ", ".join(part for part in (source.note, at) if part)
 
 
+_SPREAD = "device_map splits the layers over "
+
+
 def _judge(one: Found, moment: Moment, place: Place, estimates: Estimates) -> None:
     """Hold the call against the device, with everything that is alive then."""
     assert moment.least is not None
@@ -181,6 +186,10 @@ def _judge(one: Found, moment: Moment, place: Place, estimates: Estimates) -> No
     least = _of_load(moment, with_others(moment.least, moment.beside))
     one.beside = [AliveBeside(what=left.what, bytes=left.bytes, line=left.line) for left in moment.left]
     one.precision = moment.least.precision
+    cards = least.workload.get("n_devices", 1)
+    if cards > 1 and place.cards is not None:
+        on = numbers(card.index for card in place.cards.of(cards))
+        one.notes.append(f"{_SPREAD}{on}")
     low = verdict_at(least, place)
     one.low_bytes = needed(least, place)[0]
     if moment.most is None:
@@ -281,6 +290,8 @@ def words_of(one: Found) -> str:
     low, high = gib(one.low_bytes), gib(one.high_bytes) if one.high_bytes is not None else None
     size = low if low == high else f"{low} to {high}" if high else f"at least {low}"
     beside = sum(left.bytes for left in one.beside)
+    spread = next((note.removeprefix(_SPREAD) for note in one.notes if note.startswith(_SPREAD)), "")
+    size += f" on the fullest of {spread}" if spread else ""
     return f"{text}: {size}" + (f", of it {gib(beside)} left by earlier lines" if beside > one.low_bytes // 200 else "")
 
 

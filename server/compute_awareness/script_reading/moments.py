@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from ..advice.place import Place
+from ..advice.several import splits
 from ..errors import InputError, NotCovered
 from ..estimator import estimate
 from ..memory.estimate import Estimate, Peak
 from ..models.catalogue import find
 from ..models.resolve import resolve
-from ..workload import AnyWorkload
+from ..workload import ActivationCache, AnyWorkload, Inference
 from .events import Event
 from .idioms.activation_cache import Cache
 from .idioms.models import Model
@@ -28,7 +29,10 @@ from .idioms.transformer_lens import Logits
 from .idioms.transformers import Output
 from .reader import MOST_ROUNDS, Grown
 from .values import known, number
-from .workloads import plain, variants
+from .workloads import changed, plain, variants
+
+_ALIKE = 0.9
+"""Of the largest card's free memory: a card with less gets less of the model, and how much is not counted."""
 
 
 @dataclass
@@ -111,6 +115,17 @@ class Estimates:
             self._made[key] = estimate(workload, self.place.compute_capability, python=self.python)
         return self._made[key]
 
+    def _spread(self, workload: AnyWorkload | None, event: Event) -> AnyWorkload | None:
+        """device_map="auto" takes every card that the process sees: counted where the place has several with about as
+        much memory free, and nobody else's."""
+        mapped, cards = plain(getattr(event.subject, "device", None)), self.place.cards
+        if not isinstance(workload, Inference | ActivationCache) or mapped not in ("auto", "balanced") or cards is None:
+            return workload
+        free = [card.free_bytes for card in cards.free]
+        if len(free) < 2 or cards.shared or cards.others_visible or min(free) < _ALIKE * max(free):
+            return workload
+        return changed(workload, n_devices=len(free)) if splits(workload.model_dump()) == "estimated" else workload
+
     def _rough(self, made: Estimate, event: Event) -> Estimate:
         """What is estimated in the place of something else is rough."""
         return made.model_copy(update={"precision": "rough"}) if plain(event.fields.get("library")) == "own" else made
@@ -121,7 +136,8 @@ class Estimates:
         if event.free or event.kind == "load_sae":
             return moment
         try:
-            moment.least_workload, moment.workload, moment.most_workload = variants(event)
+            found = (self._spread(workload, event) for workload in variants(event))
+            moment.least_workload, moment.workload, moment.most_workload = found
             if moment.least_workload is not None:
                 moment.least = self._rough(self.of(moment.least_workload), event)
             if moment.most_workload is not None:

@@ -9,8 +9,9 @@ from typing import Any
 
 from ..advice.gpu_table import Gpu, all_gpus
 from ..advice.gpus import find_gpu
-from ..advice.place import Place, named_place, needed, seen_place, verdict_at
+from ..advice.place import Place, named_place, needed, seen_place
 from ..advice.platforms import Deal, cheapest
+from ..advice.verdict import verdict_at
 from ..errors import InputError
 from ..estimator import estimate
 from ..hardware.compute import Compute

@@ -15,7 +15,7 @@ from ..app import with_plan
 from ..arguments import ComputeReport, Gpu, Host, PlanDetail, Python, ShowForm, as_compute_report, as_workload
 from ..asking_user import Unasked, ask_user, filled_in, look_and_check, seen_by_server, this_round
 from ..form import REMEMBER
-from ..hosting import place_of
+from ..hosting import gpu_of_call
 from ..looking import in_thread, look_elsewhere, this_call
 from ..next_steps import after_preflight, given
 from ..outlines import PreflightOutline
@@ -74,7 +74,7 @@ async def _with_answer(
     report = await look_elsewhere(host, as_compute_report(compute), python)
     check = partial(
         preflight_answered, as_workload(fields), question, settled,
-        gpu=place_of(gpu, report is not None), compute=report, python=None if host else python,
+        gpu=gpu_of_call(gpu, report is not None), compute=report, python=None if host else python,
     )  # fmt: skip
     result = seen_by_server(await in_thread(check, "checking"), report)
     if remember:

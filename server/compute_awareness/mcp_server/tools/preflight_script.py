@@ -13,7 +13,7 @@ from pydantic import WithJsonSchema
 from ...errors import InputError
 from ..answers import answer, concise_script
 from ..arguments import ComputeReport, Detail, Gpu, as_compute_report
-from ..hosting import hosting, place_of
+from ..hosting import gpu_of_call, hosting
 from ..looking import in_thread
 from ..outlines import ScriptOutline
 
@@ -47,7 +47,12 @@ async def preflight_script(
     script, root = _script(path, text)
     seen = as_compute_report(compute)
     check = partial(
-        check_script, script, gpu=place_of(gpu, seen is not None), compute=seen, root=root, may_trace=hosting() is None
+        check_script,
+        script,
+        gpu=gpu_of_call(gpu, seen is not None),
+        compute=seen,
+        root=root,
+        may_trace=hosting() is None,
     )
     report = await in_thread(check, "reading")
     return answer(report if detail == "full" else concise_script(report), detail)

@@ -21,7 +21,7 @@ from ..arguments import (
     as_workload,
     given_fields,
 )
-from ..hosting import checked_if_hosted, may_look_here, place_of
+from ..hosting import checked_if_hosted, gpu_of_call, may_look_here
 from ..looking import in_thread, look_elsewhere
 from ..next_steps import after_recommendation, given
 from ..outlines import RecommendationOutline
@@ -51,7 +51,7 @@ async def recommend_compute(
     grid = None if over is None else (checked_if_hosted(given_fields(fields), over), over)
     workload = as_workload(fields) if grid is None else None
     asked["compute"] = report = await look_elsewhere(host, as_compute_report(compute))
-    asked["gpu"] = place_of(gpu, report is not None)
+    asked["gpu"] = gpu_of_call(gpu, report is not None)
     if grid is not None:
         call = partial(recommend_sweep, *grid, most=MOST_POINTS, **asked)
     else:
