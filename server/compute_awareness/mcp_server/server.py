@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -19,7 +21,7 @@ from .completions import complete
 from .hosting import Hosting, hosted
 from .prompts import prompts
 from .resources import add_resources
-from .strict import known_names, make_tool
+from .strict import Signature, StrictTool, known_names, make_tool
 from .tools.detect_compute import detect_compute
 from .tools.estimate_memory import estimate_memory
 from .tools.explain_oom import explain_oom
@@ -74,7 +76,7 @@ def build_server(
         state_keys: what seals the question that a client carries; None = a key of this process.
         auth, token_verifier: who may call over HTTP.
     """
-    listed_tools = [tool for tool in tools() if tool.name not in _left_out(options)]
+    listed_tools: list[Tool] = [tool for tool in tools() if tool.name not in _left_out(options)]
     listed_prompts = prompts()
     server: MCPServer[Any] = MCPServer(
         "compute-awareness",
@@ -129,24 +131,27 @@ def serve() -> None:
     build_server().run("stdio")
 
 
-def tools() -> list[Tool]:
+def tools() -> list[StrictTool]:
     """The tools in the order in which they are listed; a fixed order keeps hosts' prompt caches warm."""
-    hidden = hidden_parameters()
-    brief: dict[str, Any] = {"extra_parameters": workload_parameters(all_options=False), "hidden": hidden}
-    asking = hidden | {"show_form"}
-    whole: dict[str, Any] = {"extra_parameters": workload_parameters(all_options=True), "hidden": asking}
     return [
-        make_tool(detect_compute, title="Detect compute", opens_network=True, meta=_ALWAYS_LOADED),
-        make_tool(estimate_memory, title="Estimate memory", opens_network=True, **brief),
-        make_tool(recommend_compute, title="Recommend compute", opens_network=True, **brief),
+        make_tool(Signature(detect_compute), title="Detect compute", opens_network=True, meta=_ALWAYS_LOADED),
+        make_tool(_of_workload(estimate_memory), title="Estimate memory", opens_network=True),
+        make_tool(_of_workload(recommend_compute), title="Recommend compute", opens_network=True),
         make_tool(
-            preflight_experiment,
+            Signature(preflight_experiment, partial(workload_parameters, all_options=True), _not_asked_for),
             title="Preflight an experiment",
             opens_network=True,
             meta=_ALWAYS_LOADED | TOOL_META,
             kind=AskingTool,
-            **whole,
         ),
-        make_tool(preflight_script, title="Preflight a script", opens_network=True),
-        make_tool(explain_oom, title="Explain an out-of-memory error", opens_network=True),
+        make_tool(Signature(preflight_script), title="Preflight a script", opens_network=True),
+        make_tool(Signature(explain_oom), title="Explain an out-of-memory error", opens_network=True),
     ]
+
+
+def _of_workload(fn: Callable[..., Any]) -> Signature:
+    return Signature(fn, partial(workload_parameters, all_options=False), hidden_parameters)
+
+
+def _not_asked_for() -> frozenset[str]:
+    return hidden_parameters() | {"show_form"}
