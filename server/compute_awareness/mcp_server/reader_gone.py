@@ -1,4 +1,4 @@
-"""Ending with a client that stopped reading.
+"""Ending with a client that stopped reading, and by a host's signal, without leaving programs of a call behind.
 
 The SDK (mcp 2.3, server/stdio.py) ends with its input. Where only its output is closed, a write fails, and it then
 waits for the thread that reads the next line: for ever, where the other end of the input stays open.
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
 import threading
+from typing import Any
 
 from ..hardware.probe import child
 
@@ -28,6 +30,21 @@ def end_with_reader(fd: int = 1) -> None:
     except OSError:
         return
     threading.Thread(target=_watch, args=(own,), name="reader gone", daemon=True).start()
+
+
+def end_by_signal() -> None:
+    """From now on SIGTERM ends the programs that calls have started too: each has a session of its own and would stay.
+
+    For the main thread. Does nothing on Windows, where nobody is told before the end.
+    """
+    if sys.platform != "win32":
+        signal.signal(signal.SIGTERM, _end)
+
+
+def _end(number: int, _: Any) -> None:
+    child.leave_nothing()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def _watch(fd: int) -> None:

@@ -18,6 +18,7 @@ from .app import TOOL_META, apps
 from .arguments import hidden_parameters, workload_parameters
 from .asking_user import AskingTool
 from .completions import complete
+from .draining import DrainingServer
 from .hosting import Hosting, hosted
 from .prompts import prompts
 from .resources import add_resources
@@ -78,7 +79,7 @@ def build_server(
     """
     listed_tools: list[Tool] = [tool for tool in tools() if tool.name not in _left_out(options)]
     listed_prompts = prompts()
-    server: MCPServer[Any] = MCPServer(
+    server = DrainingServer(
         "compute-awareness",
         title="Compute Awareness",
         description="Will this interpretability experiment fit the compute at hand, and should the user be asked?",
@@ -122,10 +123,11 @@ def _left_out(options: Hosting | None) -> tuple[str, ...]:
 
 
 def serve() -> None:
-    """Serves on standard input and output until the client goes away."""
-    from .reader_gone import end_with_reader
+    """Serves on standard input and output until the client goes away and what it asked is answered."""
+    from .reader_gone import end_by_signal, end_with_reader
 
     end_with_reader()
+    end_by_signal()
     # Before the SDK sets up its own: rich would print a crash as hundreds of lines of boxes, in any code page.
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     build_server().run("stdio")
