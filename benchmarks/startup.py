@@ -3,13 +3,15 @@
     python benchmarks/startup.py [--rounds 15]
 
 Both are started by the same Python, in turn, and spoken to over stdio with the plain 2025-11-25 handshake.
-Aim: at most 1.15 times the bare server.
+Both run compiled modules, as an installed package does: the two rounds before the first that counts compile them.
+Aim: at most 1.10 times the bare server.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -41,11 +43,22 @@ INITIALIZED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
 LIST_TOOLS = {"jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": {}}
 
 
+def compiled() -> dict[str, str]:
+    """The environment, in which modules are compiled once and not at every start."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 def time_to_tools(command: list[str]) -> float:
     """Seconds from starting `command` to its answer to tools/list. Raises RuntimeError where none comes."""
     begin = time.perf_counter()
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, encoding="utf-8"
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        encoding="utf-8",
+        env=compiled(),
     ) as server:
         assert server.stdin is not None
         assert server.stdout is not None
@@ -81,7 +94,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     rounds = parser.parse_args().rounds
     seconds = interleave({name: lambda c=command: time_to_tools(c) for name, command in COMMANDS.items()}, rounds)
-    report("start to answered tools/list", seconds, BASE, {OURS: 1.15})
+    report("start to answered tools/list", seconds, BASE, {OURS: 1.10})
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ from .units import gib
 from .workload import ActivationCache, AnyWorkload, Generation, Inference, Patching, SaeInference, SaeTraining, Training
 
 
-def estimate(workload: AnyWorkload, compute_capability: str | None = None, *, python: str | None = None) -> Estimate:
+def estimate(
+    workload: AnyWorkload, compute_capability: str | None = None, *, python: str | None = None, may_trace: bool = True
+) -> Estimate:
     """What the workload takes.
 
     `workload.estimated_by` says how: `closed_form` is arithmetic; `trace` runs the experiment's own library without
@@ -25,6 +27,7 @@ def estimate(workload: AnyWorkload, compute_capability: str | None = None, *, py
         workload: what is to be run.
         compute_capability: of the card it will run on (e.g. "8.0"), for the CUDA context; None = a typical card.
         python: the experiment's interpreter, for a trace; None = found by the usual signs.
+        may_trace: whether `auto` may trace what no closed form covers; else NotCovered is raised for it.
 
     Returns:
         The estimate; bytes as integers. `peak.tensors` is exact for what `precision` says so.
@@ -40,7 +43,7 @@ def estimate(workload: AnyWorkload, compute_capability: str | None = None, *, py
         try:
             result = _closed_form(workload, compute_capability)
         except NotCovered as error:
-            if workload.estimated_by == "closed_form":
+            if workload.estimated_by == "closed_form" or not may_trace:
                 raise
             result = _traced_instead(workload, compute_capability, python, error)
     if result.method == "closed_form" and result.precision != "rough":

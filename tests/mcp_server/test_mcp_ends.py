@@ -24,6 +24,7 @@ from talking import INITIALIZE, PATIENCE_S, Talk, environment
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and resource limits are POSIX's")
 SMALL = {"task": "inference", "model": "gpt2", "seq_len": 128}
 SLOW = Path(__file__).with_name("slow_python.py")
+HELLO = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": INITIALIZE}
 CLIENT = """
 import json, subprocess, sys, time
 server = subprocess.Popen([sys.executable, "-m", "compute_awareness"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -297,23 +298,74 @@ def test_input_that_ends_within_a_line(tmp_path: Path) -> None:
     assert b"Traceback" not in talk.said
 
 
-def test_input_that_ends_while_calls_run(tmp_path: Path) -> None:
-    """The SDK cancels what is not answered by then; what was answered is whole, and the end is an orderly one."""
-    env = environment(tmp_path)
-    calls = [
-        {"jsonrpc": "2.0", "id": at, "method": "tools/call",
-         "params": {"name": "estimate_memory", "arguments": SMALL | {"batch_size": at}}}
-        for at in range(10, 40)
-    ]  # fmt: skip
-    hello = {
-        "jsonrpc": "2.0", "id": 1, "method": "initialize",
-        "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x", "version": "0"}},
-    }  # fmt: skip
-    lines = [hello, {"jsonrpc": "2.0", "method": "notifications/initialized"}, *calls]
+def piped(lines: list[dict[str, Any]], home: Path) -> list[dict[str, Any]]:
+    """What the server writes to a client that sends these lines at once and closes the pipe."""
     done = subprocess.run(
         [sys.executable, "-m", "compute_awareness"], input="".join(json.dumps(line) + "\n" for line in lines),
-        env=env, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", timeout=PATIENCE_S,
+        env=environment(home), cwd=home, capture_output=True, text=True, encoding="utf-8", timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-2000:]
-    answered = {json.loads(line)["id"] for line in done.stdout.splitlines()}
-    assert 1 in answered and answered <= {1, *range(10, 40)}
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def call_of(at: int, tool: str, **arguments: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": at, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}
+
+
+@pytest.mark.parametrize("era", ["2025-11-25", "2026-07-28"])
+def test_input_that_ends_while_calls_run(tmp_path: Path, era: str) -> None:
+    """Each call is answered nevertheless, whether it is arithmetic or has to look at the machine."""
+    calls = [call_of(at, "estimate_memory", **SMALL, batch_size=at) for at in range(10, 40)]
+    calls += [call_of(40, "preflight_experiment", **SMALL), call_of(41, "estimate_memory", **SMALL, layers="x")]
+    if era == "2025-11-25":
+        lines = [HELLO, {"jsonrpc": "2.0", "method": "notifications/initialized"}, *calls]
+    else:
+        meta = {
+            "io.modelcontextprotocol/protocolVersion": era,
+            "io.modelcontextprotocol/clientInfo": HELLO["params"]["clientInfo"],
+            "io.modelcontextprotocol/clientCapabilities": {},
+        }
+        lines = [{**call, "params": {**call["params"], "_meta": meta}} for call in calls]
+    said = piped(lines, tmp_path)
+    errors = {one["id"]: one["result"].get("isError", False) for one in said if one["id"] != 1}
+    assert errors == {at: at == 41 for at in range(10, 42)}
+
+
+def test_a_question_to_a_client_whose_input_has_ended_is_asked_in_words(tmp_path: Path) -> None:
+    hello = {**HELLO, "params": {**HELLO["params"], "capabilities": {"elicitation": {}}}}
+    ask = call_of(2, "preflight_experiment", task="training", model="llama-2-70b", gpu="unknown")
+    said = piped([hello, {"jsonrpc": "2.0", "method": "notifications/initialized"}, ask], tmp_path)
+    assert [one.get("method") for one in said] == [None, "elicitation/create", None]
+    assert said[-1]["id"] == 2 and said[-1]["result"]["structuredContent"]["asking"]["decision"] == "ask"
+
+
+@posix
+def test_a_call_that_takes_too_long_is_not_waited_for_when_the_input_ends(tmp_path: Path, slow_python: Path) -> None:
+    code = (
+        "from compute_awareness.mcp_server import draining; draining.LONGEST_S = 0.5\n"
+        "from compute_awareness.__main__ import main; raise SystemExit(main())"
+    )
+    talk = Talk("-c", code, env=environment(tmp_path, PATH=os.environ["PATH"]), cwd=tmp_path)
+    talk.begin()
+    talk.start("tools/call", call_of(0, "preflight_experiment", **SMALL, python=str(slow_python))["params"])
+    child = started_child(slow_python)
+    assert talk.close() == 0
+    assert not is_running(child)
+
+
+@posix
+@pytest.mark.parametrize("input_ends", [False, True])
+def test_a_host_that_ends_the_server_by_signal_ends_what_a_call_started(
+    tmp_path: Path, slow_python: Path, input_ends: bool
+) -> None:
+    """As hosts do that close the input and see it still run two seconds later."""
+    talk = Talk(env=environment(tmp_path, PATH=os.environ["PATH"]), cwd=tmp_path)
+    talk.begin()
+    talk.start("tools/call", call_of(0, "preflight_experiment", **SMALL, python=str(slow_python))["params"])
+    child = started_child(slow_python)
+    if input_ends:
+        assert talk.process.stdin is not None
+        talk.process.stdin.close()
+    talk.process.terminate()
+    assert talk.close() == -signal.SIGTERM
+    wait_until(lambda: not is_running(child), "the child ends with the server")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from compute_awareness.mcp_server.server import build_server, tools
+from compute_awareness.mcp_server.strict import SCHEMAS
 from compute_awareness.mcp_server.table import END, START, first_sentence, tool_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,6 +55,16 @@ def test_readme_table_is_the_generated_one() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     shown = readme.split(START, 1)[1].split(END, 1)[0].strip()
     assert shown == tool_table(), "run: python -m compute_awareness.mcp_server.table README.md"
+
+
+def test_published_schemas_are_those_of_the_functions() -> None:
+    """They are read from a file, since a start would wait for pydantic to make them again."""
+    made = runpy.run_path(str(ROOT / "tools" / "build_tool_schemas.py"))
+    assert SCHEMAS.read_text("utf-8") == made["text"](), "run: python tools/build_tool_schemas.py, and commit the file"
+    published = {tool.name: (tool.parameters, tool.output_schema) for tool in tools()}
+    for tool in tools():
+        schemas = tool.signature.schemas()
+        assert published[tool.name] == (schemas["parameters"], schemas["results"])
 
 
 def test_readme_names_every_prompt() -> None:

@@ -68,7 +68,8 @@ from compute_awareness.mcp_server.server import build_server
 async def main():
     async with Client(build_server()) as client:
         await client.list_tools()
-        late = {"jinja2", "huggingface_hub", "torch", "transformers", "compute_awareness.preflight"}
+        core = {"compute_awareness.preflight", "compute_awareness.workload", "compute_awareness.models"}
+        late = {"jinja2", "huggingface_hub", "torch", "transformers"} | core
         started = sorted(late & set(sys.modules))
         fine = []
         for name, arguments in (

@@ -290,3 +290,48 @@ async def test_sweeps_and_files_that_are_refused(server: Any, mode: str, more: d
     async with Client(server, mode=mode) as client:
         result = await client.call_tool("recommend_compute", SWEPT | {"expansion_factor": 8} | more)
     assert result.is_error and says in result.content[0].text and "\n" not in result.content[0].text
+
+
+@pytest.mark.parametrize(
+    ("more", "in_thread"),
+    [
+        ({}, False),
+        ({"task": "sae_inference", "model": None, "d_in": 768, "d_sae": 6144}, False),
+        ({"python": sys.executable}, True),
+        ({"names_filter": ["*"] * 65, "task": "activation_cache"}, True),
+        (
+            {
+                "model": {
+                    "architecture": "GPT2LMHeadModel",
+                    "n_layers": 2,
+                    "d_model": 64,
+                    "n_heads": 2,
+                    "d_mlp": 256,
+                    "d_vocab": 99,
+                    "n_ctx": 64,
+                }
+            },
+            True,
+        ),
+        ({"task": "generation", "library": "transformer_bridge"}, True),
+    ],
+)
+async def test_only_quick_arithmetic_keeps_the_event_loop(
+    server: Any, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any], in_thread: bool
+) -> None:
+    from compute_awareness.mcp_server import looking
+    from compute_awareness.mcp_server.tools import estimate_memory as tool
+
+    seen: list[str] = []
+
+    async def noting(call: Any, doing: str) -> Any:
+        seen.append(doing)
+        return await looking.in_thread(call, doing)
+
+    monkeypatch.setattr(tool, "in_thread", noting)
+    monkeypatch.setattr(
+        "compute_awareness.trace.estimate.traced", lambda *_, **__: estimate(parse_workload(SMALL))
+    )  # a real trace takes seconds
+    async with Client(server) as client:
+        structured(await client.call_tool("estimate_memory", SMALL | more))
+    assert bool(seen) == in_thread

@@ -11,11 +11,12 @@ from pydantic import WithJsonSchema
 
 from ..errors import InputError, shown
 from ..launch.answers import ENGINES
-from ..workload import TASKS, AnyWorkload, parse_workload
 from .hosting import checked_if_hosted
 
 if TYPE_CHECKING:
+    # The core is imported by the first call, not by the start of the server.
     from ..hardware.compute import Compute
+    from ..workload import AnyWorkload
 
 # The fields that most calls give; the others are accepted too, by their own name or in `options`. Listing all of them
 # in every tool would cost a session several thousand tokens.
@@ -145,11 +146,15 @@ def workload_parameters(*, all_options: bool) -> list[inspect.Parameter]:
 
 def hidden_parameters() -> frozenset[str]:
     """The fields that the published schema leaves to `options`."""
+    from ..workload import TASKS
+
     return frozenset(name for kind in TASKS.values() for name in kind.model_fields if name not in SHOWN)
 
 
 def as_workload(fields: dict[str, Any]) -> AnyWorkload:
     """The workload of a call; null means the task's default. Raises InputError."""
+    from ..workload import parse_workload
+
     return parse_workload(checked_if_hosted(given_fields(fields)))
 
 
@@ -179,6 +184,8 @@ def as_compute_report(data: dict[str, Any] | str | None) -> Compute | None:
 
 def _field_schemas() -> dict[str, dict[str, Any]]:
     """Field name -> lean schema. A field of several tasks comes once, accepting what any of them accepts."""
+    from ..workload import TASKS
+
     seen: dict[str, dict[str, Any]] = {}
     owners: dict[str, list[str]] = {}
     for task, kind in TASKS.items():
@@ -198,6 +205,8 @@ def _field_schemas() -> dict[str, dict[str, Any]]:
 
 def _mark(owners: list[str]) -> str:
     """`cache`, `training, patching`, or `not SAE`: whichever is shorter. Both tasks of an SAE are `SAE`."""
+    from ..workload import TASKS
+
     others = [task for task in TASKS if task not in owners]
     names = others if len(others) < len(owners) else owners
     short = ", ".join(_SHORT.get(task, task) for task in names)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pydantic_core
 from mcp.types import CallToolResult
 
-from ..workload import AnyWorkload
+if TYPE_CHECKING:
+    from ..workload import AnyWorkload
 
 _MOST = 256  # of at most 8 kB each
 _LONGEST_KEY = 4096

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 
-class ComputeOutline(BaseModel):
+class _Outline(BaseModel):
+    model_config = ConfigDict(defer_build=True)  # by the first call
+
+
+class ComputeOutline(_Outline):
     """Of `hardware.compute.Compute`."""
 
     summary: str
@@ -21,7 +25,7 @@ class ComputeOutline(BaseModel):
     accelerators: list[dict[str, Any]] = []
 
 
-class EstimateOutline(BaseModel):
+class EstimateOutline(_Outline):
     """Of `memory.estimate.Estimate`."""
 
     summary: str
@@ -32,7 +36,7 @@ class EstimateOutline(BaseModel):
     precision: str
 
 
-class RecommendationOutline(BaseModel):
+class RecommendationOutline(_Outline):
     """Of `preflight.Recommendation`."""
 
     summary: str
@@ -43,7 +47,7 @@ class RecommendationOutline(BaseModel):
     launch: dict[str, Any] | None = None
 
 
-class PreflightOutline(BaseModel):
+class PreflightOutline(_Outline):
     """Of `preflight.Preflight`."""
 
     summary: str
@@ -55,7 +59,7 @@ class PreflightOutline(BaseModel):
     asking: dict[str, Any]
 
 
-class ScriptOutline(BaseModel):
+class ScriptOutline(_Outline):
     """Of `script_reading.answer.ScriptReport`."""
 
     summary: str
@@ -68,7 +72,7 @@ class ScriptOutline(BaseModel):
     questions: list[str] = []
 
 
-class OomOutline(BaseModel):
+class OomOutline(_Outline):
     """Of `oom.explain.OomReport`."""
 
     summary: str

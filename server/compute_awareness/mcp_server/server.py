@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import logging
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,11 @@ from .app import TOOL_META, apps
 from .arguments import hidden_parameters, workload_parameters
 from .asking_user import AskingTool
 from .completions import complete
+from .draining import DrainingServer
 from .hosting import Hosting, hosted
 from .prompts import prompts
 from .resources import add_resources
-from .strict import known_names, make_tool
+from .strict import Signature, StrictTool, known_names, make_tool
 from .tools.detect_compute import detect_compute
 from .tools.estimate_memory import estimate_memory
 from .tools.explain_oom import explain_oom
@@ -79,9 +82,9 @@ def build_server(
         auth, token_verifier: who may call over HTTP.
         lifespan: what is held while it serves, as the SDK takes it.
     """
-    listed_tools = [tool for tool in tools() if tool.name not in _left_out(options)]
+    listed_tools: list[Tool] = [tool for tool in tools() if tool.name not in _left_out(options)]
     listed_prompts = prompts()
-    server: MCPServer[Any] = MCPServer(
+    server = DrainingServer(
         "compute-awareness",
         title="Compute Awareness",
         description="Will this interpretability experiment fit the compute at hand, and should the user be asked?",
@@ -135,7 +138,7 @@ def _left_out(options: Hosting | None) -> tuple[str, ...]:
 
 
 def serve() -> None:
-    """Serves on standard input and output until the client goes away."""
+    """Serves on standard input and output until the client goes away and what it asked is answered."""
     from .reader_gone import end_with_reader, end_with_signals, ended_if_broken_off
 
     end_with_reader()
@@ -145,24 +148,27 @@ def serve() -> None:
     build_server(lifespan=ended_if_broken_off).run("stdio")
 
 
-def tools() -> list[Tool]:
+def tools() -> list[StrictTool]:
     """The tools in the order in which they are listed; a fixed order keeps hosts' prompt caches warm."""
-    hidden = hidden_parameters()
-    brief: dict[str, Any] = {"extra_parameters": workload_parameters(all_options=False), "hidden": hidden}
-    asking = hidden | {"show_form"}
-    whole: dict[str, Any] = {"extra_parameters": workload_parameters(all_options=True), "hidden": asking}
     return [
-        make_tool(detect_compute, title="Detect compute", opens_network=True, meta=_ALWAYS_LOADED),
-        make_tool(estimate_memory, title="Estimate memory", opens_network=True, **brief),
-        make_tool(recommend_compute, title="Recommend compute", opens_network=True, **brief),
+        make_tool(Signature(detect_compute), title="Detect compute", opens_network=True, meta=_ALWAYS_LOADED),
+        make_tool(_of_workload(estimate_memory), title="Estimate memory", opens_network=True),
+        make_tool(_of_workload(recommend_compute), title="Recommend compute", opens_network=True),
         make_tool(
-            preflight_experiment,
+            Signature(preflight_experiment, partial(workload_parameters, all_options=True), _not_asked_for),
             title="Preflight an experiment",
             opens_network=True,
             meta=_ALWAYS_LOADED | TOOL_META,
             kind=AskingTool,
-            **whole,
         ),
-        make_tool(preflight_script, title="Preflight a script", opens_network=True),
-        make_tool(explain_oom, title="Explain an out-of-memory error", opens_network=True),
+        make_tool(Signature(preflight_script), title="Preflight a script", opens_network=True),
+        make_tool(Signature(explain_oom), title="Explain an out-of-memory error", opens_network=True),
     ]
+
+
+def _of_workload(fn: Callable[..., Any]) -> Signature:
+    return Signature(fn, partial(workload_parameters, all_options=False), hidden_parameters)
+
+
+def _not_asked_for() -> frozenset[str]:
+    return hidden_parameters() | {"show_form"}

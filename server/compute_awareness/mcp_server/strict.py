@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
+import json
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 from mcp import MCPError
@@ -11,19 +15,81 @@ from mcp.server.mcpserver import Resolve
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.prompts import Prompt
 from mcp.server.mcpserver.tools import Tool
+from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase, FuncMetadata
 from mcp.types import INVALID_PARAMS, CallToolResult, ToolAnnotations
 from pydantic import PrivateAttr, ValidationError
 
 from ..errors import InputError, nearest
-from ..workload import TASKS, explain
 from .kept import Kept, key_of
 from .looking import in_call
 
+SCHEMAS = Path(__file__).with_name("tool_schemas.json")
+"""What the tools' schemas publish. Written by `tools/build_tool_schemas.py` from the functions themselves, which takes
+pydantic longer than all else that a start does beside importing the SDK."""
+
+
+@dataclass
+class Signature:
+    """What a tool's arguments and results are made from.
+
+    `extra_parameters` replace the function's own `**fields` in the published signature, and those of its resolvers;
+    the parameters in `hidden` are accepted, but not listed.
+    """
+
+    fn: Callable[..., Awaitable[CallToolResult]]
+    extra_parameters: Callable[[], Iterable[inspect.Parameter]] = tuple
+    hidden: Callable[[], Iterable[str]] = tuple
+
+    @cached_property
+    def tool(self) -> Tool:
+        """As the SDK makes it of the function, with the models that check arguments and results."""
+        spelled_out = _spelled_out(self.fn, list(self.extra_parameters()))
+        return Tool.from_function(spelled_out, name=self.fn.__name__, description=" ", structured_output=True)
+
+    def schemas(self) -> dict[str, Any]:
+        """What is published of it: the SDK's without generated titles and `default: null`, which cost tokens and say
+        nothing, and without what is in the results' fields."""
+        hidden, given = set(self.hidden()), self.tool.parameters
+        required = given.get("required")
+        results = (self.tool.fn_metadata.output_schema or {})["properties"]
+        return {
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    name: _published(prop) for name, prop in given.get("properties", {}).items() if name not in hidden
+                },
+                **({"required": required} if required else {}),
+                "additionalProperties": False,
+            },
+            "results": {
+                "type": "object",
+                "properties": {name: {"type": _type(prop)} for name, prop in results.items()},
+                "required": ["summary"],
+            },
+        }
+
 
 class StrictTool(Tool):
-    """A tool whose every anticipated failure is one line for the caller, without prefix or traceback."""
+    """A tool whose every anticipated failure is one line for the caller, without prefix or traceback.
 
+    Made with what is listed of it alone; the models of its arguments and results are built by its first call.
+    """
+
+    _signature: Signature = PrivateAttr()
+    _whole: bool = PrivateAttr(default=False)
     _kept: Kept = PrivateAttr(default_factory=Kept)
+
+    @property
+    def signature(self) -> Signature:
+        """What it was made from."""
+        return self._signature
+
+    def _make_whole(self) -> None:
+        whole, results = self._signature.tool, self.fn_metadata.output_schema
+        self.fn, self.fn_metadata, self.context_kwarg = whole.fn, whole.fn_metadata, whole.context_kwarg
+        self.resolved_params, self.resolver_plans = whole.resolved_params, whole.resolver_plans
+        self.fn_metadata.output_schema = results
+        self._whole = True
 
     async def run(self, arguments: dict[str, Any], context: Any, convert_result: bool = False) -> Any:
         """Raises ToolError with one line for bad arguments and for InputError; crashes stay the SDK's."""
@@ -31,6 +97,8 @@ class StrictTool(Tool):
         before = self._kept.get(key)
         if before is not None:
             return before
+        if not self._whole:
+            self._make_whole()
         accepted = self.fn_metadata.arg_model.model_fields
         for name in arguments:
             if name not in accepted:
@@ -50,6 +118,8 @@ class StrictTool(Tool):
         return result
 
     def _bad_argument(self, error: ValidationError) -> str:
+        from ..workload import explain
+
         first = error.errors(include_url=False)[0]
         line = explain(error, self.fn_metadata.arg_model)
         accepted = self.parameters["properties"].get(first["loc"][0], {}).get("enum")
@@ -57,45 +127,35 @@ class StrictTool(Tool):
 
 
 def make_tool(
-    fn: Callable[..., Awaitable[CallToolResult]],
+    signature: Signature,
     *,
     title: str,
     opens_network: bool,
-    extra_parameters: Iterable[inspect.Parameter] = (),
-    hidden: Container[str] = (),
     meta: dict[str, Any] | None = None,
     kind: type[StrictTool] = StrictTool,
-) -> Tool:
-    """A read-only tool from an async function; its docstring is the description.
-
-    `extra_parameters` replace the function's own `**fields` in the published signature, and those of its resolvers;
-    the parameters in `hidden` are accepted, but not listed. Unknown arguments are refused.
-    """
-    description = " ".join(inspect.cleandoc(fn.__doc__ or "").split())
-    tool = kind.from_function(
-        _spelled_out(fn, list(extra_parameters)),
-        name=fn.__name__,
+) -> StrictTool:
+    """A read-only tool from an async function; its docstring is the description. Unknown arguments are refused."""
+    name = signature.fn.__name__
+    published = _schemas().get(name, {"parameters": {}, "results": {}})
+    tool = kind(
+        fn=signature.fn,
+        name=name,
         title=title,
-        description=description,
+        description=" ".join(inspect.cleandoc(signature.fn.__doc__ or "").split()),
+        parameters=published["parameters"],
+        fn_metadata=FuncMetadata(arg_model=ArgModelBase, output_schema=published["results"]),
+        is_async=True,
+        context_kwarg=None,
         annotations=ToolAnnotations(read_only_hint=True, open_world_hint=opens_network),
         meta=meta,
-        structured_output=True,
     )
-    # The SDK's copy carries generated titles and `default: null`, which cost tokens and say nothing.
-    properties = tool.parameters.get("properties", {})
-    tool.parameters = {
-        "type": "object",
-        "properties": {name: _published(prop) for name, prop in properties.items() if name not in hidden},
-        **({"required": tool.parameters["required"]} if tool.parameters.get("required") else {}),
-        "additionalProperties": False,
-    }
-    results = tool.fn_metadata.output_schema or {}
-    tool.fn_metadata.output_schema = {
-        "type": "object",
-        "properties": {name: {"type": _type(prop)} for name, prop in results["properties"].items()},
-        "required": ["summary"],
-    }
+    tool._signature = signature
     return tool
+
+
+@cache
+def _schemas() -> dict[str, Any]:
+    return json.loads(SCHEMAS.read_text("utf-8"))
 
 
 def _spelled_out(fn: Callable[..., Awaitable[Any]], fields: list[inspect.Parameter]) -> Callable[..., Awaitable[Any]]:
@@ -168,6 +228,8 @@ def _nearest_hint(name: str, known: Iterable[str]) -> str:
 
 def _unknown_argument(name: str, accepted: Mapping[str, Any], task: Any) -> str:
     """Names the fields of the task at hand only, where the task is known: all of them would be a long list."""
+    from ..workload import TASKS
+
     of_other_tasks: set[str] = set()
     if isinstance(task, str) and task in TASKS:
         everywhere = {field for kind in TASKS.values() for field in kind.model_fields}
