@@ -119,6 +119,8 @@ def test_what_happens_without_an_answer_leaves_nothing_out_that_may_be_read() ->
     ):
         question = ask_about(Case("default", cache(), 61, "card_named", 23, changes=changes))
         assert question.text.endswith(f"\nWithout an answer {says}")
+    elsewhere = ask_about(Case("default", cache(reads=["*hook_q"]), 61, "card_named", 23, changes=[filtered]))
+    assert elsewhere.text.endswith("\nWithout an answer I write it as planned, and do not start it.")
 
 
 def test_ram_for_loading_is_named_where_a_laptop_or_colab_lacks_it() -> None:
@@ -240,6 +242,17 @@ def test_changes_are_worded_from_their_fields_and_else_by_their_title() -> None:
         one = [change("smaller_batch", patch, 61, 9, fits=True)]
         question = ask_about(Case("way", cache(), 61, "card_named", 23, changes=one))
         assert f"- {words}\n" in question.text
+
+
+def test_a_filter_of_what_is_read_bears_no_condition_and_comes_first() -> None:
+    known = change("selective_caching", {"names_filter": ["*hook_q"]}, 61, 9, fits=True, costless=True)
+    batch = change("smaller_batch", {"batch_size": 1}, 61, 5, fits=True)
+    both = known.model_copy(update={"strategy": "combination", "patch": known.patch | batch.patch, "costless": False})
+    case = Case("reads", cache(reads=["*hook_q"]), 61, "card_named", 23, changes=[batch, both, known])
+    text = ask_about(case).text
+    assert "\n- caching only what is read, `*hook_q`: 9.00 GiB\n- batch size 1: 5.00 GiB\n" in text
+    assert text.endswith("\nWithout an answer I write it with caching only what is read, `*hook_q`.")
+    assert "if that is all" not in text
 
 
 def test_useful_changes_keep_meaning_first_and_leave_out_what_saves_nothing() -> None:

@@ -49,8 +49,10 @@ user already said it: pass gpu instead. Where the detected card does not suffice
 its saving, or a larger GPU) rather than asking about hardware. If this server does not run where the experiment \
 will run, pass host (its ssh alias), the compute report of that machine, or gpu="unknown".
 
+Before a cache say in reads which hooks the code reads afterwards: the filter that keeps just these is then offered.
+
 A change marked equivalent gives the same values: apply it without asking (a names_filter only if it keeps every \
-hook that the experiment reads). Others change the result: name what they change and let the user choose. Quote \
+hook that is read). Others change the result: name what they change and let the user choose. Quote \
 memory in GiB as given. verdict unknown means unknown: do not call it a fit.
 """
 

@@ -21,7 +21,7 @@ from .moments import Estimates, Moment, with_others
 from .reading import Reading
 from .source import Script
 from .values import Known, Lib, known, number
-from .workloads import changed, plain
+from .workloads import changed, plain, read_of
 
 _WORTH = GIB // 4
 """A saving smaller than this is not worth a line, unless the script does not fit."""
@@ -46,7 +46,7 @@ class Findings:
         for moment, one in self.pairs:
             if moment.event.free or moment.problem:
                 continue
-            for rule in (_full_cache, _float32, _attn_result, _twice, _buffer, _batch, _evaluation, _no_gpu):
+            for rule in (_full_cache, _not_kept, _float32, _attn_result, _twice, _buffer, _batch, _evaluation, _no_gpu):
                 rule(self, moment, one)
         _gradients(self)
         _growing(self)
@@ -97,13 +97,11 @@ def _full_cache(to: Findings, moment: Moment, one: Found) -> None:
     event = moment.event
     if event.kind != "activation_cache" or "names_filter" not in event.fields or not isinstance(event.node, ast.Call):
         return
-    caches = [cache for cache in event.result or [] if isinstance(cache, Cache)]
-    if known(event.fields["names_filter"]) is not None or not caches or any(c.read_all for c in caches):
+    base = moment.workload or moment.most_workload or moment.least_workload
+    names = read_of(event) if getattr(base, "reads", None) else None  # None too where they are no hooks of the model
+    if known(event.fields["names_filter"]) is not None or not names:
         return
-    names = sorted({name for cache in caches for name in cache.read})
     now = to.now(moment)
-    if not names:
-        return
     after = to.bytes_with(moment, names_filter=names)
     if not to.worth(one, now, after) or now is None or after is None:
         return
@@ -113,6 +111,13 @@ def _full_cache(to: Findings, moment: Moment, one: Found) -> None:
         "full_cache", "warning", event, f"every hook is cached and {few} read", now=now, after=after, effect=_SAME,
         changes=edits.with_keyword(script, event.node, f"names_filter={_shown(names)}"),
     )  # fmt: skip
+
+
+def _not_kept(to: Findings, moment: Moment, one: Found) -> None:
+    """The script reads a hook that its own filter leaves out."""
+    for said in moment.least.warnings if moment.least else []:
+        if said.startswith("reads: "):
+            to.add("not_kept", "warning", moment.event, said.removeprefix("reads: "))
 
 
 def _shown(names: list[str]) -> str:

@@ -25,7 +25,7 @@ from .idioms.torch_tensors import Tensor
 from .idioms.transformer_lens import Cache, Logits
 from .reader import MOST_ROUNDS, Grown
 from .values import known, number
-from .workloads import plain, variants
+from .workloads import as_globs, changed, plain, read_of, variants
 
 
 @dataclass
@@ -98,6 +98,23 @@ class Estimates:
             self._made[key] = estimate(workload, self.place.compute_capability, python=self.python)
         return self._made[key]
 
+    def _variants(self, event: Event) -> tuple[AnyWorkload | None, AnyWorkload | None, AnyWorkload | None]:
+        """The workloads of the call, with what the script reads of its cache; without where that is no hook of the
+        model, as a figure is worth more than what may be a name that was read wrongly. Raises InputError."""
+        found = variants(event)
+        reads = read_of(event)
+        if not reads:
+            return found
+        spec = event.subject.spec() if isinstance(event.subject, Model) else None
+        told = [None if one is None else changed(one, reads=as_globs(reads, spec)) for one in found]
+        try:
+            for one in told:
+                if one is not None:
+                    self.of(one)
+        except InputError:
+            return found
+        return told[0], told[1], told[2]
+
     def _rough(self, made: Estimate, event: Event) -> Estimate:
         """What is estimated in the place of something else is rough."""
         return made.model_copy(update={"precision": "rough"}) if plain(event.fields.get("library")) == "own" else made
@@ -108,7 +125,7 @@ class Estimates:
         if event.free or event.kind == "load_sae":
             return moment
         try:
-            moment.least_workload, moment.workload, moment.most_workload = variants(event)
+            moment.least_workload, moment.workload, moment.most_workload = self._variants(event)
             if moment.least_workload is not None:
                 moment.least = self._rough(self.of(moment.least_workload), event)
             if moment.most_workload is not None:
