@@ -249,10 +249,18 @@ def test_a_filter_of_what_is_read_bears_no_condition_and_comes_first() -> None:
     batch = change("smaller_batch", {"batch_size": 1}, 61, 5, fits=True)
     both = known.model_copy(update={"strategy": "combination", "patch": known.patch | batch.patch, "costless": False})
     case = Case("reads", cache(reads=["*hook_q"]), 61, "card_named", 23, changes=[batch, both, known])
-    text = ask_about(case).text
-    assert "\n- caching only what is read, `*hook_q`: 9.00 GiB\n- batch size 1: 5.00 GiB\n" in text
-    assert text.endswith("\nWithout an answer I write it with caching only what is read, `*hook_q`.")
-    assert "if that is all" not in text
+    text = ask_about(dataclasses.replace(case, torch="cpu", where="card_seen")).text
+    assert "`*hook_q`" not in text, "what leads is the torch that ignores the card"
+    told = ask_about(case)
+    assert (
+        told.decision == "tell"
+        and "23.0 GiB free. I do it by caching only what is read, `*hook_q`: 9.00 GiB, with" in told.text
+    )
+    larger = [one.model_copy(update={"costless": False}) for one in (batch, both, known)]
+    asked = ask_about(dataclasses.replace(case, changes=larger))
+    assert asked.decision == "ask" and "if that is all you read" in asked.text
+    elsewhere = ask_about(dataclasses.replace(case, where="elsewhere", free=None))
+    assert elsewhere.decision == "ask" and "with caching only what is read, `*hook_q`" in elsewhere.text
 
 
 def test_useful_changes_keep_meaning_first_and_leave_out_what_saves_nothing() -> None:
@@ -321,3 +329,11 @@ def _child_path() -> dict[str, str]:
     import os
 
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+def test_a_reason_is_said_once_behind_the_triggers_that_have_it() -> None:
+    reason = ask_about(Case("elsewhere", cache(), 61, "elsewhere")).reason
+    assert reason.endswith(
+        "not_this_machine, unclear_environment: the hardware of another place cannot be seen from here."
+    )
+    assert all(ask_about(case).reason.count(" cannot be seen from here") <= 1 for case in CASES)
