@@ -52,6 +52,8 @@ _OFTEN = (
     "new_tokens", "optimizer", "trainable", "d_sae",
 )  # fmt: skip
 
+OWN_DEFAULT = "default: this machine's, else the profile's"
+"""What `gpu` is where nothing is said, on the user's own server; a shared one looks at nothing."""
 Detail = Annotated[
     Literal["concise", "full"],
     WithJsonSchema({"enum": ["concise", "full"], "type": "string", "description": "400 tokens (default), or 2000"}),
@@ -62,9 +64,13 @@ Gpu = Annotated[
         {
             "type": "string",
             "description": "Card of the run, e.g. RTX 4090, 2xH100, a card with 24 GB; none; unknown = another "
-            "machine; default: this machine's, else the profile's",
+            f"machine; {OWN_DEFAULT}",
         }
     ),
+]
+CardItRanOn = Annotated[
+    str | None,
+    WithJsonSchema({"type": "string", "description": "Card it ran on, e.g. RTX 4090; default: a typical one"}),
 ]
 CardToFit = Annotated[
     str | None,

@@ -13,7 +13,7 @@ from mcp.server.mcpserver import RequestStateSecurity
 from mcp.server.mcpserver.tools import Tool
 
 from .app import TOOL_META, apps
-from .arguments import hidden_parameters, workload_parameters
+from .arguments import OWN_DEFAULT, hidden_parameters, workload_parameters
 from .asking_user import AskingTool
 from .completions import complete
 from .hosting import Hosting, hosted
@@ -76,7 +76,7 @@ def build_server(
         state_keys: what seals the question that a client carries; None = a key of this process.
         auth, token_verifier: who may call over HTTP.
     """
-    listed_tools = [tool for tool in tools() if tool.name not in _left_out(options)]
+    listed_tools = [tool for tool in tools(options) if tool.name not in _left_out(options)]
     listed_prompts = prompts()
     server: MCPServer[Any] = MCPServer(
         "compute-awareness",
@@ -131,13 +131,17 @@ def serve() -> None:
     build_server().run("stdio")
 
 
-def tools() -> list[Tool]:
-    """The tools in the order in which they are listed; a fixed order keeps hosts' prompt caches warm."""
+def tools(options: Hosting | None = None) -> list[Tool]:
+    """The tools in the order in which they are listed; a fixed order keeps hosts' prompt caches warm.
+
+    The preflight of the user's own server writes the profile where they tick so in its form; that of a shared server,
+    whose folder is not the user's, offers no tick.
+    """
     hidden = hidden_parameters()
     brief: dict[str, Any] = {"extra_parameters": workload_parameters(all_options=False), "hidden": hidden}
     asking = hidden | {"show_form"}
     whole: dict[str, Any] = {"extra_parameters": workload_parameters(all_options=True), "hidden": asking}
-    return [
+    listed = [
         make_tool(detect_compute, title="Detect compute", opens_network=True, meta=_ALWAYS_LOADED),
         make_tool(estimate_memory, title="Estimate memory", opens_network=True, **brief),
         make_tool(recommend_compute, title="Recommend compute", opens_network=True, **brief),
@@ -147,8 +151,14 @@ def tools() -> list[Tool]:
             opens_network=True,
             meta=_ALWAYS_LOADED | TOOL_META,
             kind=AskingTool,
+            may_write=options is None,
             **whole,
         ),
         make_tool(preflight_script, title="Preflight a script", opens_network=True),
         make_tool(explain_oom, title="Explain an out-of-memory error", opens_network=True),
     ]
+    if options is not None and not options.detect_here:
+        for tool in listed:
+            for field in tool.parameters["properties"].values():
+                field["description"] = field["description"].replace(OWN_DEFAULT, "default: unknown")
+    return listed

@@ -61,13 +61,15 @@ def make_tool(
     *,
     title: str,
     opens_network: bool,
+    may_write: bool = False,
     extra_parameters: Iterable[inspect.Parameter] = (),
     hidden: Container[str] = (),
     meta: dict[str, Any] | None = None,
     kind: type[StrictTool] = StrictTool,
 ) -> Tool:
-    """A read-only tool from an async function; its docstring is the description.
+    """A tool from an async function; its docstring is the description.
 
+    It is annotated as one that only reads, unless `may_write`: then as one that may add to what is there.
     `extra_parameters` replace the function's own `**fields` in the published signature, and those of its resolvers;
     the parameters in `hidden` are accepted, but not listed. Unknown arguments are refused.
     """
@@ -77,7 +79,9 @@ def make_tool(
         name=fn.__name__,
         title=title,
         description=description,
-        annotations=ToolAnnotations(read_only_hint=True, open_world_hint=opens_network),
+        annotations=ToolAnnotations(
+            read_only_hint=not may_write, destructive_hint=False if may_write else None, open_world_hint=opens_network
+        ),
         meta=meta,
         structured_output=True,
     )
