@@ -68,6 +68,30 @@ def test_names_filter_globs_do_not_cross_into_other_blocks() -> None:
     assert {h.count for h in made(CACHE, names_filter=["blocks.1.*"]).hooks} == {1}
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({}, ""),
+        ({"names_filter": ["*hook_resid_*"]}, ""),
+        ({"names_filter": ["*hook_z"]}, "blocks.0.hook_resid_post and 11 more is read but not kept (names_filter)"),
+        ({"layers": [3]}, ""),  # of the layers that are kept
+        (
+            {"reads": ["blocks.5.hook_resid_post"], "layers": [3]},
+            "blocks.5.hook_resid_post is read but not kept (layers)",
+        ),
+        ({"reads": ["hook_embed"], "layers": [3]}, "hook_embed is read but not kept (layers)"),
+        ({"reads": ["blocks.1?.*_post"], "stop_at_layer": 9}, "blocks.10.mlp.hook_post and 3 more is read"),
+        ({"reads": ["*hook_z", "blocks.9.hook_resid_mid"], "stop_at_layer": 9}, "blocks.9.hook_resid_mid is read"),
+    ],
+)
+def test_what_is_read_takes_no_byte_and_a_filter_that_misses_it_is_warned_of(more: dict[str, Any], said: str) -> None:
+    told = made(CACHE, **({"reads": ["*hook_resid_post"]} | more))
+    unsaid = made(CACHE, **(more | {"reads": None}))
+    assert told.peak == unsaid.peak and told.components == unsaid.components and told.range == unsaid.range
+    warned = [warning for warning in told.warnings if warning.startswith("reads: ")]
+    assert len(warned) == bool(said) and all(said in one and "KeyError" in one for one in warned)
+
+
 def test_a_context_that_is_too_long_warns_but_answers() -> None:
     assert any("beyond" in warning for warning in made(CACHE, seq_len=4096).warnings)
     assert not made(CACHE, seq_len=1024).warnings
@@ -81,6 +105,17 @@ def test_a_context_that_is_too_long_warns_but_answers() -> None:
         ({"names_filter": ["*hook_result"]}, "only fires with use_attn_result"),
         ({"names_filter": []}, "an empty list keeps nothing"),
         ({"names_filter": ["blocks.7.*"], "stop_at_layer": 3}, "stop_at_layer 3"),
+        (
+            {"reads": ["*hook_resid_pos"]},
+            "reads: '*hook_resid_pos' matches no hook of gpt2 in the 210 hooks that fire; near",
+        ),
+        (
+            {"reads": ["*hook_z", "*hook_result"]},
+            "reads: '*hook_result' matches attn.hook_result, which only fires with",
+        ),
+        ({"reads": []}, "reads: an empty list reads nothing"),
+        ({"reads": ["*.mpl"], "library": "transformers"}, "reads: '*.mpl' matches no module of gpt2"),
+        ({"reads": ["hook_embde"], "library": "transformer_bridge"}, "near: hook_embed"),
         ({"layers": [12]}, "layers: 12 is outside the 12 blocks"),
         ({"layers": [-13]}, "outside the 12 blocks"),
         ({"stop_at_layer": 40}, "stop_at_layer: 40 is outside"),

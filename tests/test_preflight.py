@@ -225,3 +225,18 @@ def test_a_torch_without_cuda_beside_a_card_is_asked_about() -> None:
     asking = flow(CACHE, compute=compute).asking
     assert (asking.decision, asking.triggers[0]) == ("ask", "no_gpu_used")
     assert flow(SMALL, compute=compute).asking.decision == "silent"
+
+
+def test_what_is_read_is_told_not_asked() -> None:
+    """The same experiment with and without a word on what it reads of the cache."""
+    run = {"task": "activation_cache", "model": "pythia-2.8b", "batch_size": 4, "seq_len": 1024}
+    unsaid = preflight(parse_workload(run), gpu="RTX 4090")
+    said = preflight(parse_workload(run | {"reads": ["*hook_resid_post"]}), gpu="RTX 4090")
+    assert said.estimate.peak == unsaid.estimate.peak and said.verdict == unsaid.verdict
+    assert (unsaid.asking.decision, said.asking.decision) == ("ask", "tell")
+    first = said.advice.solutions[0]
+    assert first.costless and first.patch == {"names_filter": ["*hook_resid_post"]} and "names_filter=" in first.code
+    assert said.asking.text.endswith("caching only what is read, `*hook_resid_post`: 15.7 GiB, with the same result.")
+    assert first.peak_after == unsaid.advice.solutions[0].peak_after
+    wrong = preflight(parse_workload(run | {"reads": ["*hook_resid_post"], "names_filter": ["*hook_z"]}), gpu="H200")
+    assert wrong.verdict.status == "fits" and "a KeyError at run time" in wrong.estimate.warnings[0]

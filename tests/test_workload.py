@@ -62,6 +62,7 @@ def test_one_clear_line(change: dict[str, Any], said: str) -> None:
         ({"task": "sae_training", "model": "gpt2", "expansion_factor": 8}, "hook_name is needed"),
         (SAE | {"architecture": "matryoshka"}, "architecture"),
         (SAE | {"library": "dictionary_learning", "context_size": 64}, "context_size is for library sae_lens"),
+        ({"task": "patching", "model": "gpt2", "method": "eap", "reads": "*hook_z"}, "reads are not of method eap"),
         ({"task": "inference", "model": "gpt2", "attention": "sdpa"}, "HookedTransformer always computes the scores"),
         ({"task": "inference", "model": "gpt2", "library": "transformers", "no_processing": True}, "no_processing"),
     ],

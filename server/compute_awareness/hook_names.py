@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from fnmatch import translate
 from functools import lru_cache
 
 from .errors import InputError, nearest
 from .memory.hooked.transformer import Run, family, forward
 from .models.spec import ModelSpec
+from .reads import not_kept
 from .workload import ActivationCache
 
 
@@ -71,6 +73,25 @@ def no_hook(workload: ActivationCache, spec: ModelSpec, run: Run) -> str:
     where += f" (stop_at_layer {workload.stop_at_layer})" if workload.stop_at_layer is not None else ""
     hint = f"; near: {', '.join(dict.fromkeys(close))}" if close else f"; hooks: {', '.join(families[:8])}, ..."
     return f"names_filter: {shown} matches no hook of {spec.name}{where}{hint}"
+
+
+def unread(workload: ActivationCache, spec: ModelSpec, run: Run) -> list[str]:
+    """The warning that the cache of this run lacks something that `reads` names (see `reads.not_kept`).
+
+    Raises:
+        InputError: a pattern of `reads` that no hook has.
+    """
+    if workload.reads is None:
+        return []
+    whole = replace(run, batch_size=1, seq_len=1, width=1, selects=None, stop_at_layer=None)
+    every = forward(whole).hook_names
+    fires = every if run.stop_at_layer is None else forward(replace(whole, stop_at_layer=run.stop_at_layer)).hook_names
+
+    def refuse(pattern: str) -> str:
+        asked = workload.model_copy(update={"names_filter": [pattern], "layers": None, "stop_at_layer": None})
+        return no_hook(asked, spec, whole)
+
+    return not_kept(workload, spec.n_layers, every, fires, selector(workload, spec), refuse)
 
 
 def no_such_hook(name: str, run: Run) -> str:

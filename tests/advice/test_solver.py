@@ -156,6 +156,21 @@ def test_drawn_workloads_fit_and_one_step_more_does_not(data, task, share):
             assert verdict_at(estimate(more, place.compute_capability), place).status != "fits"
 
 
+def test_what_is_read_comes_first_alone_and_in_combinations():
+    told = CACHE | {"reads": ["*hook_resid_post", "*attn.hook_pattern"]}
+    names = {"names_filter": told["reads"]}
+    parsed, before = tried(told, card(1))
+    _, filtered = tried(told | names, card(1))
+    with_room = card(needed(filtered, card(1))[2] / GIB)
+    first = combinations(parsed, before, with_room)[0]
+    assert first.patch == names and first.costless
+    offered = combinations(parsed, before, card(12))
+    both = [change for change in offered if change.strategy == "combination" and names.items() <= change.patch.items()]
+    assert both and not any(change.costless for change in both)
+    unsaid = combinations(*tried(CACHE, with_room), with_room)
+    assert not any(change.costless for change in unsaid)
+
+
 def test_nothing_is_offered_where_it_fits_or_nothing_is_known():
     for place in (card(500), UNKNOWN):
         parsed, before = tried(CACHE, place)

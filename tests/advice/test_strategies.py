@@ -49,6 +49,55 @@ def test_every_saving_is_an_estimate(workload: dict[str, Any], place: Place) -> 
             assert change.fits == fits
 
 
+def selective(workload: dict[str, Any], place: Place = UNKNOWN) -> Any:
+    parsed = parse_workload(workload)
+    found = changes(parsed, estimate(parsed, place.compute_capability), place)
+    return next(change for change in found if change.strategy == "selective_caching")
+
+
+PATCHING = {"task": "patching", "model": "gpt2", "method": "attribution_patching", "batch_size": 4, "seq_len": 128}
+MODULES = {**CACHE, "model": "gpt2", "library": "transformers"}
+
+
+@pytest.mark.parametrize(
+    ("workload", "reads", "code"),
+    [
+        (CACHE, ["*hook_resid_post"], 'names_filter=lambda name: name.endswith("hook_resid_post")'),
+        (CACHE, ["blocks.3.attn.hook_z", "*hook_embed"], 'name == "blocks.3.attn.hook_z" or name.endswith('),
+        ({**CACHE, "names_filter": ["*attn*"]}, ["*attn.hook_z"], 'name.endswith("attn.hook_z")'),
+        (PATCHING, ["*hook_resid_mid"], 'keep = lambda name: name.endswith("hook_resid_mid")'),
+        (MODULES, ["transformer.h.3"], r'register(r"transformer\.h\.3")'),
+        ({**MODULES, "library": "nnsight"}, ["transformer.h.3"], "transformer.h.3"),
+    ],
+)
+def test_what_is_read_is_the_filter_and_no_condition_is_left(
+    workload: dict[str, Any], reads: list[str], code: str
+) -> None:
+    found = selective(workload | {"reads": reads})
+    assert found.applies and found.patch == {"names_filter": reads}
+    assert found.effect == "equivalent" and found.costless and found.cost == "none" and found.slowdown == 1
+    assert found.title == f"cache only what is read: {', '.join(reads)} (names_filter)"
+    assert code in found.code
+    assert not selective(workload).costless
+
+
+def test_where_all_is_read_no_filter_is_offered() -> None:
+    every = selective(CACHE | {"reads": ["*"]})
+    assert not every.applies and every.title.endswith("saves nothing here")
+    filtered = selective(CACHE | {"reads": ["*hook_z"], "names_filter": ["*hook_z"]})
+    assert not filtered.applies and filtered.title == "the cache is filtered already"
+    hook = ["blocks.3.attn.hook_z"]
+    early = selective(CACHE | {"reads": hook, "names_filter": hook})
+    assert early.patch == {"stop_at_layer": 4}
+
+
+def test_what_costs_nothing_comes_before_what_saves_more() -> None:
+    place = at("H200")
+    workload = parse_workload(CACHE | {"reads": ["*hook_resid_post"], "batch_size": 16})
+    found = best(changes(workload, estimate(workload, place.compute_capability), place))
+    assert found[0].costless and found[0].saving < max(change.saving for change in found)
+
+
 @pytest.mark.parametrize("gpu", ["RTX 4090", "A100-40GB", "RTX PRO 6000"])
 def test_the_largest_batch_fits_and_one_more_does_not(gpu: str) -> None:
     workload = CACHE | {"batch_size": 32, "dtype": "bfloat16"}

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from asking_situations import Case, Where, cache, forward, generation, patching, sae, sae_inference, training
+from asking_situations import Case, Where, cache, change, forward, generation, patching, sae, sae_inference, training
 
+from compute_awareness.advice.answers import Change
 from compute_awareness.workload import AnyWorkload
 
 LARGE, SAE, FULL = "large_model", "sae_training", "full_activation_cache"
@@ -31,6 +32,15 @@ def row(
     *triggers: str, **more: Any,
 ) -> Case:  # fmt: skip
     return Case(name, workload, need, where, free, decision, triggers, why=why, **more)
+
+
+READS = cache(reads=["*hook_resid_post"])
+
+
+def filtered(after: float) -> Change:
+    """The cache of what is read, where 23 GiB are free."""
+    patch = {"names_filter": ["*hook_resid_post"]}
+    return change("selective_caching", patch, 61, after, fits=after <= 23, costless=True)
 
 
 SMALL = [
@@ -129,6 +139,16 @@ KNOWN_CARD = [
     row("generation does not fit", generation("pythia-2.8b"), 14, "card_seen", 8, "ask", "the choice", NO_FIT),
     row("full cache does not fit", cache(), 61, "card_seen", 23, "ask", "the choice", NO_FIT, FULL),
     row("full cache does not fit, named", cache(), 61, "card_named", 23, "ask", "the choice", NO_FIT, FULL),
+    row("what is read fits", READS, 61, "card_seen", 23, "tell", "nothing to give up", NO_FIT, FULL,
+        changes=[filtered(9)]),
+    row("what is read fits, named", READS, 61, "card_named", 23, "tell", "nothing to give up", NO_FIT, FULL,
+        changes=[filtered(9)]),
+    row("what is read fits beside others", READS, 61, "card_seen", 23, "tell", "nothing to give up", NO_FIT, SHARED,
+        FULL, changes=[filtered(9)], others=15),
+    row("what is read does not fit", READS, 61, "card_seen", 23, "ask", "the choice", NO_FIT, FULL,
+        changes=[filtered(30)]),
+    row("what is read fits, place unknown", READS, 61, "elsewhere", None, "ask", "which card is not known", FULL,
+        NOT_HERE, UNCLEAR, changes=[filtered(9)]),
     row("7B does not fit", forward("llama-2-7b"), 27, "card_named", 23, "ask", "the choice", NO_FIT, LARGE),
     row("SAE does not fit", sae("pythia-1.4b"), 30, "card_seen", 23, "ask", "the choice", NO_FIT, SAE),
     row("SAE on a 13B does not fit", sae("llama-2-13b", 10**8), 70, "card_named", 23, "ask", "the choice",

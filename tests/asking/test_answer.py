@@ -111,8 +111,12 @@ def test_the_same_is_not_asked_twice() -> None:
     assert (again.asking.decision, again.asking.text) == ("tell", again.verdict.why)
 
 
-def test_an_answer_is_kept_beside_the_project(tmp_path: Path) -> None:
+GIVEN = {"gpu": "RTX 4090", "where": "Another machine over SSH"}
+
+
+def test_an_answer_is_kept_beside_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nowhere = {"COMPUTE_AWARENESS_PROFILE": str(tmp_path / "user.toml")}
+    monkeypatch.setenv(*next(iter(nowhere.items())))
     assert not can_keep_for_project(nowhere, tmp_path)
     (tmp_path / ".git").mkdir()
     assert can_keep_for_project(nowhere, tmp_path)
@@ -125,6 +129,16 @@ def test_an_answer_is_kept_beside_the_project(tmp_path: Path) -> None:
     found = profile.default_machine()
     assert found is not None and found[1].gpu == "RTX 4090"
     assert profile.budget is not None and profile.budget.max_usd == 5
+    written = (tmp_path / ".compute-awareness.toml").read_text(encoding="utf-8")
+    assert "machine 'another-machine-over-ssh', in " in keep(settle(WHICH, "accept", GIVEN), tmp_path)
+    assert (tmp_path / ".compute-awareness.toml").read_text(encoding="utf-8") == written, "the same again adds nothing"
+    other = keep(settle(WHICH, "accept", GIVEN | {"gpu": "T4", "max_usd": 9, "max_hours": 3}), tmp_path)
+    assert "machine 'another-machine-over-ssh-2' and budget, in " in other and "limit already, which stays" in other
+    profile = read_profile(nowhere, tmp_path)
+    machine = profile.machine("another-machine-over-ssh")
+    assert machine is not None and machine[1].gpu == "RTX 4090", "what was there is as it was"
+    assert (profile.default, profile.budget and profile.budget.max_usd) == ("another-machine-over-ssh", 5)
+    assert profile.budget is not None and profile.budget.max_hours == 3
     assert "no card and no limit" in keep(settle(WHICH, "accept", {}), tmp_path)
     (tmp_path / ".compute-awareness.toml").write_text("not toml =", encoding="utf-8")
     assert "could not be kept: " in keep(settle(WHICH, "accept", {"gpu": "T4"}), tmp_path)

@@ -119,6 +119,8 @@ def test_what_happens_without_an_answer_leaves_nothing_out_that_may_be_read() ->
     ):
         question = ask_about(Case("default", cache(), 61, "card_named", 23, changes=changes))
         assert question.text.endswith(f"\nWithout an answer {says}")
+    elsewhere = ask_about(Case("default", cache(reads=["*hook_q"]), 61, "card_named", 23, changes=[filtered]))
+    assert elsewhere.text.endswith("\nWithout an answer I write it as planned, and do not start it.")
 
 
 def test_ram_for_loading_is_named_where_a_laptop_or_colab_lacks_it() -> None:
@@ -242,6 +244,25 @@ def test_changes_are_worded_from_their_fields_and_else_by_their_title() -> None:
         assert f"- {words}\n" in question.text
 
 
+def test_a_filter_of_what_is_read_bears_no_condition_and_comes_first() -> None:
+    known = change("selective_caching", {"names_filter": ["*hook_q"]}, 61, 9, fits=True, costless=True)
+    batch = change("smaller_batch", {"batch_size": 1}, 61, 5, fits=True)
+    both = known.model_copy(update={"strategy": "combination", "patch": known.patch | batch.patch, "costless": False})
+    case = Case("reads", cache(reads=["*hook_q"]), 61, "card_named", 23, changes=[batch, both, known])
+    text = ask_about(dataclasses.replace(case, torch="cpu", where="card_seen")).text
+    assert "`*hook_q`" not in text, "what leads is the torch that ignores the card"
+    told = ask_about(case)
+    assert (
+        told.decision == "tell"
+        and "23.0 GiB free. I do it by caching only what is read, `*hook_q`: 9.00 GiB, with" in told.text
+    )
+    larger = [one.model_copy(update={"costless": False}) for one in (batch, both, known)]
+    asked = ask_about(dataclasses.replace(case, changes=larger))
+    assert asked.decision == "ask" and "if that is all you read" in asked.text
+    elsewhere = ask_about(dataclasses.replace(case, where="elsewhere", free=None))
+    assert elsewhere.decision == "ask" and "with caching only what is read, `*hook_q`" in elsewhere.text
+
+
 def test_useful_changes_keep_meaning_first_and_leave_out_what_saves_nothing() -> None:
     offered = [
         change("selective_caching", {"layers": [1]}, 60, 10, fits=True, effect="different_experiment"),
@@ -308,3 +329,11 @@ def _child_path() -> dict[str, str]:
     import os
 
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+def test_a_reason_is_said_once_behind_the_triggers_that_have_it() -> None:
+    reason = ask_about(Case("elsewhere", cache(), 61, "elsewhere")).reason
+    assert reason.endswith(
+        "not_this_machine, unclear_environment: the hardware of another place cannot be seen from here."
+    )
+    assert all(ask_about(case).reason.count(" cannot be seen from here") <= 1 for case in CASES)

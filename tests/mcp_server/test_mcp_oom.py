@@ -32,6 +32,15 @@ async def test_it_names_the_tensor_and_a_cure(server: Any, mode: str) -> None:
     assert len(full.content[0].text) / 4 <= 2_000
 
 
+async def test_the_card_it_ran_on_goes_with_the_next_step(server: Any, mode: str) -> None:
+    asked = {"message": MESSAGE, "workload": RUN, "gpu": "RTX 4090", "detail": "full"}
+    data = (await called(server, mode, **asked)).structured_content
+    assert "on RTX 4090" in data["findings"][0]["cause"]
+    assert data["next_steps"][0]["arguments"]["gpu"] == "RTX 4090"
+    bad = await called(server, mode, message=MESSAGE, workload=RUN, gpu="RTX 4099")
+    assert bad.is_error and "RTX 4090" in bad.content[0].text
+
+
 async def test_a_message_alone_is_enough(server: Any, mode: str) -> None:
     data = (await called(server, mode, message=MESSAGE)).structured_content
     assert data["message"]["backend"] == "cuda" and data["findings"] and not data.get("matches")

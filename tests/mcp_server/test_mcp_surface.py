@@ -15,7 +15,8 @@ from mcp import Client
 
 import compute_awareness.mcp_server
 from compute_awareness.hardware.compute import Compute
-from compute_awareness.mcp_server.server import INSTRUCTIONS
+from compute_awareness.mcp_server.hosting import Hosting
+from compute_awareness.mcp_server.server import INSTRUCTIONS, build_server
 from compute_awareness.memory.estimate import Estimate
 from compute_awareness.oom.explain import OomReport
 from compute_awareness.preflight import Preflight, Recommendation
@@ -90,11 +91,21 @@ async def test_output_schemas_name_the_main_fields_of_the_models(server: Any) ->
 
 async def test_every_tool_is_annotated(server: Any, mode: str) -> None:
     for tool in await listed_tools(server, mode):
-        assert tool["title"] and tool["annotations"]["readOnlyHint"] is True
+        # An answer that the user ticks to be remembered is written: this tool may not say that it only reads.
+        writes = {"readOnlyHint": False, "destructiveHint": False} if tool["name"] == "preflight_experiment" else {}
+        assert tool["title"] and tool["annotations"] == {"readOnlyHint": True, "openWorldHint": True} | writes
         # Everything that takes a model may fetch its config from Hugging Face; detect_compute may go to a host by ssh.
         assert tool["annotations"]["openWorldHint"] is True
         always = tool.get("_meta", {}).get("anthropic/alwaysLoad")
         assert always is (True if tool["name"] in ("detect_compute", "preflight_experiment") else None)
+
+
+async def test_a_shared_server_keeps_no_answer_and_says_so() -> None:
+    tools = await listed_tools(build_server(Hosting()), "auto")
+    assert len(tools) == len(TOOLS) - 1
+    assert all(tool["annotations"] == {"readOnlyHint": True, "openWorldHint": True} for tool in tools)
+    defaults = [tool["inputSchema"]["properties"].get("gpu", {}).get("description", "") for tool in tools]
+    assert sum("default: unknown" in said for said in defaults) == 2 and not any("this machine" in d for d in defaults)
 
 
 async def test_arguments_are_the_fields_of_the_workload(server: Any, mode: str) -> None:

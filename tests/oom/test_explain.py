@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compute_awareness.errors import InputError
 from compute_awareness.oom.explain import OomReport, explain_oom
 from compute_awareness.oom.message import read_message
 from compute_awareness.oom.tensors import Candidate, matches
-from compute_awareness.units import GIB, MIB
+from compute_awareness.preflight import preflight
+from compute_awareness.units import GIB, MIB, gib
 from compute_awareness.workload import parse_workload
 
 CACHE = {"task": "activation_cache", "model": "pythia-2.8b", "batch_size": 4, "seq_len": 1024}
@@ -41,6 +43,21 @@ def test_the_tensor_the_cause_and_a_cure_that_fits() -> None:
     assert report.changes and all(change.fits for change in report.changes)
     assert all(change.peak_after < (report.available_bytes or 0) for change in report.changes)
     assert "attention" in report.summary and report.changes[0].title in report.summary
+
+
+def test_on_a_named_card_the_figures_are_those_of_the_preflight() -> None:
+    for gpu, capacity in (("RTX 4090", 23.65), ("T4", 14.56), ("A100-40GB", 39.39)):
+        report = explain_oom(oom("512.00 MiB", capacity), parse_workload(CACHE), gpu=gpu)
+        checked = preflight(parse_workload(CACHE), gpu=gpu)
+        assert report.changes[0].peak_before == checked.verdict.needed_bytes == checked.estimate.peak.device
+        assert f"about {gib(checked.verdict.needed_bytes)} on {checked.verdict.device} and" in report.findings[0].cause
+        dtypes = {change.patch.get("dtype") for change in report.changes} - {None}
+        assert dtypes <= ({"float16"} if gpu == "T4" else {"bfloat16"})
+    unnamed = explained(oom("512.00 MiB"), CACHE)
+    assert "on the card, with a typical CUDA context (give gpu for its own), and" in unnamed.findings[0].cause
+    assert explain_oom(oom("512.00 MiB"), parse_workload(CACHE), gpu="unknown") == unnamed
+    with pytest.raises(InputError, match="RTX 4090"):
+        explain_oom(oom("512.00 MiB"), gpu="RTX 4099")
 
 
 def test_a_size_that_only_another_batch_explains() -> None:

@@ -99,6 +99,40 @@ def test_a_cache_that_may_be_read_whole_is_left_alone(use: str) -> None:
     assert "full_cache" not in [one.id for one in report(code).findings]
 
 
+def test_what_is_read_is_in_the_workload() -> None:
+    code = (
+        OFF + XL + TOKENS + "_, cache = model.run_with_cache(tokens)\na = cache['resid_post', 5]\nb = cache['k', 7]\n"
+    )
+    workload = report(code).found[1].workload
+    assert workload is not None and workload["reads"] == ["blocks.5.hook_resid_post", "blocks.7.attn.hook_k"]
+    assert "names_filter" not in workload
+    loop = "[(cache['resid_post', i], cache['hook_embed']) for i in range(model.cfg.n_layers)]"
+    every = report(OFF + XL + TOKENS + f"_, cache = model.run_with_cache(tokens)\na = {loop}\n").found[1].workload
+    assert every is not None and every["reads"] == ["blocks.*.hook_resid_post", "hook_embed"]
+
+
+@pytest.mark.parametrize(
+    ("given", "use", "said"),
+    [
+        ('names_filter="blocks.4.hook_resid_post"', "cache['resid_post', 5]", "blocks.5.hook_resid_post is read but"),
+        ("names_filter=lambda n: n.endswith('hook_z')", "[cache['v', i] for i in range(48)]",
+         "blocks.0.attn.hook_v and 47 more is read but not kept (names_filter): a KeyError at run time"),
+        ("stop_at_layer=3", "cache['resid_post', 3]", "not kept (stop_at_layer)"),
+        ('names_filter="blocks.4.hook_resid_post"', "cache['resid_post', 4]", ""),
+        ("stop_at_layer=3", "cache['resid_post', 2]", ""),
+        ("names_filter=chosen", "cache['resid_post', 4]", ""),
+        ('names_filter="blocks.4.hook_resid_post"', "cache['blocks.4.hook_resid_pots']", ""),
+        ('names_filter="blocks.4.hook_resid_post"', "cache.stack_activation('z'), cache['v', 5]", ""),
+    ],
+)  # fmt: skip
+def test_a_filter_that_leaves_out_what_is_read(given: str, use: str, said: str) -> None:
+    code = OFF + XL + TOKENS + f"_, cache = model.run_with_cache(tokens, {given})\na = {use}\n"
+    checked = report(code)
+    found = [one.cause for one in checked.findings if one.id == "not_kept"]
+    assert len(found) == bool(said) and all(said in one for one in found)
+    assert checked.found[1].low_bytes, "there is a figure all the same"
+
+
 def test_gradients_of_a_script_that_never_goes_back(tmp_path: Path) -> None:
     code = TOP + XL + TOKENS + "_, c = model.run_with_cache(tokens, names_filter='blocks.3.hook_resid_post')\n"
     finding = promised(code, "gradients_kept", tmp_path, 1)

@@ -220,8 +220,8 @@ NNSIGHT = CACHE | {"library": "nnsight"}
 @pytest.mark.parametrize(
     "data",
     [NNSIGHT, NNSIGHT | {"names_filter": ["*.mlp", "transformer.ln_f"], "with_gradients": True},
-     NNSIGHT | {"task": "inference"}],
-    ids=["cache", "names graph", "forward"],
+     NNSIGHT | {"task": "inference"}, NNSIGHT | {"reads": ["transformer.h.1", "transformer.ln_f"]}],
+    ids=["cache", "names graph", "forward", "reads"],
 )  # fmt: skip
 def test_the_code_for_nnsight(data: dict[str, Any]) -> None:
     spec = small("gpt2")
@@ -229,7 +229,9 @@ def test_the_code_for_nnsight(data: dict[str, Any]) -> None:
     place = card(needs(whole) // 2)
     before = estimate(whole, "8.9")
     single = [*changes(whole, before, place), *further(whole, before, place)]
-    for change in [c for c in single if c.applies and c.code] + combinations(whole, before, place):
+    offered = [c for c in single if c.applies and c.code] + combinations(whole, before, place)
+    assert any(change.costless for change in offered) == ("reads" in data)
+    for change in offered:
         model = Traced(hf_model(spec, "meta"))
         scope = {
             "torch": torch, "model": model, "input_ids": torch.ones(6, 40, dtype=torch.long),
@@ -238,6 +240,8 @@ def test_the_code_for_nnsight(data: dict[str, Any]) -> None:
         }  # fmt: skip
         exec(compile(change.code, "<advice>", "exec"), scope)
         assert bool(model.read) == ("model.get(" in change.code)
+        if change.costless:
+            assert model.read == data["reads"]
 
 
 def test_the_code_for_dictionary_learning() -> None:

@@ -47,6 +47,9 @@ class Change(_Answer):
     effect_detail: str = ""
     cost: str = Field(default="", description="What it costs in time")
     slowdown: float = Field(default=1.0, description="Times as long, roughly; 1 = no cost that matters")
+    costless: bool = Field(
+        default=False, description="Takes no more time and loses nothing that is read (reads): no reason to ask"
+    )
     code: str = Field(default="", description="The code for this library with this workload's values")
 
 

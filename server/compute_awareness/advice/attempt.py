@@ -8,7 +8,7 @@ from ..errors import InputError
 from ..estimator import estimate
 from ..memory.estimate import Estimate
 from ..memory.sae.activation_store import smallest_buffer
-from ..workload import TASKS, AnyWorkload, SaeTraining, parse_workload
+from ..workload import TASKS, ActivationCache, AnyWorkload, Patching, SaeTraining, parse_workload
 from .answers import Change, Effect
 from .code import code_of
 from .place import Place, needed
@@ -82,6 +82,7 @@ class Attempt:
         slowdown: float = 1.0,
         code: str | None = None,
         by_layer: bool = False,
+        costless: bool = False,
     ) -> Change:
         """The change with what it saves. `code` None = what the patched workload is written otherwise; `by_layer`: it
         is run once for each layer."""
@@ -104,12 +105,27 @@ class Attempt:
             strategy=strategy, title=title, applies=True, patch=patch,
             peak_before=self.now, peak_after=size, saving=self.now - size, host_bytes=after.host_bytes,
             fits=self.fits(after), effect=effect, effect_detail=detail, cost=cost, slowdown=slowdown, code=code,
+            costless=costless,
         )  # fmt: skip
 
     def no(self, strategy: Any, why: str) -> Change:
         return Change(
             strategy=strategy, title=why, applies=False, peak_before=self.now, peak_after=self.now, saving=0,
             effect="equivalent",
+        )  # fmt: skip
+
+    def only_read(self, workload: ActivationCache | Patching) -> Change | None:
+        """The cache of what the experiment reads and no more; None where it does not say, or has that filter."""
+        reads = workload.reads
+        if reads is None or workload.names_filter == reads:
+            return None
+        shown = ", ".join(reads[:2]) + (f" and {len(reads) - 2} more" if len(reads) > 2 else "")
+        return self.change(
+            "selective_caching", f"cache only what is read: {shown} (names_filter)", {"names_filter": reads},
+            "equivalent",
+            detail="what is read is the same to the bit; nothing else is kept",
+            cost="none",
+            costless=True,
         )  # fmt: skip
 
     def smaller_batch(self, batch_size: int, *, detail: str, stuck: str = "the batch is 1 already") -> Change:

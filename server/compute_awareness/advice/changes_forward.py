@@ -38,13 +38,17 @@ def for_inference(attempt: Attempt, workload: Inference) -> list[Change]:
 
 
 def _selective(attempt: Attempt, workload: ActivationCache) -> Change:
+    only_read = attempt.only_read(workload)
+    if only_read is not None and (only_read.applies or workload.names_filter is None):
+        return only_read
     if workload.library in ("transformers", "nnsight"):
         return attempt.no("selective_caching", "only the modules that are named are kept")
     if workload.names_filter is None:
         return attempt.change(
             "selective_caching", "cache only the residual stream, if that is all you read (names_filter)",
             {"names_filter": ["*hook_resid_post"]}, "equivalent",
-            detail="what is kept is the same to the bit, other hooks are not recorded; name the hooks that you read",
+            detail="what is kept is the same to the bit, other hooks are not recorded; name the hooks that you read "
+            "(reads)",
             cost="none",
         )  # fmt: skip
     last = _last_block(workload)

@@ -62,7 +62,7 @@ def _one_layer(attempt: Attempt, workload: ActivationCache | Patching) -> Iterat
     if isinstance(workload, Patching) and workload.method not in ("activation_patching", "attribution_patching"):
         return
     depth = resolve(workload.model).n_layers
-    if depth < 2 or any(re.search(r"\d", pattern) for pattern in workload.names_filter or []):
+    if depth < 2 or any(re.search(r"\d", pattern) for pattern in workload.names_filter or workload.reads or []):
         return  # a filter that names blocks keeps more of one than of another
     patch: dict[str, Any] = {"layers": [_worst_layer(attempt, depth)]}
     cost, slowdown = f"{depth} passes instead of one", float(depth)

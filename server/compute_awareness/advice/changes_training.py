@@ -111,6 +111,9 @@ def _checkpointing(attempt: Attempt, workload: Training) -> Change:
 
 
 def _cache_less(attempt: Attempt, workload: Patching) -> Change:
+    only_read = attempt.only_read(workload)
+    if only_read is not None and (only_read.applies or workload.names_filter is None):
+        return only_read
     if workload.names_filter is not None:
         return attempt.no("selective_caching", "the cache is filtered already")
     if workload.method not in ("activation_patching", "attribution_patching"):
@@ -118,6 +121,6 @@ def _cache_less(attempt: Attempt, workload: Patching) -> Change:
     return attempt.change(
         "selective_caching", "cache only the residual stream, if that is all you patch (names_filter)",
         {"names_filter": ["*hook_resid_pre"]}, "equivalent",
-        detail="what is kept is the same to the bit; name the hooks that you patch",
+        detail="what is kept is the same to the bit; name the hooks that you patch (reads)",
         cost="none",
     )  # fmt: skip

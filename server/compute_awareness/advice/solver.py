@@ -43,15 +43,16 @@ class _State:
     made: tuple[Change, ...] = ()
 
     @property
-    def cost(self) -> tuple[int, float, int]:
-        """How much it changes the science, then the time, then the code."""
-        return worst_effect(self.made), slowdown(self.made), len(self.made)
+    def cost(self) -> tuple[int, float, int, bool]:
+        """How much it changes the science, then the time, then the code, then whether anything is lost at all."""
+        return worst_effect(self.made), slowdown(self.made), len(self.made), not _costless(self.made)
 
 
 def combinations(workload: AnyWorkload, before: Estimate, place: Place, limit: int = 3) -> list[Change]:
     """The cheapest changes, alone or up to three together, with which the workload fits the place; the best first.
 
-    Ranked by what they do to the result, then by what they cost in time, then by their number. `peak_before` and
+    Ranked by what they do to the result, then by what they cost in time, then by their number; of equals first what
+    costs nothing at all, then what saves most. `peak_before` and
     `peak_after` are bytes of the place's memory. Of two combinations one of which holds the other only the smaller
     is kept. Empty where the place is not known, where it fits already, and where nothing tried is enough.
     """
@@ -138,6 +139,10 @@ def slowdown(made: Iterable[Change]) -> float:
     for change in made:
         factor *= change.slowdown
     return factor
+
+
+def _costless(made: Iterable[Change]) -> bool:
+    return all(change.costless for change in made)
 
 
 def _moves(state: _State, place: Place) -> list[Change]:
@@ -240,6 +245,7 @@ def _as_change(state: _State, workload: AnyWorkload, whole: int, place: Place) -
         effect_detail="; ".join(dict.fromkeys(change.effect_detail for change in made if change.effect_detail)),
         cost="; ".join(dict.fromkeys(change.cost for change in made if change.cost not in ("", "none"))) or "none",
         slowdown=slowdown(made),
+        costless=_costless(made),
         code=code_at(
             workload,
             state.workload,

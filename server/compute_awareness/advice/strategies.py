@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..memory.estimate import Estimate
@@ -101,8 +99,12 @@ def changes(workload: AnyWorkload, before: Estimate, place: Place) -> list[Chang
 
 
 def best(candidates: list[Change], limit: int = 3) -> list[Change]:
-    """Those that help, the ones that make it fit and keep the result first, then by saving."""
+    """Those that help, the ones that make it fit and keep the result first, then those that cost nothing at all, then
+    by saving."""
     rank = {"equivalent": 0, "numerically_different": 1, "different_experiment": 2}
     useful = [change for change in candidates if change.applies]
-    key: Callable[[Change], tuple[bool, int, int]] = lambda c: (c.fits is not True, rank[c.effect], -c.saving)  # noqa: E731
+
+    def key(change: Change) -> tuple[bool, int, bool, int]:
+        return change.fits is not True, rank[change.effect], not change.costless, -change.saving
+
     return sorted(useful, key=key)[:limit]

@@ -11,7 +11,8 @@ from typing import Any, Literal
 from ..advice import gpus, platforms
 from ..errors import InputError
 from ..units import duration
-from .profile_file import set_budget, set_machine
+from .profile import Profile
+from .profile_file import read_profile, set_budget, set_machine
 from .question import FormField, Question
 
 How = Literal["accept", "decline", "cancel"]
@@ -102,23 +103,48 @@ def over_the_limit(settled: Settled, hours_high: float, on: str) -> str:
 
 
 def keep(settled: Settled, cwd: Path | None = None) -> str:
-    """Keep the answer in the project's profile, as its default machine and budget. What was kept where, in words."""
+    """Keep the answer in the project's profile, as its default machine and budget. What was kept where, in words.
+
+    It only adds: what the profile says already stays as it is, since a tick in a form is no order to overwrite.
+    """
     if settled.gpu is None and settled.max_hours is None and settled.max_usd is None:
         return "Nothing was kept for this project: no card and no limit was answered."
+    before = read_profile(cwd=cwd)
     kept: list[str] = []
     path: Path | None = None
     try:
         if settled.gpu is not None:
-            name = _slug(settled.where or settled.gpu)
-            fields = {"gpu": settled.gpu, "where": settled.where}
-            path = set_machine(name, fields, "project", default=True, cwd=cwd)
+            name, fields = _machine(settled, before)
+            path = set_machine(name, fields, "project", default=before.default is None, cwd=cwd)
             kept.append(f"machine {name!r}")
-        if settled.max_hours is not None or settled.max_usd is not None:
-            path = set_budget(settled.max_usd, settled.max_hours or None, "project", cwd=cwd)
+        told = before.budget
+        usd = settled.max_usd if told is None or told.max_usd is None else None
+        hours = settled.max_hours or None if told is None or told.max_hours is None else None
+        if usd is not None or hours is not None:
+            path = set_budget(usd, hours, "project", cwd=cwd)
             kept.append("budget")
     except InputError as error:
         return f"The answer could not be kept: {error}."
-    return f"Kept for this project as the user agreed: {' and '.join(kept)}, in {path}."
+    stays = ""
+    if usd != settled.max_usd or hours != (settled.max_hours or None):
+        stays = " The profile has a limit already, which stays: `compute-awareness profile budget` changes it."
+    if not kept:
+        return f"Nothing was kept for this project.{stays}"
+    return f"Kept for this project as the user agreed: {' and '.join(kept)}, in {path}.{stays}"
+
+
+def _machine(settled: Settled, before: Profile) -> tuple[str, dict[str, Any]]:
+    """The name under which the card is kept, and its fields: the default machine where that has no card yet, else a
+    machine of its own."""
+    default = before.default_machine()
+    if default is not None and default[1].gpu is None:
+        return default[0], {"gpu": settled.gpu}
+    wanted = name = _slug(settled.where or settled.gpu or "")
+    number = 1
+    while (found := before.machine(name)) is not None and found[1].gpu != settled.gpu:
+        number += 1
+        name = f"{wanted}-{number}"
+    return name, {"gpu": settled.gpu} if found else {"gpu": settled.gpu, "where": settled.where}
 
 
 def _of_choice(said: str, sets: dict[str, Any], *, by_default: bool = False) -> Settled:

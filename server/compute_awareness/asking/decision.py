@@ -77,6 +77,7 @@ def decide(
         to_download=to_download,
         paths=paths,
         figures=table.figures,
+        costless=any(change.costless and change.fits for change in changes),
     )
     facts = _facts(table, situation)
     outcomes = [_outcome(trigger, facts) for trigger in table.triggers if trigger.when.holds(facts)]
@@ -89,7 +90,7 @@ def decide(
     beside = [one.trigger.say for one in outcomes if _said_beside(one, lead, fields)]
     triggers = _reported(outcomes)
     words = write(lead.question, situation, triggers, changes, gpus, fields, beside, [o.trigger.id for o in asking])
-    reason = "; ".join(f"{one.trigger.id}: {one.entry.reason}" for one in asking) + "."
+    reason = _why(asking) + "."
     return Question(
         decision="ask", triggers=triggers, reason=reason, **words._asdict(),
         by_trigger=[outcome.entry for outcome in outcomes],
@@ -125,6 +126,14 @@ def _reported(outcomes: Sequence[Outcome]) -> list[str]:
     return [outcome.trigger.id for outcome in outcomes if outcome.entry.decision != "silent"]
 
 
+def _why(outcomes: Sequence[Outcome]) -> str:
+    """Each reason once, behind the triggers that have it."""
+    named: dict[str, list[str]] = {}
+    for one in outcomes:
+        named.setdefault(one.entry.reason, []).append(one.trigger.id)
+    return "; ".join(f"{', '.join(ids)}: {reason}" for reason, ids in named.items())
+
+
 def _without_question(
     table: Table,
     situation: Situation,
@@ -141,7 +150,7 @@ def _without_question(
         return Question(decision="silent", reason=row.because if row else "", by_trigger=entries)
     triggers = _reported(outcomes)
     text = write(row.tell, situation, triggers, changes, gpus, [], [one.trigger.say for one in told], []).text
-    why = "; ".join(f"{one.trigger.id}: {one.entry.reason}" for one in told)
+    why = _why(told)
     return Question(
         decision="tell", triggers=triggers, text=text, reason=f"{row.because} {why}." if why else row.because,
         by_trigger=[outcome.entry for outcome in outcomes],

@@ -143,6 +143,9 @@ FACTS: dict[str, Fact] = {
         get_args(Place),
     ),
     "verdict": Fact("choice", "whether it fits there", lambda s: s.verdict.status, get_args(Status)),
+    "costless_change": Fact(
+        "flag", "it fits with a change that takes no time and loses nothing that is read", lambda s: s.costless
+    ),
     "said_elsewhere": Fact(
         "flag", "the caller says that the machine in sight is not the one", lambda s: s.said_elsewhere
     ),

@@ -50,6 +50,8 @@ class Situation:
     to_download: int | None
     paths: Sequence[ClusterPath]
     figures: Figures
+    costless: bool = False
+    """A change that takes no time and loses nothing that is read makes it fit."""
 
 
 def kind_of_place(compute: Compute | None, verdict: Verdict, gpu_named: bool, where_unknown: bool) -> Place:

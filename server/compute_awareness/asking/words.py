@@ -53,15 +53,18 @@ def amount(n: int) -> str:
 def useful_changes(changes: Iterable[Change], to_fit: bool) -> list[Change]:
     """The changes worth offering, at most three, best first.
 
-    Those that keep the experiment's meaning come first, of them those that cost no time, then those that save most.
+    Those that keep the experiment's meaning come first, of them those that cost no time, of them those that lose
+    nothing that is read, then those that save most.
     With `to_fit`, where some make it fit, only those.
     """
     worth = [change for change in changes if change.applies and change.saving > 0]
     if to_fit and any(change.fits for change in worth):
         worth = [change for change in worth if change.fits]
-    return sorted(worth, key=lambda change: (_EFFECTS.index(change.effect), change.slowdown, change.peak_after))[
-        :MAX_WAYS
-    ]
+
+    def key(change: Change) -> tuple[int, float, bool, int]:
+        return _EFFECTS.index(change.effect), change.slowdown, not change.costless, change.peak_after
+
+    return sorted(worth, key=key)[:MAX_WAYS]
 
 
 class Words(NamedTuple):
@@ -137,7 +140,7 @@ def _values(
     peak, high = estimate.peak, estimate.range.high
     ram = max(estimate.loading_host_bytes, estimate.host_bytes)
     laptop_ram = policy_table().conditions["small"].limits["host_gib_at_most"] * GIB
-    waiting, default = _free_after_others(situation), _default(offered)
+    waiting, default = _free_after_others(situation), _default(offered, getattr(situation.workload, "reads", None))
     cpu_words = "" if on_a_cpu is None else duration(on_a_cpu * 3600)
     return {
         "place": situation.place,
@@ -184,15 +187,16 @@ def _values(
     }
 
 
-def _default(offered: Sequence[Change]) -> Change | None:
-    """The change that nobody minds if they do not answer: the results stay, nothing that may be read is left out, and
-    the device holds it; of these rather one that takes no RAM."""
+def _default(offered: Sequence[Change], reads: list[str] | None) -> Change | None:
+    """The change that nobody minds if they do not answer: the results stay, nothing that is or may be read is left out,
+    and the device holds it; of these rather one that takes no RAM."""
     harmless = [
         change
         for change in offered
         if change.effect == "equivalent"
         and change.fits is not False
-        and not {"names_filter", "layers", "stop_at_layer"} & change.patch.keys()
+        and not {"layers", "stop_at_layer"} & change.patch.keys()
+        and change.patch.get("names_filter", reads) == reads
     ]
     return min(harmless, key=lambda change: change.host_bytes > 0, default=None)
 

@@ -197,8 +197,9 @@ def check(
 @program.command(name="explain-oom", cls=WithWorkloadCommand)
 @click.argument("log", metavar="LOG.txt|-")
 @click.option("--workload", metavar="WORKLOAD.json", help="What was run; or give its fields as flags.")
+@click.option("--gpu", metavar="NAME", help="The card it ran on, which the message does not name.")
 @json_option
-def explain_oom(log: str, workload: str | None, as_json: bool, **flags: Any) -> int:
+def explain_oom(log: str, workload: str | None, gpu: str | None, as_json: bool, **flags: Any) -> int:
     """Explain an out-of-memory message. What filled the memory, which tensor failed, what cures it."""
     from ..errors import InputError
     from ..oom.explain import explain_oom as explain
@@ -210,7 +211,7 @@ def explain_oom(log: str, workload: str | None, as_json: bool, **flags: Any) -> 
     except InputError as error:
         raise InputError(f"{'standard input' if log == '-' else log}: {error}") from None
     given = workload is not None or any(value not in (None, ()) for value in flags.values())
-    answer = explain(text, workload_from(workload, flags) if given else None)
+    answer = explain(text, workload_from(workload, flags) if given else None, gpu=gpu)
     if as_json:
         print_json(answer)
     else:

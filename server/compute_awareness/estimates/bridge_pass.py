@@ -15,6 +15,7 @@ from ..memory.estimate import Component, Estimate, HookFamily
 from ..memory.loading import loading
 from ..models.resolve import resolve
 from ..models.spec import ModelSpec
+from ..reads import not_kept
 from ..runtime import flops
 from ..runtime.work import part
 from ..units import gib
@@ -51,6 +52,8 @@ def bridge_pass(workload: ActivationCache | Inference, capability: str | None) -
     tape = played.tape
     if isinstance(workload, ActivationCache) and not sum(played.hook_counts.values()):
         raise InputError(_no_hook(workload, played))
+    if isinstance(workload, ActivationCache):
+        warnings = _unread(workload, spec, run) + warnings
     late_bytes = 0
     if played.patterns_kept:
         patterns = played.patterns_kept * run.width * run.batch_size * spec.n_heads * run.seq_len**2
@@ -143,6 +146,21 @@ def _run(workload: ActivationCache | Inference, spec: ModelSpec, width: int) -> 
         stop = None if stop == spec.n_layers else stop % spec.n_layers
     selects = bridge_names.selector(spec, workload.names_filter, workload.layers, workload.compatibility_mode)
     return replace(run, selects=selects, cache_on_host=workload.cache_device == "cpu", stop_at_layer=stop)
+
+
+def _unread(workload: ActivationCache, spec: ModelSpec, run: Run) -> list[str]:
+    """The warning that the cache lacks something that `reads` names. Raises InputError for what no hook is called."""
+    if workload.reads is None or run.selects is None:
+        return []
+    stopped = replace(run, batch_size=1, seq_len=1, selects=lambda name: False)
+    whole = bridge_forward.forward(replace(stopped, stop_at_layer=None))
+    fires = whole.hook_names if run.stop_at_layer is None else bridge_forward.forward(stopped).hook_names
+
+    def refuse(pattern: str) -> str:
+        asked = workload.model_copy(update={"names_filter": [pattern], "layers": None, "stop_at_layer": None})
+        return _no_hook(asked, whole)
+
+    return not_kept(workload, spec.n_layers, whole.hook_names, fires, run.selects, refuse)
 
 
 def _no_hook(workload: ActivationCache, played: Forward) -> str:

@@ -40,6 +40,7 @@ def hooked_pass(workload: ActivationCache | Inference, capability: str | None) -
     if isinstance(workload, ActivationCache):
         if not sum(played.hook_counts.values()):
             raise InputError(hook_names.no_hook(workload, spec, run))
+        warnings = hook_names.unread(workload, spec, run) + warnings
         hooks = _families(played)
         host_bytes = played.host_bytes
         filled["stop_at_layer"] = workload.stop_at_layer

@@ -99,6 +99,7 @@ def patching(workload: Patching, capability: str | None) -> Estimate:
         )
     if not hooked:
         raise InputError(hook_names.no_hook(cached, spec, run))
+    warnings = hook_names.unread(cached, spec, run) + warnings
     if workload.n_prompts is None:
         assumptions.append("work and time are those of one batch of prompts: n_prompts is not given")
     at_peak, largest = largest_and_peak(
@@ -147,8 +148,8 @@ def _as_cache(workload: Patching) -> ActivationCache:
     return ActivationCache(
         model=workload.model, batch_size=workload.batch_size, seq_len=workload.seq_len, dtype=workload.dtype,
         no_processing=workload.no_processing, names_filter=workload.names_filter, layers=workload.layers,
-        use_attn_result=workload.use_attn_result, use_split_qkv_input=workload.use_split_qkv_input,
-        use_hook_mlp_in=workload.use_hook_mlp_in,
+        reads=workload.reads, use_attn_result=workload.use_attn_result,
+        use_split_qkv_input=workload.use_split_qkv_input, use_hook_mlp_in=workload.use_hook_mlp_in,
     )  # fmt: skip
 
 

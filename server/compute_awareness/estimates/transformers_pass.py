@@ -20,6 +20,7 @@ from ..memory.quantization import quantized_weight_bytes, scratch_bytes
 from ..models.resolve import resolve
 from ..models.spec import ModelSpec
 from ..precision import weaker
+from ..reads import not_kept
 from ..runtime import flops
 from ..runtime.work import Work, part
 from ..units import gib
@@ -61,6 +62,7 @@ def transformers_pass(workload: Inference | ActivationCache, capability: str | N
             spec, workload.names_filter, workload.layers, workload.cache_device == "cpu"
         )
         keeps = selection.keeps
+        warnings = _unread(workload, spec) + warnings
         assumptions.append("a module that returns a tuple is kept by its first element; in globs * stops at dots")
     elif workload.output_hidden_states or workload.output_attentions:
         if workload.output_attentions and attention == "sdpa":
@@ -237,6 +239,22 @@ def _say_offload(workload: Inference | ActivationCache, spec: ModelSpec, waiting
         f"{gib(crossing)} in every pass; buffers stay there, and the input is on the card; compared with accelerate "
         "1.15 on the CPU"
     ]
+
+
+def _unread(workload: ActivationCache, spec: ModelSpec) -> list[str]:
+    """The warning that a module that `reads` names is not hooked. Raises InputError for what no module is called."""
+    try:
+        if workload.reads:
+            transformers_outputs.select(spec, workload.reads, None, False)
+    except InputError as error:
+        raise InputError(str(error).replace("names_filter:", "reads:", 1)) from None
+    every = transformers_outputs.paths(spec, ["*"])
+    kept = frozenset(transformers_outputs.paths(spec, workload.names_filter, workload.layers))
+
+    def refuse(pattern: str) -> str:
+        return f"reads: {pattern!r} matches no module of {spec.name} in transformers"
+
+    return not_kept(workload, spec.n_layers, every, every, kept.__contains__, refuse, transformers_outputs.module_regex)
 
 
 def _say_gradients(

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 # The fields that most calls give; the others are accepted too, by their own name or in `options`. Listing all of them
 # in every tool would cost a session several thousand tokens.
 SHOWN = (
-    "task", "model", "library", "batch_size", "seq_len", "dtype", "names_filter", "layers", "method", "architecture",
-    "hook_name", "expansion_factor",
+    "task", "model", "library", "batch_size", "seq_len", "dtype", "names_filter", "reads", "layers", "method",
+    "architecture", "hook_name", "expansion_factor",
 )  # fmt: skip
 # How a field's description says which tasks have it.
 _SHORT = {"activation_cache": "cache", "sae_training": "SAE training", "sae_inference": "SAE inference"}
@@ -31,22 +31,30 @@ _PARENTHESIS = re.compile(r" \([^()]*\)")
 # In fewer words than the command line's help and compute://tasks/{task} have.
 _BRIEF = {
     "task": "activation_cache = run_with_cache; inference = one forward pass",
-    "model": "Name, Hugging Face id, path of a config.json, or architecture numbers",
-    "names_filter": "Globs on full hook names, any matches",
-    "layers": "Of what matches, only these blocks",
+    "model": "Name, Hugging Face id, path of a config.json, or its numbers",
+    "library": "transformer_lens = HookedTransformer",
+    "batch_size": "Sequences per pass",
+    "seq_len": "Tokens per sequence with BOS",
+    "dtype": "Of weights and activations",
+    "names_filter": "Globs on full hook names",
+    "reads": "Hooks the code reads afterwards",
+    "layers": "Only these blocks of it",
     "method": "patching: which; else how to estimate",
-    "architecture": "standard, topk, batchtopk, jumprelu, gated, transcoder...",
+    "architecture": "standard, topk, batchtopk, jumprelu, transcoder...",
+    "hook_name": "Hook it reads, as wide as d_in",
     "expansion_factor": "d_sae / d_in",
 }
 _EXAMPLES: dict[str, Any] = {
-    "model": "pythia-2.8b", "batch_size": 4, "seq_len": 1024, "names_filter": ["*hook_resid_post"], "layers": [3, 4],
-    "hook_name": "blocks.6.hook_resid_pre", "expansion_factor": 16,
+    "model": "pythia-2.8b", "batch_size": 4, "seq_len": 1024, "names_filter": ["*hook_resid_post"],
+    "reads": ["*hook_z"], "layers": [3, 4], "hook_name": "blocks.6.hook_resid_pre", "expansion_factor": 16,
 }  # fmt: skip
 _MOST_NAMED = 8
 _OFTEN = (
-    "new_tokens", "optimizer", "gradient_checkpointing", "d_sae",
+    "new_tokens", "optimizer", "trainable", "d_sae",
 )  # fmt: skip
 
+OWN_DEFAULT = "default: this machine's, else the profile's"
+"""What `gpu` is where nothing is said, on the user's own server; a shared one looks at nothing."""
 Detail = Annotated[
     Literal["concise", "full"],
     WithJsonSchema({"enum": ["concise", "full"], "type": "string", "description": "400 tokens (default), or 2000"}),
@@ -66,8 +74,21 @@ Gpu = Annotated[
     WithJsonSchema(
         {
             "type": "string",
-            "description": "Card the run will have, e.g. RTX 4090, 2xH100, a card with 24 GB; none; unknown = another "
-            "machine; default: this machine's",
+            "description": "Card of the run, e.g. RTX 4090, 2xH100, a card with 24 GB; none; unknown = another "
+            f"machine; {OWN_DEFAULT}",
+        }
+    ),
+]
+CardItRanOn = Annotated[
+    str | None,
+    WithJsonSchema({"type": "string", "description": "Card it ran on, e.g. RTX 4090; default: a typical one"}),
+]
+CardToFit = Annotated[
+    str | None,
+    WithJsonSchema(
+        {
+            "type": "string",
+            "description": "Card to fit, e.g. RTX 4090, 2xH100, a card with 24 GB; none; default: compute's, else any",
         }
     ),
 ]
@@ -89,7 +110,7 @@ ComputeReport = Annotated[
     WithJsonSchema(
         {
             "anyOf": [{"type": "object"}, {"type": "string"}],
-            "description": "detect_compute's report, or probe script's output, from where it will run",
+            "description": "detect_compute's report, or the probe script's, of where it will run",
         }
     ),
 ]

@@ -43,9 +43,9 @@ def after_recommendation(result: Recommendation, arguments: dict[str, Any]) -> l
     ]
 
 
-def after_oom(result: OomReport, workload: dict[str, Any] | None) -> list[NextStep]:
-    """The preflight with a change that cures it."""
-    return _with_changes(result.changes, workload or {})
+def after_oom(result: OomReport, workload: dict[str, Any] | None, gpu: str | None) -> list[NextStep]:
+    """The preflight with a change that cures it, on the card where it died if that is known."""
+    return _with_changes(result.changes, given(workload or {}, gpu=gpu))
 
 
 def _with_changes(changes: Sequence[Change], arguments: dict[str, Any]) -> list[NextStep]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,7 @@ from mcp.server.mcpserver.tools import Tool
 from mcp.types import Icon
 
 from .app import TOOL_META, apps
-from .arguments import hidden_parameters, workload_parameters
+from .arguments import OWN_DEFAULT, hidden_parameters, workload_parameters
 from .asking_user import AskingTool
 from .completions import complete
 from .draining import DrainingServer
@@ -55,8 +56,10 @@ user already said it: pass gpu instead. Where the detected card does not suffice
 its saving, or a larger GPU) rather than asking about hardware. If this server does not run where the experiment \
 will run, pass host (its ssh alias), the compute report of that machine, or gpu="unknown".
 
+Before a cache say in reads which hooks the code reads afterwards: the filter that keeps just these is then offered.
+
 A change marked equivalent gives the same values: apply it without asking (a names_filter only if it keeps every \
-hook that the experiment reads). Others change the result: name what they change and let the user choose. Quote \
+hook that is read). Others change the result: name what they change and let the user choose. Quote \
 memory in GiB as given. verdict unknown means unknown: do not call it a fit.
 """
 
@@ -82,7 +85,7 @@ def build_server(
         auth, token_verifier: who may call over HTTP.
         lifespan: what is held while it serves, as the SDK takes it.
     """
-    listed_tools: list[Tool] = [tool for tool in tools() if tool.name not in _left_out(options)]
+    listed_tools: list[Tool] = [tool for tool in tools(options) if tool.name not in _left_out(options)]
     listed_prompts = prompts()
     server = DrainingServer(
         "compute-awareness",
@@ -148,9 +151,13 @@ def serve() -> None:
     build_server(lifespan=ended_if_broken_off).run("stdio")
 
 
-def tools() -> list[StrictTool]:
-    """The tools in the order in which they are listed; a fixed order keeps hosts' prompt caches warm."""
-    return [
+def tools(options: Hosting | None = None) -> list[StrictTool]:
+    """The tools in the order in which they are listed; a fixed order keeps hosts' prompt caches warm.
+
+    The preflight of the user's own server writes the profile where they tick so in its form; that of a shared server,
+    whose folder is not the user's, offers no tick.
+    """
+    listed = [
         make_tool(Signature(detect_compute), title="Detect compute", opens_network=True, meta=_ALWAYS_LOADED),
         make_tool(_of_workload(estimate_memory), title="Estimate memory", opens_network=True),
         make_tool(_of_workload(recommend_compute), title="Recommend compute", opens_network=True),
@@ -160,10 +167,17 @@ def tools() -> list[StrictTool]:
             opens_network=True,
             meta=_ALWAYS_LOADED | TOOL_META,
             kind=AskingTool,
+            may_write=options is None,
         ),
         make_tool(Signature(preflight_script), title="Preflight a script", opens_network=True),
         make_tool(Signature(explain_oom), title="Explain an out-of-memory error", opens_network=True),
     ]
+    if options is not None and not options.detect_here:
+        for tool in listed:
+            tool.parameters = deepcopy(tool.parameters)  # what is read from the file is everybody's
+            for field in tool.parameters["properties"].values():
+                field["description"] = field["description"].replace(OWN_DEFAULT, "default: unknown")
+    return listed
 
 
 def _of_workload(fn: Callable[..., Any]) -> Signature:

@@ -131,10 +131,14 @@ def make_tool(
     *,
     title: str,
     opens_network: bool,
+    may_write: bool = False,
     meta: dict[str, Any] | None = None,
     kind: type[StrictTool] = StrictTool,
 ) -> StrictTool:
-    """A read-only tool from an async function; its docstring is the description. Unknown arguments are refused."""
+    """A tool from an async function; its docstring is the description. Unknown arguments are refused.
+
+    It is annotated as one that only reads, unless `may_write`: then as one that may add to what is there.
+    """
     name = signature.fn.__name__
     published = _schemas().get(name, {"parameters": {}, "results": {}})
     tool = kind(
@@ -146,7 +150,9 @@ def make_tool(
         fn_metadata=FuncMetadata(arg_model=ArgModelBase, output_schema=published["results"]),
         is_async=True,
         context_kwarg=None,
-        annotations=ToolAnnotations(read_only_hint=True, open_world_hint=opens_network),
+        annotations=ToolAnnotations(
+            read_only_hint=not may_write, destructive_hint=False if may_write else None, open_world_hint=opens_network
+        ),
         meta=meta,
     )
     tool._signature = signature

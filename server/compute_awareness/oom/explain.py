@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import datetime
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..advice.answers import Change, NextStep
+from ..advice.gpus import find_gpu
 from ..advice.place import Place, needed
 from ..advice.strategies import best, changes
+from ..asking.known import card_by_name
+from ..asking.profile_file import read_profile
 from ..estimator import estimate
 from ..memory.estimate import Estimate
 from ..models.hf_config import Uncovered
@@ -57,24 +61,27 @@ class OomReport(BaseModel):
     summary: str
 
 
-def explain_oom(text: str, workload: AnyWorkload | None = None) -> OomReport:
+def explain_oom(text: str, workload: AnyWorkload | None = None, *, gpu: str | None = None) -> OomReport:
     """Explain an out-of-memory message or traceback.
 
     Args:
         text: the message, with the traceback and the lines around it if at hand.
         workload: what was run; without it no tensor can be matched and no change be estimated.
+        gpu: the card it ran on, as in `preflight`: CUDA context and workspaces are then that card's, and the figures
+            are those of the preflight. A message does not name it; None = a typical card's.
     Raises:
-        InputError: the text holds no out-of-memory message, or the workload is not one.
+        InputError: the text holds no out-of-memory message, the workload is not one, or the card is not known.
     """
     message = read_message(text)
     available = _available(message)
-    expected = estimate(workload) if workload is not None else None
+    place = _place(message, available, gpu)
+    expected = estimate(workload, place.compute_capability) if workload is not None else None
     found = _matches(message, workload, expected)
-    findings = _findings(message, available, expected)
+    findings = _findings(message, available, expected, place)
     cures: list[Change] = []
     # A trace takes seconds, and a change is tried many times.
     if workload is not None and expected is not None and expected.method == "closed_form" and _covered(workload):
-        cures = _cures(workload, expected, message, available)
+        cures = _cures(workload, expected, place)
     return OomReport(
         message=message,
         findings=findings,
@@ -85,6 +92,16 @@ def explain_oom(text: str, workload: AnyWorkload | None = None) -> OomReport:
         changes=cures,
         summary=_summary(message, findings, found, cures),
     )
+
+
+def _place(message: OomMessage, available: int | None, gpu: str | None) -> Place:
+    """The device that ran out, with what the process could have had there. Raises InputError for an unknown card."""
+    kind: Literal["gpu", "mps", "cpu"] = message.backend if message.backend in ("mps", "cpu") else "gpu"
+    named, _ = card_by_name(gpu, read_profile(), datetime.date.today())
+    if kind == "cpu" or named is None or named.strip().lower() in ("none", "unknown"):
+        return Place(kind, "the device of the message", available)
+    card = find_gpu(named).gpu
+    return Place(kind, card.name, available, card.compute_capability, card)
 
 
 def _covered(workload: AnyWorkload) -> bool:
@@ -151,7 +168,7 @@ def _tensors(workload: AnyWorkload, expected: Estimate) -> list[Candidate]:
     return found
 
 
-def _findings(message: OomMessage, available: int | None, expected: Estimate | None) -> list[Finding]:
+def _findings(message: OomMessage, available: int | None, expected: Estimate | None, place: Place) -> list[Finding]:
     found: list[Finding] = []
     requested = message.requested_bytes or 0
     others = sum(process.used_bytes for process in message.processes)
@@ -219,12 +236,15 @@ def _findings(message: OomMessage, available: int | None, expected: Estimate | N
     if message.phase != "unknown":
         found.append(Finding(cause=f"It happened in this phase of the run: {message.phase.replace('_', ' ')}."))
     if expected is not None and available is not None:
-        peak = expected.peak.device
+        peak = needed(expected, place)[0]
+        where = f"on {place.name}"
+        if place.kind == "gpu" and place.gpu is None:
+            where = "on the card, with a typical CUDA context (give gpu for its own),"
         if peak > available:
             found.insert(
                 0,
                 Finding(
-                    cause=f"The workload needs about {gib(peak)} on the card and could have had {gib(available)}.",
+                    cause=f"The workload needs about {gib(peak)} {where} and could have had {gib(available)}.",
                     cure="the changes listed, or a larger card",
                 ),
             )
@@ -259,11 +279,9 @@ def _outside(message: OomMessage) -> int | None:
     return outside if outside > max(2 * GIB, message.capacity_bytes // 10) else None
 
 
-def _cures(workload: AnyWorkload, expected: Estimate, message: OomMessage, available: int | None) -> list[Change]:
-    kind = {"mps": "mps", "cpu": "cpu"}.get(message.backend, "gpu")
-    place = Place(kind, "the device of the message", available)  # type: ignore[arg-type]
+def _cures(workload: AnyWorkload, expected: Estimate, place: Place) -> list[Change]:
     candidates = best(changes(workload, expected, place), _CHANGES + 2)
-    if available is not None and needed(expected, place)[0] > available:
+    if place.free_bytes is not None and needed(expected, place)[0] > place.free_bytes:
         fitting = [change for change in candidates if change.fits]
         candidates = fitting or candidates
     return candidates[:_CHANGES]

@@ -18,8 +18,9 @@ from .source import Script
 from .workloads import changed
 
 _OF_A_MOMENT = (
-    findings_activations.full_cache, findings_models.float32, findings_activations.attn_result, findings_models.twice,
-    findings_sizes.buffer, findings_sizes.batch, findings_sizes.evaluation, findings_models.no_gpu,
+    findings_activations.full_cache, findings_activations.not_kept, findings_models.float32,
+    findings_activations.attn_result, findings_models.twice, findings_sizes.buffer, findings_sizes.batch,
+    findings_sizes.evaluation, findings_models.no_gpu,
 )  # fmt: skip
 _OF_THE_SCRIPT = (findings_activations.gradients, findings_activations.growing, findings_models.disk)
 

@@ -16,7 +16,7 @@ from .idioms.torch_tensors import Tensor
 from .idioms.transformers import Output
 from .moments import Moment, keeps_graph
 from .values import Known, Lib, known
-from .workloads import plain
+from .workloads import plain, read_of
 
 if TYPE_CHECKING:
     from .findings import Findings
@@ -29,13 +29,11 @@ def full_cache(to: Findings, moment: Moment, one: Found) -> None:
     event = moment.event
     if event.kind != "activation_cache" or "names_filter" not in event.fields or not isinstance(event.node, ast.Call):
         return
-    caches = [cache for cache in event.result or [] if isinstance(cache, Cache)]
-    if known(event.fields["names_filter"]) is not None or not caches or any(c.read_all for c in caches):
+    base = moment.workload or moment.most_workload or moment.least_workload
+    names = read_of(event) if getattr(base, "reads", None) else None  # None too where they are no hooks of the model
+    if known(event.fields["names_filter"]) is not None or not names:
         return
-    names = sorted({name for cache in caches for name in cache.read})
     now = to.now(moment)
-    if not names:
-        return
     after = to.bytes_with(moment, names_filter=names)
     if not to.worth(one, now, after) or now is None or after is None:
         return
@@ -45,6 +43,13 @@ def full_cache(to: Findings, moment: Moment, one: Found) -> None:
         "full_cache", "warning", event, f"every hook is cached and {few} read", now=now, after=after, effect=_SAME,
         changes=edits.with_keyword(script, event.node, f"names_filter={_shown(names)}"),
     )  # fmt: skip
+
+
+def not_kept(to: Findings, moment: Moment, one: Found) -> None:
+    """The script reads a hook that its own filter leaves out."""
+    for said in moment.least.warnings if moment.least else []:
+        if said.startswith("reads: "):
+            to.add("not_kept", "warning", moment.event, said.removeprefix("reads: "))
 
 
 def _shown(names: list[str]) -> str:

@@ -29,7 +29,7 @@ from .idioms.transformer_lens import Logits
 from .idioms.transformers import Output
 from .reader import MOST_ROUNDS, Grown
 from .values import known, number
-from .workloads import changed, plain, variants
+from .workloads import as_globs, changed, plain, read_of, variants
 
 _ALIKE = 0.9
 """Of the largest card's free memory: a card with less gets less of the model, and how much is not counted."""
@@ -126,6 +126,23 @@ class Estimates:
             return workload
         return changed(workload, n_devices=len(free)) if splits(workload.model_dump()) == "estimated" else workload
 
+    def _variants(self, event: Event) -> tuple[AnyWorkload | None, AnyWorkload | None, AnyWorkload | None]:
+        """The workloads of the call, with what the script reads of its cache; without where that is no hook of the
+        model, as a figure is worth more than what may be a name that was read wrongly. Raises InputError."""
+        found = variants(event)
+        reads = read_of(event)
+        if not reads:
+            return found
+        spec = event.subject.spec() if isinstance(event.subject, Model) else None
+        told = [None if one is None else changed(one, reads=as_globs(reads, spec)) for one in found]
+        try:
+            for one in told:
+                if one is not None:
+                    self.of(one)
+        except InputError:
+            return found
+        return told[0], told[1], told[2]
+
     def _rough(self, made: Estimate, event: Event) -> Estimate:
         """What is estimated in the place of something else is rough."""
         return made.model_copy(update={"precision": "rough"}) if plain(event.fields.get("library")) == "own" else made
@@ -136,7 +153,7 @@ class Estimates:
         if event.free or event.kind == "load_sae":
             return moment
         try:
-            found = (self._spread(workload, event) for workload in variants(event))
+            found = (self._spread(workload, event) for workload in self._variants(event))
             moment.least_workload, moment.workload, moment.most_workload = found
             if moment.least_workload is not None:
                 moment.least = self._rough(self.of(moment.least_workload), event)

@@ -14,6 +14,7 @@ RULES = {
     "does_not_fit": "A call needs more memory than the device has",
     "cannot_say": "Whether a call fits depends on a value that the script does not give",
     "full_cache": "Every hook is cached where few are read",
+    "not_kept": "A hook is read that the call's own filter leaves out",
     "gradients_kept": "The graph for a backward pass is kept for nothing",
     "float32_by_default": "Weights are loaded in float32 because no dtype is given",
     "grows_in_a_loop": "A list collects tensors on the device over a loop",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from ..errors import InputError
 from ..models.catalogue import find
+from ..models.spec import ModelSpec
 from ..workload import TASKS, AnyWorkload, parse_workload
 from .events import Event
 from .values import Choice, Items, Known, Unknown, bound
 
+_IN_BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 RANGED = ("batch_size", "seq_len", "new_tokens")
 """Fields that need not be known: memory grows with them, so the bounds of them bound it."""
 _LONGEST = 1_000_000
@@ -103,6 +106,37 @@ def workload_fields(event: Event) -> dict[str, Any]:
 def _embedding(library: str) -> list[str]:
     """The smallest thing of a model to keep, by its name in the library."""
     return ["hook_embed"] if library.startswith("transformer_") else ["*embed*", "*wte"]
+
+
+def read_of(event: Event) -> list[str] | None:
+    """The hooks that the script reads of the cache that the call makes, by name; None where it may read any, or where
+    nobody can say which it keeps."""
+    from .idioms.activation_cache import Cache
+
+    caches = [one for one in event.result or [] if isinstance(one, Cache)]
+    if event.kind != "activation_cache" or not isinstance(event.fields.get("names_filter"), Known):
+        return None
+    if any(cache.read_all for cache in caches):
+        return None
+    return sorted({name for cache in caches for name in cache.read}) or None
+
+
+def as_globs(names: list[str], spec: ModelSpec | None) -> list[str]:
+    """The names with one glob for what is read of every block: a list of all blocks says less in more words."""
+    blocks: dict[str, set[str]] = {}
+    for name in names:
+        if (match := _IN_BLOCK.match(name)) is not None:
+            blocks.setdefault(match.group(2), set()).add(match.group(1))
+    # A glob of a Bridge's block hooks would match those of its parts, too.
+    whole = {
+        hook for hook, found in blocks.items()
+        if spec is not None and len(found) == spec.n_layers > 1 and hook not in ("hook_in", "hook_out")
+    }  # fmt: skip
+    return list(dict.fromkeys(_IN_BLOCK.sub(r"blocks.*.\2", name) if _of(name) in whole else name for name in names))
+
+
+def _of(name: str) -> str:
+    return _IN_BLOCK.sub(r"\2", name)
 
 
 def blocking(event: Event, unknown: dict[str, Unknown]) -> list[str]:

@@ -176,6 +176,8 @@ def _estimate(
     elif task != "patching" and not given.get("with_gradients"):
         assumptions.append("run under torch.no_grad(), in eval mode")
     assumptions += _said(given, library, depth)
+    if given.get("reads"):
+        assumptions.append("reads is not held against the hooks of a traced model")
     work, counted = _work(given, spec, depth, trace, [(trace.parameters, DTYPE_BYTES[dtype])])
     assumptions.append(counted)
     warnings = _warnings(given, answer)

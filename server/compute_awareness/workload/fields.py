@@ -43,6 +43,14 @@ NDevices = Annotated[int, Field(ge=1, le=4096)]
 Width = Annotated[int, Field(ge=1, le=10**8)]
 Strings = Annotated[list[str], BeforeValidator(_one_or_many), AfterValidator(_not_endless)]
 Integers = Annotated[list[int], BeforeValidator(_one_or_many), AfterValidator(_not_endless)]
+Reads = Annotated[
+    Strings | None,
+    Field(
+        description="Hooks that the experiment reads of the cache afterwards, by name or glob as in names_filter: with "
+        "a names_filter of these nothing is lost. It changes no byte of the run as it stands; null = not known",
+        examples=[["*hook_resid_post"]],
+    ),
+]
 ModelRef = Annotated[
     str | dict[str, Any],
     Field(

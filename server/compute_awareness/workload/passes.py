@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from .fields import Attention, Integers, LibraryVersion, ModelTask, NDevices, Offload, Quantization, Strings
+from .fields import Attention, Integers, LibraryVersion, ModelTask, NDevices, Offload, Quantization, Reads, Strings
 from .libraries import of_task
 
 Library = Literal["transformer_lens", "transformer_bridge", "transformers", "nnsight"]
@@ -71,6 +71,7 @@ class ActivationCache(ModelTask):
         "null = every hook (there: every layer's output)",
         examples=[["*hook_resid_post"]],
     )
+    reads: Reads = None
     layers: Integers | None = Field(
         default=None, description="Keep only hooks of these blocks (0-based, negative from the end) of what matches"
     )

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from .fields import Integers, LibraryVersion, Method, ModelTask, SeqLen, Strings, Tokens
+from .fields import Integers, LibraryVersion, Method, ModelTask, Reads, SeqLen, Strings, Tokens
 from .libraries import of_task
 from .passes import check_library
 
@@ -46,6 +46,7 @@ class Patching(ModelTask):
         description="Globs on full hook names that the caches keep, any of them matches; null = every hook",
         examples=[["*hook_resid_pre"], ["*hook_z", "*hook_mlp_out"]],
     )
+    reads: Reads = None
     layers: Integers | None = Field(
         default=None, description="Keep only hooks of these blocks (0-based, negative from the end) of what matches"
     )
@@ -78,8 +79,8 @@ class Patching(ModelTask):
     def _fits_method(self) -> Patching:
         check_library(self, self.library, None, self.compatibility_mode)
         if self.method in ("eap", "eap_ig"):
-            if self.names_filter is not None or self.layers is not None:
-                raise ValueError(f"names_filter and layers are not of method {self.method}: it uses every edge")
+            if self.names_filter is not None or self.layers is not None or self.reads is not None:
+                raise ValueError(f"names_filter, layers and reads are not of method {self.method}: it uses every edge")
             if self.method == "eap" and not self.parameter_gradients:
                 raise ValueError("parameter_gradients: eap needs true (nothing else requires a gradient), eap_ig not")
             self.use_attn_result = self.use_split_qkv_input = self.use_hook_mlp_in = True

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from textwrap import indent
 
-from ...memory.huggingface.outputs import layout, select
+from ...memory.huggingface.outputs import layout, paths, select
 from ...models.resolve import resolve
 from ...workload import ActivationCache, AnyWorkload, Generation, Inference
 from .common import FOR_YOU, in_batches, load, no_grad
@@ -100,21 +101,23 @@ def _hooked_modules(workload: ActivationCache, whole: AnyWorkload, by_layer: boo
 def _traced(workload: ActivationCache, whole: AnyWorkload, by_layer: bool) -> str:
     """nnsight: modules by path, layer by layer, as a trace must read them."""
     spec = resolve(workload.model)
-    families = [path for path, _, _ in select(spec, workload.names_filter, workload.layers, False).families]
+    families = select(spec, workload.names_filter, workload.layers, False).families
     layers = sorted({layer % spec.n_layers for layer in workload.layers or range(spec.n_layers)})
-    inside = [path.replace("*", "{layer}") for path in families if "*" in path]
-    ends = [f'"{path}"' for path in families if "*" not in path and not by_layer]
+    inside = [path.replace("*", "{layer}") for path, _, _ in families if "*" in path]
+    ends = [f'"{path}"' for path, _, _ in families if "*" not in path and not by_layer]
     every = f"range({spec.n_layers})" if len(layers) == spec.n_layers else repr(layers)
     names = ", ".join(f'f"{path}"' for path in inside)
     if by_layer:
-        paths = f"[{names}]"
+        read = f"[{names}]"
+    elif any(count < len(layers) for path, _, count in families if "*" in path):  # the filter names blocks
+        read = json.dumps(paths(spec, workload.names_filter, workload.layers))
     else:
-        paths = f"[path for layer in {every} for path in ({names},)]" if inside else "[]"
-        paths += f" + [{', '.join(ends)}]" if ends else ""
+        read = f"[path for layer in {every} for path in ({names},)]" if inside else "[]"
+        read += f" + [{', '.join(ends)}]" if ends else ""
     kept = "first(model.get(path).output)" + ("" if workload.with_gradients else ".detach()")
     kept += ".cpu()" if workload.cache_device == "cpu" else ""
     body = (
-        f"with model.trace(batch):\n    kept = nnsight.save([{kept} for path in {paths}])\n"
+        f"with model.trace(batch):\n    kept = nnsight.save([{kept} for path in {read}])\n"
         f"{FOR_YOU}  # keep what you need of it\ndel kept"
     )
     if by_layer:

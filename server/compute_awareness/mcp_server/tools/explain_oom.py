@@ -9,7 +9,7 @@ from mcp.types import CallToolResult
 from pydantic import WithJsonSchema
 
 from ..answers import answer, concise_oom
-from ..arguments import Detail, as_workload
+from ..arguments import CardItRanOn, Detail, as_workload
 from ..looking import in_thread
 from ..next_steps import after_oom
 from ..outlines import OomOutline
@@ -36,7 +36,7 @@ RunWorkload = Annotated[
 
 
 async def explain_oom(
-    message: Message, workload: RunWorkload = None, detail: Detail = "concise"
+    message: Message, workload: RunWorkload = None, gpu: CardItRanOn = None, detail: Detail = "concise"
 ) -> Annotated[CallToolResult, OomOutline]:
     """Explain an out-of-memory error (CUDA, HIP, MPS, CPU): what held the memory, which tensor of the workload was
     asked for, in which phase and line, and the changes that cure it, re-estimated. Use it when a run died; before a
@@ -44,6 +44,6 @@ async def explain_oom(
     from ...oom.explain import explain_oom as explain
 
     parsed = None if workload is None else as_workload(workload)
-    result = await in_thread(partial(explain, message, parsed), "explaining")
-    result.next_steps = after_oom(result, workload)
+    result = await in_thread(partial(explain, message, parsed, gpu=gpu), "explaining")
+    result.next_steps = after_oom(result, workload, gpu)
     return answer(result if detail == "full" else concise_oom(result), detail)

@@ -37,8 +37,8 @@ async def preflight_experiment(
 ) -> Annotated[CallToolResult, PreflightOutline]:
     """Check one experiment before its code is written or run: detects the compute, estimates the memory, says
     whether it fits, what would make it fit, and whether to ask the user, with the words (asking.decision: ask, tell
-    or silent). Start here. Where the client shows forms it asks the user itself, and keeps an answer only if they
-    tick so. Runs nothing. Not for a run that died (explain_oom) or for comparing settings (estimate_memory)."""
+    or silent). Start here. Where the client shows forms it asks the user itself; an answer that they tick to remember
+    goes to the profile. Runs nothing. After a run died: explain_oom; comparing settings: estimate_memory."""
     form: Any = asked.data if isinstance(asked, AcceptedElicitation) else None
     answered: dict[str, Any] = {}
     if isinstance(form, Unasked):

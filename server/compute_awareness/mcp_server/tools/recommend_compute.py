@@ -9,9 +9,9 @@ from mcp.types import CallToolResult
 
 from ..answers import answer, concise_recommendation
 from ..arguments import (
+    CardToFit,
     ComputeReport,
     Detail,
-    Gpu,
     Host,
     LaunchFor,
     LivePrices,
@@ -30,7 +30,7 @@ MOST_POINTS = 2000  # some milliseconds each: a host may give up on a call after
 
 
 async def recommend_compute(
-    gpu: Gpu = None,
+    gpu: CardToFit = None,
     compute: ComputeReport = None,
     host: Host = None,
     sweep: Sweep = None,
@@ -42,7 +42,8 @@ async def recommend_compute(
 ) -> Annotated[CallToolResult, RecommendationOutline]:
     """Recommend the smallest GPUs that run one experiment, places that rent them (with dated prices), and changes
     that need less memory, each re-estimated and with code. Of a grid of runs (sweep): how many share a card, cost.
-    For "which GPU?" and "how do I make it smaller?"; does it fit here: preflight_experiment. Rents nothing."""
+    For "which GPU?" and "how do I make it smaller?"; does it fit here: preflight_experiment. Rents nothing, looks at
+    no machine but host."""
     from ...sweep.grid import axes_of_json
     from ...sweep.recommend import recommend_run, recommend_sweep, with_prices
 

@@ -217,6 +217,16 @@ def _select(
     return Selection(keeps, [(path, role, count) for (path, role), count in counts.items()])
 
 
+def paths(spec: ModelSpec, names_filter: Sequence[str] | None, layers: Sequence[int] | None = None) -> list[str]:
+    """The full paths of the modules that `select` keeps, layer by layer, then those around the layers."""
+    known, n = layout(spec), spec.n_layers
+    pattern = re.compile("|".join(module_regex(glob) for glob in names_filter or [f"{known.layers}.*"]))
+    blocks = range(n) if layers is None else sorted({layer % n for layer in layers})
+    inside = [_join(known.layers, str(i), local) for i in blocks for local in known.inside]
+    ends = list(known.ends) if layers is None else []
+    return [path for path in [*inside, *ends] if pattern.fullmatch(path)]
+
+
 def _join(*parts: str) -> str:
     return ".".join(part for part in parts if part)
 
