@@ -21,7 +21,7 @@ from .moments import Estimates, Moment, on_host, with_others
 from .reading import Reading, read_file, read_text
 from .source import Script
 from .values import Known
-from .workloads import RANGED, blocking, changed, plain, unknown_fields
+from .workloads import AT_LEAST, RANGED, blocking, changed, plain, unknown_fields
 
 _RANK: dict[str, int] = {"fits": 0, "tight": 1, "unknown": 2, "does_not_fit": 3}
 _ELSEWHERE = "it runs on another machine"
@@ -154,6 +154,9 @@ def _found(moment: Moment, place: Place, estimates: Estimates, scripts: dict[str
         one.missing = blocking(event, unknown_fields(event))
     else:
         _judge(one, moment, place, estimates)
+        if moment.most is None and (why := AT_LEAST.get(str(plain(event.fields.get("library"))))):
+            one.notes.append(why)
+            one.largest.clear()
     one.words = words_of(one)
     return one
 

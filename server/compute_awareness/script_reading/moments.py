@@ -113,7 +113,10 @@ class Estimates:
 
     def _rough(self, made: Estimate, event: Event) -> Estimate:
         """What is estimated in the place of something else is rough."""
-        return made.model_copy(update={"precision": "rough"}) if plain(event.fields.get("library")) == "own" else made
+        stands_for = plain(event.fields.get("library")) == "own" or (
+            plain(event.fields.get("autocast")) is not None and made.workload.get("autocast") is None
+        )
+        return made.model_copy(update={"precision": "rough"}) if stands_for else made
 
     def moment(self, event: Event) -> Moment:
         """The call's estimates and what is alive beside it."""

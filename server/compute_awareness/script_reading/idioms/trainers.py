@@ -10,6 +10,7 @@ from ..values import Args, Bound, Dict, Items, Known, Source, Thing, Unknown, bo
 from .models import Model
 from .peft import adapt
 from .registry import function
+from .tokens import Column, Dataset
 from .transformers import HuggingFaceModel, load
 
 if TYPE_CHECKING:
@@ -56,8 +57,8 @@ class TrainerObject(Thing):
 
     label = "Trainer"
 
-    def __init__(self, model: Model, arguments: Arguments, sft: bool) -> None:
-        self.model, self.arguments, self.sft = model, arguments, sft
+    def __init__(self, model: Model, arguments: Arguments, sft: bool, data: Any) -> None:
+        self.model, self.arguments, self.sft, self.data = model, arguments, sft, data
 
     def held(self) -> Iterable[Any]:
         return (self.model,)
@@ -72,7 +73,10 @@ class TrainerObject(Thing):
         limit = held.given.get("max_length", held.given.get("max_seq_length"))
         if limit is None and self.sft:
             limit = Known(1024, Source("library_default", held.line, "trl"))
-        seq_len = Unknown("how long the rows of the dataset are", bound(limit))
+        rows = self.data.dataset if isinstance(self.data, Column) else self.data
+        seq_len: Any = Unknown("how long the rows of the dataset are", bound(limit))
+        if limit is None and isinstance(rows, Dataset) and rows.tokenized:
+            seq_len = rows.seq_len
         half = next((name for name, on in (("bfloat16", "bf16"), ("float16", "fp16"))
                      if truthy(held.given.get(on, Known(False))) is True), None)  # fmt: skip
         optimizer = held.get("optim", "adamw_torch")
@@ -113,7 +117,7 @@ def _trainer(reader: Reader, args: Args, path: str) -> Any:
     model.device = Known("cuda" if reader.has_gpu else "cpu", Source("assumed", args.line, "Trainer moves it"))
     if model.load is not None:
         model.load.fields["device"] = model.device
-    return TrainerObject(model, arguments, path.endswith("SFTTrainer"))
+    return TrainerObject(model, arguments, path.endswith("SFTTrainer"), args.get(None, "train_dataset"))
 
 
 @function("Accelerator", "accelerate.Accelerator")
