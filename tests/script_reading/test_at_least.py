@@ -57,3 +57,21 @@ def test_autocast_over_weights_of_its_dtype_is_rough() -> None:
     training = report(QLORA, "RTX 4090").found[-1]
     assert training.kind == "training" and training.precision == "rough"
     assert training.low_bytes is not None and training.low_bytes < 24 * GIB
+
+
+@pytest.mark.parametrize(("given", "evaluated"), [("", False), (', eval_strategy="steps"', True)])
+def test_an_evaluation_between_the_steps_is_a_moment_of_its_own(given: str, evaluated: bool) -> None:
+    code = f"""\
+from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
+from datasets import load_dataset
+tok = AutoTokenizer.from_pretrained("gpt2")
+model = AutoModelForCausalLM.from_pretrained("gpt2", dtype="float32")
+rows = load_dataset("imdb").map(lambda row: tok(row["text"], truncation=True, padding="max_length", max_length=512))
+args = TrainingArguments("o", per_device_train_batch_size=2, per_device_eval_batch_size=128{given})
+Trainer(model, args, train_dataset=rows["train"], eval_dataset=rows["test"]).train()
+"""
+    answer = report(code, "RTX 4090")
+    assert [one.call for one in answer.found[1:]] == ["Trainer.train", "Trainer.evaluate"][: 1 + evaluated]
+    assert answer.status == ("does_not_fit" if evaluated else "fits")
+    if evaluated:  # what log_softmax makes of logits that are in float32 already
+        assert sum(left.bytes for left in answer.found[2].beside) == 4 * 128 * 512 * 50257

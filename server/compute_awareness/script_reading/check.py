@@ -89,6 +89,8 @@ def report_of(
     questions = [question for at in counted if (question := _question(found[at], place))]
     problems = {moment.problem: found[at].place for at, moment in reversed(list(enumerate(moments))) if moment.problem}
     notes = [*known, *reading.notes, *(f"{place_}: {problem}" for problem, place_ in problems.items() if place_)]
+    least = {why: one.place for one in reversed(found) for why in AT_LEAST.values() if why in one.notes}
+    notes += [f"{place_}: {why}" for why, place_ in least.items()]
     if left_out:
         notes.append(f"{left_out} further calls are left out")
     report = ScriptReport(
@@ -154,7 +156,7 @@ def _found(moment: Moment, place: Place, estimates: Estimates, scripts: dict[str
         one.missing = blocking(event, unknown_fields(event))
     else:
         _judge(one, moment, place, estimates)
-        if moment.most is None and (why := AT_LEAST.get(str(plain(event.fields.get("library"))))):
+        if why := AT_LEAST.get(str(plain(event.fields.get("library")))):
             one.notes.append(why)
             one.largest.clear()
     one.words = words_of(one)
