@@ -448,4 +448,27 @@ LogisticRegression().fit(np.zeros((10, 4)), np.zeros(10))
 """,
         [],
     ),
+    *(
+        Case(
+            f"trainer_of_{name}_rows",
+            LOADED
+            + """
+from datasets import load_dataset
+from transformers import AutoTokenizer, Trainer, TrainingArguments
+tok = AutoTokenizer.from_pretrained("gpt2")
+def tokenize(rows):
+    return tok(rows["text"], truncation=True, max_length=384, padding=PADDING)
+def group(rows):
+    return {key: [sum(value, [])] for key, value in rows.items()}
+data = load_dataset("imdb").map(tokenize, batched=True)
+Trainer(model, TrainingArguments("o", per_device_train_batch_size=4), train_dataset=data["train"]).train()
+""".replace("PADDING", padding).replace("batched=True)", f"batched=True){more}"),
+            [GPT2, train("gpt2", 4, seq_len)],
+        )
+        for name, padding, more, seq_len in (
+            ("cut", "True", "", Unknown(384)),
+            ("padded", "'max_length'", ".shuffle()", 384),
+            ("regrouped", "False", ".map(group, batched=True)", Unknown(1024)),
+        )
+    ),
 ]

@@ -242,7 +242,7 @@ def test_worst_moment_within_two_percent(name: str) -> None:
 def test_the_edit_of_a_finding_lowers_the_measured_peak(
     identity: str, code: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(findings, "_WORTH", 1)  # these models are small
+    monkeypatch.setattr(findings.Findings, "WORTH", 1)  # these models are small
     script = parse_script(code, "script.py")
     found = [one for one in check_script(script, gpu="RTX 4090").findings if one.id == identity]
     assert found

@@ -76,7 +76,12 @@ def _fix(report: ScriptReport, ask: bool) -> None:
 
     found = fixes(report, report.scripts())
     if not found:
-        click.echo("Nothing to fix: no finding has an edit that can be written here.")
+        shown = any(one.diff for one in report.findings)
+        click.echo(
+            "Nothing is written: a notebook's edits are copied into their cells by hand."
+            if shown
+            else "Nothing to fix: no finding has an edit that can be written here."
+        )
         return
     for fix in found:
         click.echo(fix.diff, nl=False)

@@ -23,7 +23,7 @@ from .moments import Estimates, Moment, on_host, with_others
 from .reading import Reading, read_file, read_text
 from .source import Script
 from .values import Known
-from .workloads import RANGED, blocking, changed, plain, unknown_fields
+from .workloads import AT_LEAST, RANGED, blocking, changed, plain, unknown_fields
 
 _RANK: dict[str, int] = {"fits": 0, "tight": 1, "unknown": 2, "does_not_fit": 3}
 _ELSEWHERE = "it runs on another machine"
@@ -91,6 +91,8 @@ def report_of(
     questions = [question for at in counted if (question := _question(found[at], place))]
     problems = {moment.problem: found[at].place for at, moment in reversed(list(enumerate(moments))) if moment.problem}
     notes = [*known, *reading.notes, *(f"{place_}: {problem}" for problem, place_ in problems.items() if place_)]
+    least = {why: one.place for one in reversed(found) for why in AT_LEAST.values() if why in one.notes}
+    notes += [f"{place_}: {why}" for why, place_ in least.items()]
     if left_out:
         notes.append(f"{left_out} further calls are left out")
     report = ScriptReport(
@@ -156,6 +158,9 @@ def _found(moment: Moment, place: Place, estimates: Estimates, scripts: dict[str
         one.missing = blocking(event, unknown_fields(event))
     else:
         _judge(one, moment, place, estimates)
+        if why := AT_LEAST.get(str(plain(event.fields.get("library")))):
+            one.notes.append(why)
+            one.largest.clear()
     one.words = words_of(one)
     return one
 

@@ -28,7 +28,7 @@ from .idioms.torch_tensors import Tensor
 from .idioms.transformer_lens import Logits
 from .idioms.transformers import Output
 from .reader import MOST_ROUNDS, Grown
-from .values import known, number
+from .values import bound, known, number
 from .workloads import as_globs, changed, plain, read_of, variants
 
 _ALIKE = 0.9
@@ -145,7 +145,10 @@ class Estimates:
 
     def _rough(self, made: Estimate, event: Event) -> Estimate:
         """What is estimated in the place of something else is rough."""
-        return made.model_copy(update={"precision": "rough"}) if plain(event.fields.get("library")) == "own" else made
+        stands_for = plain(event.fields.get("library")) == "own" or (
+            plain(event.fields.get("autocast")) is not None and made.workload.get("autocast") is None
+        )
+        return made.model_copy(update={"precision": "rough"}) if stands_for else made
 
     def moment(self, event: Event) -> Moment:
         """The call's estimates and what is alive beside it."""
@@ -163,6 +166,8 @@ class Estimates:
             moment.problem = str(error)
             return moment
         moment.left = self.beside(event)
+        if known(event.fields.get("with_labels")) is True and (loss := _loss(event, moment.least)) is not None:
+            moment.left.append(loss)
         return moment
 
     def collect(self, moments: list[Moment], grown: Iterable[Grown]) -> None:
@@ -351,6 +356,19 @@ def on_host(thing: Any) -> bool:
         return thing.on_cpu or (thing.model is not None and on_host(thing.model))
     device = known(getattr(thing, "device", None))
     return isinstance(device, str) and device == "cpu"
+
+
+def _loss(event: Event, made: Estimate | None) -> Left | None:
+    """What a loss without a graph adds to a pass: the log-softmax of its logits in float32, and a copy of the logits in
+    float32 where they are not (transformers 5.23, loss/loss_utils.py: `logits.float()`, then `cross_entropy`)."""
+    spec = event.subject.spec() if isinstance(event.subject, Model) else None
+    if spec is None or made is None:
+        return None
+    width = 4 * spec.d_vocab * (1 if made.workload.get("dtype") == "float32" else 2)
+    batch, seq_len = (event.fields.get(name) for name in ("batch_size", "seq_len"))
+    least = width * (number(batch) or 1) * (number(seq_len) or 1)
+    most = width * (bound(batch) or 1) * (bound(seq_len) or 1)
+    return Left("the logits in float32 that the loss makes", least, event.file, event.line, most)
 
 
 def _sae(sae: TrainedSae) -> Left | None:

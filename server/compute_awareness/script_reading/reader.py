@@ -117,6 +117,8 @@ class Reader:
         self.imports: dict[tuple[str, str, int], Module | None] = {}
         self.imported = 0
         """Characters of imported modules that were read."""
+        self.tokenized: list[Any] = []
+        """How many tokens the tokenizers made of a text, call by call."""
         self.traces: list[Any] = []
         """Traces of nnsight that are open."""
         self._by_place: dict[tuple[Any, ...], list[Event]] = {}

@@ -16,11 +16,12 @@ _IN_BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 RANGED = ("batch_size", "seq_len", "new_tokens")
 """Fields that need not be known: memory grows with them, so the bounds of them bound it."""
 _LONGEST = 1_000_000
-_NOT_ESTIMATED = {
-    "circuit_tracer": "circuit-tracer's transcoders and graphs are not estimated yet",
-    "vllm": "vLLM takes gpu_memory_utilization (0.9 by default) of the card, whatever the model needs",
-    "sparsify": "sparsify's trainings are not estimated yet",
+_NOT_ESTIMATED = {"vllm": "vLLM takes gpu_memory_utilization (0.9 by default) of the card, whatever the model needs"}
+AT_LEAST = {
+    "circuit_tracer": "circuit-tracer's transcoders and graphs are not estimated yet: the model alone is counted",
+    "sparsify": "sparsify's trainings are not estimated yet: the model alone is counted",
 }
+"""Libraries of which only the model is counted, which is the least that a call takes."""
 
 
 def plain(value: Any) -> Any:
@@ -90,6 +91,8 @@ def workload_fields(event: Event) -> dict[str, Any]:
         model = fields.get("model")
         spec = find(model) if isinstance(model, str) else None
         fields["dtype"] = (spec.checkpoint_dtype if spec else None) or "float32"
+    if casts_nothing(fields):
+        fields.pop("autocast")
     if task == "sae_inference" and fields.get("model") is None:
         fields.pop("hook_name", None)
     if event.kind == "patching" and task == "inference":
@@ -139,6 +142,11 @@ def _of(name: str) -> str:
     return _IN_BLOCK.sub(r"\2", name)
 
 
+def casts_nothing(fields: dict[str, Any]) -> bool:
+    """Whether autocast is on over weights that have its dtype already: what is left is rough, some sums in float32."""
+    return fields.get("autocast") is not None and fields["autocast"] == fields.get("dtype")
+
+
 def blocking(event: Event, unknown: dict[str, Unknown]) -> list[str]:
     """Fields without which there is no estimate at all."""
     needed = {"model"} if event.kind not in ("sae_inference", "sae_training", "load_sae") else set()
@@ -162,6 +170,8 @@ def variants(event: Event) -> tuple[AnyWorkload | None, AnyWorkload | None, AnyW
     if (why := _NOT_ESTIMATED.get(library_of(event))) is not None:
         raise InputError(why)
     unknown = unknown_fields(event)
+    if library_of(event) in AT_LEAST:
+        return _model_alone(event), None, None
     missing = blocking(event, unknown)
     if missing:
         raise InputError(", ".join(f"{name} is not known ({unknown[name].why})" for name in missing))
@@ -181,6 +191,21 @@ def variants(event: Event) -> tuple[AnyWorkload | None, AnyWorkload | None, AnyW
         least["names_filter"] = _embedding(library_of(event))
     whole = None if any(value is None for value in most.values()) else parse_workload(most)
     return parse_workload(least), None, whole
+
+
+def _model_alone(event: Event) -> AnyWorkload:
+    """A pass of one token through the model that the call runs, as transformers holds it. Raises InputError."""
+    name, dtype = plain(event.fields.get("model")), plain(event.fields.get("dtype"))
+    if name is None:
+        raise InputError("model is not known")
+    if dtype is None:
+        dtype = plain(getattr(event.subject, "dtype", None))
+    spec = find(name) if isinstance(name, str) else None
+    if dtype in (None, "auto"):
+        dtype = (spec.checkpoint_dtype if spec else None) or "bfloat16"
+    return parse_workload({
+        "task": "inference", "model": name, "library": "transformers", "dtype": dtype, "batch_size": 1, "seq_len": 1,
+    })  # fmt: skip
 
 
 def changed(workload: AnyWorkload, **fields: Any) -> AnyWorkload:

@@ -29,9 +29,7 @@ from .torch_tensors import Tensor
 if TYPE_CHECKING:
     from ..reader import Reader
 
-_SAME_ROWS = frozenset(
-    ("shuffle", "with_format", "set_format", "map", "filter", "remove_columns", "rename_column", "skip")
-)
+_SAME_ROWS = frozenset(("shuffle", "with_format", "set_format", "filter", "remove_columns", "rename_column", "skip"))
 _SPECIAL = 2  # tokens that a tokenizer may put around a text (BOS, EOS)
 
 
@@ -105,6 +103,7 @@ class Tokenizer(Thing):
     def call(self, args: Args, reader: Reader) -> Any:
         text = args.get(0, "text")
         ids = token_ids(text, reader, args)
+        reader.tokenized.append(ids.dim(1))
         if is_none(args.get(None, "return_tensors")):
             return Dict({"input_ids": Items("list", [Items("list", [], True)], True, number(ids.dim(0)))}, True)
         return Dict({"input_ids": ids, "attention_mask": ids.like(ids.shape)})
@@ -172,6 +171,7 @@ class Dataset(Thing):
         self.seq_len = seq_len if seq_len is not None else Unknown("how long the rows of the dataset are")
         self.rows = rows
         self.element = element
+        self.tokenized = False
 
     def held(self) -> Iterable[Any]:
         return (self.element,)
@@ -185,16 +185,9 @@ class Dataset(Thing):
                 items = reader.items_of(args.get(0)) if name == "select" else None
                 count = Known(items.length()) if items and items.length() is not None else args.get(0)
                 return Dataset(self.seq_len, count if number(count) is not None else None, self.element)
-            case (
-                "shuffle"
-                | "with_format"
-                | "set_format"
-                | "map"
-                | "filter"
-                | "remove_columns"
-                | "rename_column"
-                | "skip"
-            ):
+            case "map":
+                return self.mapped(args, reader)
+            case _ if name in _SAME_ROWS:
                 return self
             case "__len__":
                 return self.rows if self.rows is not None else Unknown("how many rows there are")
@@ -203,6 +196,18 @@ class Dataset(Thing):
             case "train_test_split":
                 return Dict({"train": Dataset(self.seq_len), "test": Dataset(self.seq_len)})
         return Unknown(f"dataset.{name}()", line=args.line)
+
+    def mapped(self, args: Args, reader: Reader) -> Any:
+        """`.map(function)`: where it tokenizes, rows are as long as that makes them; after that nobody knows."""
+        outer, reader.tokenized = reader.tokenized, []
+        with reader.repeated(number(self.rows)):
+            reader.call(args.get(0, "function"), Args((Dict({}, True),), {}, args.node))
+        made, reader.tokenized = reader.tokenized, outer
+        if made:
+            found = Dataset(made[-1], self.rows)
+            found.tokenized = True
+            return found
+        return Dataset(None, None) if self.tokenized else self
 
     def row(self, batch: Any) -> Any:
         """A batch of `batch` rows."""

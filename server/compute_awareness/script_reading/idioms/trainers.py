@@ -10,6 +10,7 @@ from ..values import Args, Bound, Dict, Items, Known, Source, Thing, Unknown, bo
 from .models import Model
 from .peft import adapt
 from .registry import function
+from .tokens import Column, Dataset
 from .transformers import HuggingFaceModel, load
 
 if TYPE_CHECKING:
@@ -56,8 +57,8 @@ class TrainerObject(Thing):
 
     label = "Trainer"
 
-    def __init__(self, model: Model, arguments: Arguments, sft: bool) -> None:
-        self.model, self.arguments, self.sft = model, arguments, sft
+    def __init__(self, model: Model, arguments: Arguments, sft: bool, data: Any) -> None:
+        self.model, self.arguments, self.sft, self.data = model, arguments, sft, data
 
     def held(self) -> Iterable[Any]:
         return (self.model,)
@@ -66,20 +67,20 @@ class TrainerObject(Thing):
         return self.model if name == "model" else Bound(self, name)
 
     def method(self, name: str, args: Args, reader: Reader) -> Any:
-        if name != "train":
+        if name not in ("train", "evaluate", "predict"):
             return Unknown(f"trainer.{name}()", line=args.line)
+        if name != "train":
+            self.evaluate(args, reader)
+            return Unknown("what an evaluation returns")
         held = self.arguments
-        limit = held.given.get("max_length", held.given.get("max_seq_length"))
-        if limit is None and self.sft:
-            limit = Known(1024, Source("library_default", held.line, "trl"))
-        seq_len = Unknown("how long the rows of the dataset are", bound(limit))
+        seq_len = self.seq_len()
         half = next((name for name, on in (("bfloat16", "bf16"), ("float16", "fp16"))
                      if truthy(held.given.get(on, Known(False))) is True), None)  # fmt: skip
         optimizer = held.get("optim", "adamw_torch")
         plain = known(optimizer)
         fields = self.model.common() | {
             "batch_size": held.get("per_device_train_batch_size", 8),
-            "seq_len": self.model.capped(seq_len, self.context()),
+            "seq_len": seq_len,
             "gradient_accumulation": held.get("gradient_accumulation_steps", 1),
             "optimizer": Known(_OPTIMIZERS.get(str(plain), "adamw"), optimizer.source)
             if isinstance(optimizer, Known) else optimizer,
@@ -91,7 +92,31 @@ class TrainerObject(Thing):
         evaluates = held.get("per_device_eval_batch_size", 8)
         if event is not None:
             event.evaluation_batch = evaluates
+        when = known(held.given.get("eval_strategy", held.given.get("evaluation_strategy")))
+        if when in ("steps", "epoch"):
+            self.evaluate(args, reader)
         return Unknown("what training returns")
+
+    def evaluate(self, args: Args, reader: Reader) -> None:
+        """Passes without a graph over batches of their own size."""
+        fields = self.model.common() | {
+            "batch_size": self.arguments.get("per_device_eval_batch_size", 8), "seq_len": self.seq_len(),
+            "with_gradients": Known(False), "with_labels": Known(True),
+        }  # fmt: skip
+        with reader.repeated(None):
+            reader.record("inference", f"{self.label}.evaluate", args, fields, subject=self.model)
+
+    def seq_len(self) -> Any:
+        """How long the rows are: as the arguments, else as the function that tokenized them cut them."""
+        held = self.arguments
+        limit = held.given.get("max_length", held.given.get("max_seq_length"))
+        if limit is None and self.sft:
+            limit = Known(1024, Source("library_default", held.line, "trl"))
+        rows = self.data.dataset if isinstance(self.data, Column) else self.data
+        seq_len: Any = Unknown("how long the rows of the dataset are", bound(limit))
+        if limit is None and isinstance(rows, Dataset) and rows.tokenized:
+            seq_len = rows.seq_len
+        return self.model.capped(seq_len, self.context())
 
     def context(self) -> int | None:
         return self.model.context() if isinstance(self.model, HuggingFaceModel) else None
@@ -113,7 +138,7 @@ def _trainer(reader: Reader, args: Args, path: str) -> Any:
     model.device = Known("cuda" if reader.has_gpu else "cpu", Source("assumed", args.line, "Trainer moves it"))
     if model.load is not None:
         model.load.fields["device"] = model.device
-    return TrainerObject(model, arguments, path.endswith("SFTTrainer"))
+    return TrainerObject(model, arguments, path.endswith("SFTTrainer"), args.get(None, "train_dataset"))
 
 
 @function("Accelerator", "accelerate.Accelerator")
