@@ -66,7 +66,9 @@ Quantization = Annotated[
 
 Offload = Annotated[
     Literal["cpu", "disk"] | None,
-    Field(description="transformers: weights wait there and come to the card module by module (accelerate); null = no"),
+    Field(
+        description="transformers: all weights wait there and come to the card module by module (accelerate); null = no"
+    ),
 ]
 
 Method = Annotated[
