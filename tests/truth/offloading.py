@@ -37,7 +37,7 @@ def ram_beside_the_card() -> Iterator[None]:
     """`accelerate.cpu_offload` takes its weights over a `Bus`, so does a model that `from_pretrained` splits by
     `max_memory` (by transformers' own map, whose card 0 is the CPU here), and what `.cpu()` gives is on meta, not on
     the card."""
-    offload, place, dispatch = accelerate.cpu_offload, integration._get_device_map, integration.dispatch_model
+    offload, place, dispatch = accelerate.cpu_offload, integration._get_device_map, accelerate.dispatch_model
 
     def over_the_bus(model: Any, execution_device: Any) -> Any:
         return offload(model, execution_device=execution_device, state_dict=Bus(model.state_dict()))

@@ -27,7 +27,7 @@ from test_transformers_training import NAMES, small
 from compute_awareness.advice.attempt import patched
 from compute_awareness.advice.changes_further import further
 from compute_awareness.advice.code import parts
-from compute_awareness.advice.place import Place, verdict_at
+from compute_awareness.advice.place import Place, needed, verdict_at
 from compute_awareness.advice.solver import combinations
 from compute_awareness.advice.strategies import changes
 from compute_awareness.errors import InputError
@@ -214,13 +214,20 @@ def test_what_is_not_covered_says_why(given: dict[str, Any], words: str) -> None
 
 
 def test_it_is_offered_where_the_ram_holds_the_weights_and_else_the_disk() -> None:
+    """All of them on a card that has no room for the embedding beside the rest; on a larger one as many as must."""
     workload = parse_workload({"task": "inference", "model": "pythia-2.8b", "library": "transformers", "seq_len": 64})
     held = answer(offload="cpu").host_bytes
     for ram, wanted in ((2 * held, "cpu"), (held // 2, "disk")):
-        place = Place("gpu", "a card", 6 << 30, "8.0", host_free_bytes=ram)
-        best = combinations(workload, estimate(workload, "8.0"), place)[0]
-        assert best.patch["offload"] == wanted and best.effect == "equivalent" and best.slowdown > 2
-        assert verdict_at(estimate(patched(workload, best.patch), "8.0"), place).status == "fits"
+        all_wait = needed(estimate(patched(workload, {"offload": wanted}), "8.0"), Place("gpu", "a card", 0, "8.0"))[2]
+        for free in (all_wait + (1 << 20), 6 << 30):
+            place = Place("gpu", "a card", free, "8.0", host_free_bytes=ram)
+            best = combinations(workload, estimate(workload, "8.0"), place)[0]
+            if free < 3 << 30:
+                assert best.patch["offload"] == wanted
+            else:
+                assert ("cpu" in best.patch["max_memory"]) == (wanted == "cpu")
+            assert best.effect == "equivalent" and best.slowdown > 2
+            assert verdict_at(estimate(patched(workload, best.patch), "8.0"), place).status == "fits"
     on_cpu = Place("cpu", "the CPU", held // 2, host_free_bytes=held // 2)
     tried = [*changes(workload, estimate(workload), on_cpu), *further(workload, estimate(workload), on_cpu)]
-    assert not [change for change in tried if "offload" in change.patch]
+    assert not [change for change in tried if {"offload", "max_memory"} & {*change.patch}]

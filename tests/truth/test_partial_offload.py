@@ -24,12 +24,16 @@ from test_transformers_inference import WIDTH, attentions
 from test_transformers_training import NAMES, small
 from transformers.integrations.accelerate import _get_device_map
 
+from compute_awareness.advice.attempt import patched
+from compute_awareness.advice.place import Place, verdict_at
+from compute_awareness.advice.solver import combinations
 from compute_awareness.errors import InputError
 from compute_awareness.estimator import estimate
 from compute_awareness.memory import weights
 from compute_awareness.memory.huggingface.forward import keeping
 from compute_awareness.memory.huggingface.outputs import layout, select
 from compute_awareness.memory.huggingface.placement import Placement, room_for, waiting, weights_of, within
+from compute_awareness.models.resolve import resolve
 from compute_awareness.models.spec import ModelSpec
 from compute_awareness.workload import Inference, parse_workload
 from compute_awareness.workload.max_memory import memory_bytes, size_between
@@ -70,8 +74,11 @@ def test_modules_go_where_transformers_puts_them(name: str) -> None:
             ram = draw.choice([None, PLENTY, int(draw.uniform(0.05, 1) * total)])
             theirs = placed_by_transformers(model, spec, card, ram)
             if theirs is None:
-                with pytest.raises(InputError, match="no room there for the embedding"):
+                with pytest.raises(InputError, match="no room there for the embedding") as refused:
                     within(spec, width, card, ram)
+                enough = int(str(refused.value).split(" bytes)")[0].rsplit("(", 1)[1])
+                assert placed_by_transformers(model, spec, enough, ram) is not None
+                assert placed_by_transformers(model, spec, enough - 1, ram) is None
                 continue
             ours = within(spec, width, card, ram)
             assert ours.layers == theirs.layers, (card, ram)
@@ -207,7 +214,7 @@ def test_an_estimate_says_what_is_where() -> None:
     part = answer(max_memory={0: "6GiB", "cpu": "64GiB"})
     on_card = next(c.bytes_at_peak for c in part.components if c.name == "weights" and c.where == "device")
     in_ram = next(c.bytes for c in part.components if c.where == "host")
-    total = 4 * weights.hf_params(small_of("pythia-2.8b"))
+    total = 4 * weights.hf_params(resolve("pythia-2.8b"))
     assert part.precision == "exact" and part.host_bytes == in_ram == part.loading_host_bytes
     assert waits.peak.tensors < part.peak.tensors < whole.peak.tensors
     assert in_ram < total and on_card < total and part.work[0].crossing_bytes == in_ram
@@ -218,12 +225,6 @@ def test_an_estimate_says_what_is_where() -> None:
     assert part.workload["max_memory"] == {"0": "6GiB", "cpu": "64GiB"}
     everything = answer(max_memory={"0": "40GiB", "cpu": "64GiB"})
     assert everything.peak == whole.peak and any("has room for all" in said for said in everything.assumptions)
-
-
-def small_of(name: str) -> ModelSpec:
-    from compute_awareness.models.resolve import resolve
-
-    return resolve(name)
 
 
 def test_without_ram_the_rest_is_on_disk_and_beyond_it_too() -> None:
@@ -284,3 +285,25 @@ def test_the_workload_of_a_small_model_is_what_was_run() -> None:
     played = keeping(spec, 2, 30, 4, "eager", True, False, None, waiting(spec, 4, placement))
     on_card = weights_of(spec, 4, placement, 4).held["card"] + weights.hf_buffer_bytes(spec, 4)
     assert estimate(workload).peak.tensors == played.tape.peak + on_card
+
+
+@pytest.mark.parametrize("gpu_gib", [7, 10, 11.5])
+def test_as_many_layers_as_fit_stay(gpu_gib: float) -> None:
+    """One more does not fit; the time grows with what waits."""
+    workload = parse_workload({"task": "inference", "model": "pythia-2.8b", "library": "transformers", "seq_len": 64})
+    place = Place("gpu", "a card", int(gpu_gib * 2**30), "8.0", host_free_bytes=64 << 30)
+    before = estimate(workload, "8.0")
+    best = combinations(workload, before, place)[0]
+    assert {*best.patch} <= {"max_memory", "kv_cache"} and best.effect == "equivalent"
+    spec, after = resolve("pythia-2.8b"), patched(workload, best.patch)
+    assert isinstance(after, Inference) and after.max_memory
+    count = within(spec, 4, memory_bytes(after.max_memory["0"]), memory_bytes(after.max_memory["cpu"])).layers_on_card
+    assert f"{count} of 32 layers" in best.title and 0 < count < 32
+    more = parse_workload(after.model_dump() | {"max_memory": {"0": room_for(spec, 4, count + 1)[0], "cpu": "64GiB"}})
+    statuses = [verdict_at(estimate(each, "8.0"), place).status for each in (after, more)]
+    assert statuses[0] == "fits" != statuses[1]
+    waits = sum(part.crossing_bytes for part in estimate(after).work)
+    assert best.slowdown == pytest.approx(1 + 9 * waits / (4 * weights.hf_params(spec)))
+    assert f'max_memory={{0: "{after.max_memory["0"]}", "cpu": ' in best.code and 'device_map="auto"' in best.code
+    whole = next(change for change in combinations(workload, before, place) if change.patch == {"offload": "cpu"})
+    assert whole.slowdown > best.slowdown and whole.peak_after < best.peak_after

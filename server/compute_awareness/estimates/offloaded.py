@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from ..memory.estimate import Component, WorkPart
 from ..memory.huggingface import placement
@@ -14,6 +15,8 @@ from ..models.spec import ModelSpec
 from ..units import gib
 from ..workload import DTYPE_BYTES, ActivationCache, Inference
 from ..workload.max_memory import memory_bytes
+
+_BESIDE: tuple[Literal["cpu", "disk"], ...] = ("cpu", "disk")
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,9 @@ class Offloaded:
     """`max_memory` has no "cpu"."""
 
     @property
-    def where(self) -> list[str]:
+    def where(self) -> list[Literal["cpu", "disk"]]:
         """Where they wait, in the order in which they come to the card."""
-        return [where for where in ("cpu", "disk") if self.weights.crossing[where]]
+        return [where for where in _BESIDE if self.weights.crossing[where]]
 
     @property
     def share(self) -> str:
@@ -71,13 +74,11 @@ class Offloaded:
     def add_crossing(self, work: WorkPart) -> list[WorkPart]:
         """The pass, with the weights that come to the card in it."""
         parts = [work]
-        for where in ("cpu", "disk"):
-            if not (nbytes := self.weights.crossing[where]):
-                continue
+        for where in self.where:
             if work.crossing_bytes:
                 parts.append(work.model_copy(update={"what": f"weights from {where}", "flops": 0, "moved_bytes": 0,
                                                      "activation_bytes": 0, "kernels": 0}))  # fmt: skip
-            parts[-1].crossing_bytes, parts[-1].crossing_from = nbytes, where
+            parts[-1].crossing_bytes, parts[-1].crossing_from = self.weights.crossing[where], where
         return parts
 
     def components(self) -> list[Component]:

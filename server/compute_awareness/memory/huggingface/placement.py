@@ -60,7 +60,7 @@ class Weights:
 def all_of(spec: ModelSpec, where: Where) -> Placement:
     """All weights in one place; but the last norm's stay on the card where the others are on disk, as the advice's
     code has it: accelerate takes the device of what is not offloaded for that of the computing."""
-    ends = dict.fromkeys((role for role in layout(spec).ends.values()), where)
+    ends: dict[str, Where] = dict.fromkeys(layout(spec).ends.values(), where)
     if where == "disk" and "norm" in ends:
         ends["norm"] = "card"
     return Placement(ends, (where,) * spec.n_layers)
@@ -83,7 +83,7 @@ def within(spec: ModelSpec, width: int, card: int, ram: int | None) -> Placement
             f"the whole model on the CPU; at least {gib(found)} ({found} bytes): the embedding, and room for the "
             "largest module that waits (a number without a unit is bytes)"
         )
-    ends = {role: found.get(role, "card") for role in layout(spec).ends.values()}
+    ends: dict[str, Where] = {role: found.get(role, "card") for role in layout(spec).ends.values()}
     if spec.tied_embeddings:
         ends["lm_head"] = ends["embed"]
     return Placement(ends, tuple(found[f"layers.{i}"] for i in range(spec.n_layers)))
@@ -106,6 +106,14 @@ def room_for(spec: ModelSpec, width: int, n_layers: int) -> tuple[int, int]:
         return held + max((leaf.bytes for leaf in rest), default=0)
 
     return least(n_layers), least(n_layers + 1)
+
+
+def room_in_ram(spec: ModelSpec, width: int, n_layers: int) -> int:
+    """Bytes for "cpu" in `max_memory` with which all is in RAM that waits beside `n_layers` layers on the card."""
+    leaves = [leaf for module in _modules(spec, width) for leaf in module.leaves]
+    first = next(at for at, leaf in enumerate(leaves) if leaf.name == "layers.0")
+    rest = [leaf.bytes for leaf in leaves[first + n_layers :]]
+    return sum(rest) + max(rest, default=0)
 
 
 def weights_of(spec: ModelSpec, width: int, placement: Placement, stored_width: int) -> Weights:
@@ -164,7 +172,8 @@ def _modules(spec: ModelSpec, width: int) -> list[_Module]:
     numbers, buffers = visiting(spec, width), weights.hf_buffer_bytes(spec, width)
     inside = {role: nbytes for role, nbytes in numbers.items() if role in layout(spec).inside.values()}
     per_layer = buffers // spec.n_layers if spec.architecture in ("GPTNeoForCausalLM", "GPTJForCausalLM") else 0
-    scale = buffers % 4 if spec.positional == "rotary" else 0
+    rotary = spec.positional == "rotary" and not per_layer
+    scale = buffers % (8 * ((spec.rotary_dim or 0) // 2)) if rotary else 0  # Gemma's; frequencies come in float32 pairs
     layer = sum(inside.values()) + per_layer
     sizes = {role: numbers.get(role, 0) for role in ("positions", "input", "norm", "lm_head")}
     sizes |= {"embed": numbers["embed"] + scale, "rotary": buffers - scale - per_layer * spec.n_layers}
