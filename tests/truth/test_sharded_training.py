@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -20,12 +21,13 @@ from judge import judge
 from meters import distinct_bytes, profiler_peak
 from pydantic import ValidationError
 from ranks import alone, in_ranks
-from test_transformers_training import model_of, small
+from test_transformers_inference import attentions
+from test_transformers_training import NAMES, model_of, small
 
 from compute_awareness.advice.code import parts
 from compute_awareness.estimator import estimate
 from compute_awareness.memory import sharded, weights
-from compute_awareness.memory.huggingface.training import Step, play
+from compute_awareness.memory.huggingface.training import Step, optimizer_step, play
 from compute_awareness.memory.optimizer import state_bytes
 from compute_awareness.models.resolve import resolve
 from compute_awareness.workload.training import Training
@@ -75,7 +77,8 @@ def optimizer_of(model: Any, kind: str | None) -> torch.optim.Optimizer | None:
 def steps(model: Any, optimizer: torch.optim.Optimizer | None, b: int, s: int, count: int = 3) -> None:
     for step in range(count):
         tokens = torch.zeros(b, s, dtype=torch.long)
-        loss = model(tokens, labels=tokens.clone(), use_cache=False).loss
+        labels = tokens.clone()
+        loss = model(tokens, labels=labels, use_cache=False).loss
         loss.backward()
         del loss
         if optimizer is not None:
@@ -84,8 +87,11 @@ def steps(model: Any, optimizer: torch.optim.Optimizer | None, b: int, s: int, c
             model.zero_grad()
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
-def test_no_step_takes_more_than_is_counted(case: Any) -> None:
+SCALARS = 200
+"""Bytes of losses and the like, of 4 each, that are not counted, and of what the CPU's kernels take besides."""
+
+
+def compare(case: Any) -> None:
     cards, name, attention, b, s, optimizer, checkpointing = case
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # kernels' scratch grows with them
@@ -99,16 +105,40 @@ def test_no_step_takes_more_than_is_counted(case: Any) -> None:
         torch.set_num_threads(threads)
         model_of.cache_clear()
     spec = small(name, LAYERS)
-    step = Step(spec, b, s, 4, attention, cpu=True, bucket_views=True, gradient_checkpointing=checkpointing)
-    played = play(step)
-    standing = {"buffers": weights.hf_buffer_bytes(spec, 4)}
-    at_peak, _ = sharded.peak(step, played, "adamw" if optimizer == "adamw" else "sgd", cards, standing)
-    ours = sum(at_peak.values())
-    assert ours >= truth
+    step = Step(spec, b, s, 4, attention, cpu=True, shards=cards, gradient_checkpointing=checkpointing)
+    ours = peak_of(step, optimizer)
+    assert abs(ours - truth) <= SCALARS, (ours - truth, case)
     judge(
         "transformers", transformers.__version__, "training_fsdp", spec.architecture,
-        f"{attention} float32 {optimizer}", ours, truth, 0.09, case,
+        f"{attention} float32 {optimizer}", ours, truth, 0.005, case,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
+def test_a_step_takes_what_is_counted(case: Any) -> None:
+    compare(case)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_drawn_steps_of_every_architecture(name: str) -> None:
+    draw = Random(name)
+    for _ in range(2):
+        attention = draw.choice(attentions(small(name, LAYERS)))
+        compare(
+            (draw.choice((2, 3, 4, 8)), name, attention, draw.randint(1, 3), draw.choice((4, 16, 60, 110)),
+             draw.choice((None, "adamw", "sgd")), draw.random() < 0.4)
+        )  # fmt: skip
+
+
+def peak_of(step: Step, optimizer: Any) -> int:
+    """Bytes of tensors at the worst moment of a step of one process."""
+    played = play(step)
+    shares = sum(elements * width for elements, width in played.shared)
+    kind = "adamw" if optimizer == "adamw" else "sgd"
+    optimizer_step(played, kind)
+    counters = 4 * len(played.trained) if kind == "adamw" else 0  # of Adam's steps: they stay on the CPU
+    held = counters + shares + weights.hf_buffer_bytes(step.spec, 4) + state_bytes(kind, played.shared)
+    return held + played.tape.peak
 
 
 def kept() -> tuple[int, int, int]:
@@ -144,7 +174,7 @@ def test_an_estimate_is_of_one_cards_share() -> None:
     one, two, eight = answer(), answer(n_devices=2, parallel="fsdp"), answer(n_devices=8, parallel="FSDP2")
     held = {c.name: c.bytes for c in eight.components}
     trained = 4 * weights.hf_params(resolve("pythia-410m"))
-    assert held["weights"] == sharded.share(trained, 8) and two.precision == "rough"
+    assert held["weights"] == sharded.share(trained, 8) and two.precision == "close"
     assert eight.peak.tensors < two.peak.tensors < one.peak.tensors
     assert eight.workload["parallel"] == "fsdp" and "nccl" in {term.name for term in eight.overheads}
     assert sum(c.bytes_at_peak for c in eight.components) == eight.peak.tensors

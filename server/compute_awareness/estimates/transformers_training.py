@@ -9,7 +9,7 @@ from ..errors import InputError, NotCovered
 from ..memory import data_parallel, optimizer, parameters, sharded, weights
 from ..memory.estimate import Estimate, Precision
 from ..memory.huggingface import forward as transformers_forward
-from ..memory.huggingface.training import ARCHITECTURES, Played, Step, default_dropout, optimizer_step, play
+from ..memory.huggingface.training import ARCHITECTURES, Step, default_dropout, groups, optimizer_step, play
 from ..memory.huggingface.training_lora import lora
 from ..memory.huggingface.training_parts import Lora
 from ..memory.loading import loading
@@ -47,14 +47,14 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
         math_kernel=attention == "sdpa"
         and transformers_forward.needs_math_kernel(spec, 2 if workload.autocast else width, capability),
         autocast="cuda" if workload.autocast else None,
-        bucket_views=workload.gradient_as_bucket_view or workload.parallel == "fsdp",
+        bucket_views=workload.gradient_as_bucket_view,
+        shards=workload.n_devices if workload.parallel == "fsdp" else 1,
     )  # fmt: skip
     if workload.trainable == "lora":
         step = replace(step, lora=_lora(workload, step))
     played = play(step)
     fsdp = workload.parallel == "fsdp"
-    if not fsdp:
-        optimizer_step(played, workload.optimizer)
+    optimizer_step(played, workload.optimizer)
     params = weights.hf_params(spec)
     trained = sum(elements for elements, _ in played.trained)
     adapters = sum(elements * size for elements, size in played.trained) if step.lora else 0
@@ -64,15 +64,12 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
     at_peak, largest = largest_and_peak(
         played.tape,
         {
-            "weights": params * width + adapters,
+            "weights": sum(elements * size for elements, size in played.shared) if fsdp else params * width + adapters,
             "buffers": weights.hf_buffer_bytes(spec, width),
-            "optimizer_state": optimizer.state_bytes(workload.optimizer, played.trained),
+            "optimizer_state": optimizer.state_bytes(workload.optimizer, played.shared),
             "gradients": buckets,
         },
     )
-    if fsdp:
-        standing = {"buffers": weights.hf_buffer_bytes(spec, width)}
-        at_peak, largest = sharded.peak(step, played, workload.optimizer, workload.n_devices, standing)
     for counted in (at_peak, largest):  # what an answer has no component of its own for
         counted["activations"] += counted.pop("weight_copies", 0)
     logits = workload.batch_size * workload.seq_len * spec.d_vocab * (2 if workload.autocast else width)
@@ -113,7 +110,7 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
     loaded = loading("transformers", workload.library_version, spec, workload.dtype)
     if fsdp:
         assumptions += _sharded_cards(workload)
-        loaded = replace(loaded, device_bytes=sharded.loading_bytes(played, workload.n_devices))
+        loaded = replace(loaded, device_bytes=sharded.loading_bytes(*groups(step), spec.n_layers))
     elif workload.n_devices > 1:
         assumptions += _several_cards(workload)
         sent = data_parallel.broadcast_bytes(parameters.hf_tensors(spec, width))
@@ -135,7 +132,7 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
         workload.gradient_accumulation,
     )
     assumptions.append(said)
-    update = training.optimizer_step(workload.optimizer, _on_one_card(workload, played), largest["optimizer_state"])
+    update = training.optimizer_step(workload.optimizer, played.shared, largest["optimizer_state"])
     known = is_verified("transformers", workload.library_version)
     return assemble(
         workload.model_dump() | {"attention": attention, "model": repeatable(workload.model, spec)},
@@ -168,20 +165,15 @@ def _several_cards(workload: Training) -> list[str]:
     ]
 
 
-def _on_one_card(workload: Training, played: Played) -> list[tuple[int, int]]:
-    """Elements and bytes per element of what one card's optimizer updates of each trained tensor."""
-    cards = workload.n_devices if workload.parallel == "fsdp" else 1
-    return [(sharded.share(elements, cards), width) for elements, width in played.trained]
-
-
 def _sharded_cards(workload: Training) -> list[str]:
     """What is assumed of fully_shard."""
     return [
         f"{workload.n_devices} cards, a process with its share of the model and a batch of {workload.batch_size} on "
         "each; every figure is of one card, and what is gathered and reduced is not timed",
         "FSDP2: fully_shard on every block, then on the model, with its defaults and without MixedPrecisionPolicy or "
-        "CPU offload; an upper end, compared with torch 2.13 on the CPU in float32 (a process that believes to have "
-        "others); each process loads the whole model into RAM before it is sharded",
+        "CPU offload; compared with torch 2.13 on the CPU in float32 (a process that believes to have others); on CUDA "
+        "what is gathered and reduced is allocated on streams of its own, whose freed memory the others cannot use",
+        "each process loads the whole model into RAM before it is sharded",
     ]
 
 
@@ -211,7 +203,7 @@ def _precision(workload: Training, as_measured: bool) -> Precision:
     """How sure. The fused kernels and the dropout of CUDA, and bitsandbytes', were read, not run. Autocast was compared
     under a task of its own ("training_autocast" in the table), with the casts of CUDA's list done by hand."""
     if workload.parallel == "fsdp":
-        return "rough"
+        return "close"
     if workload.autocast:
         autocast = earned("transformers", "training_autocast", resolve(workload.model).architecture, workload.dtype)
         return weaker("close", autocast)

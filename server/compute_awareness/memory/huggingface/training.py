@@ -6,13 +6,15 @@ Layers between the second and the last are equal to their neighbours and are not
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ...models.spec import ModelSpec
 from ..autograd import ops, views
 from ..autograd.graph import BOOL, FLOAT32, INT64, Graph, Var
 from ..optimizer import Optimizer, step_bytes
+from ..sharded import Group, Shards
 from ..tape import Tape
 from .embedding import slides
 from .training_context import Context
@@ -47,7 +49,7 @@ def default_dropout(spec: ModelSpec) -> tuple[float, float]:
 def optimizer_step(played: Played, optimizer: Optimizer) -> None:
     """The optimizer's step on the tape, after the backward pass and before the gradients go."""
     tape = played.tape
-    temporary = step_bytes(optimizer, played.trained)
+    temporary = step_bytes(optimizer, played.shared)
     if temporary:
         tape.touch(temporary)
 
@@ -73,6 +75,8 @@ class Step:
     bucket_views: bool = False
     """DistributedDataParallel with gradient_as_bucket_view, earlier batches of a step in no_sync: the gradients that
     the last backward makes go into the buckets, which are not on the tape."""
+    shards: int = 1
+    """Cards that FSDP2 (`fully_shard` on every block and on the model) shares the model out over."""
     cpu: bool = False
     """Also play what only torch's CPU kernels allocate, for comparisons with runs on the CPU."""
 
@@ -86,15 +90,27 @@ class Played:
     """The layers that were played."""
     ends: Weights
     layers: dict[int, Weights] = field(default_factory=dict)
+    shards: Shards | None = None
+    n_devices: int = 1
+
+    @property
+    def shared(self) -> list[tuple[int, int]]:
+        """`trained`, but one card's share of each tensor where the model is sharded."""
+        if self.shards is None:
+            return self.trained
+        return self._of_each(lambda weights: weights.shared(self.n_devices))
 
     @property
     def trained(self) -> list[tuple[int, int]]:
         """Elements and bytes per element of each trained tensor, those of the layers that were not played too."""
-        tensors = list(self.ends.trained)
+        return self._of_each(lambda weights: weights.trained)
+
+    def _of_each(self, tensors_of: Callable[[Weights], list[tuple[int, int]]]) -> list[tuple[int, int]]:
+        tensors = list(tensors_of(self.ends))
         last = max(self.layers)
-        like_the_last = self.layers[last].trained
+        like_the_last = tensors_of(self.layers[last])
         for index in range(last + 1):
-            tensors += self.layers[index].trained if index in self.layers else like_the_last
+            tensors += tensors_of(self.layers[index]) if index in self.layers else like_the_last
         return tensors
 
     @property
@@ -117,17 +133,34 @@ def play(step: Step) -> Played:
         math_kernel=step.math_kernel,
     )  # fmt: skip
     ends = Weights(model)
-    played = Played(graph.tape, _played_layers(model), ends)
+    played = Played(graph.tape, _played_layers(model, step.shards > 1), ends)
     for index in played.indices:
         played.layers[index] = Weights(model)
+    if step.shards > 1:
+        played.shards, played.n_devices = Shards(graph, *groups(step)), step.shards
     ids, labels = model.indices(), model.indices()
     for turn in range(step.accumulation):
         with graph.autocasting(None if step.autocast is None else step.autocast == "cuda"):
             loss = _loss(model, played, ids, labels, step, first=turn == 0)
         graph.reduced = step.bucket_views and turn == step.accumulation - 1
         graph.backward(loss)
+        if played.shards is not None:
+            played.shards.after_backward(ends.named.values())
         del loss
     return played
+
+
+def groups(step: Step) -> tuple[Group, Group]:
+    """The root's parameters and a block's, as `fully_shard` has them."""
+    tiny = replace(
+        step, spec=step.spec.model_copy(update={"n_layers": 1}), batch_size=1, seq_len=1, shards=1, accumulation=1
+    )  # fmt: skip
+    played = play(tiny)
+    root, block = (
+        Group.of([(v.shape, v.width) for v in weights.named.values()], step.shards)
+        for weights in (played.ends, played.layers[0])
+    )
+    return root, block
 
 
 def _kind(model: Model, index: int) -> tuple[bool, bool]:
@@ -138,12 +171,14 @@ def _kind(model: Model, index: int) -> tuple[bool, bool]:
     return masked, window and spec.architecture in _TABLE_PER_KIND
 
 
-def _played_layers(model: Model) -> list[int]:
+def _played_layers(model: Model, sharded: bool) -> list[int]:
     """Which layers to play: of each kind one after the first layer, and its last; those between are like them."""
     kinds = [_kind(model, i) for i in range(model.spec.n_layers)]
     last = len(kinds) - 1
     start = max((kinds.index(kind, 1) for kind in set(kinds[1:])), default=0)
     stop = min(last - kinds[::-1].index(kind) for kind in set(kinds))
+    if sharded:  # of each kind also one behind the last layer and before it, where both neighbours' buffers are
+        stop -= len(set(kinds))
     if stop - start <= 2:
         return list(range(len(kinds)))
     return [*range(start + 1), *range(stop, len(kinds))]
@@ -151,8 +186,14 @@ def _played_layers(model: Model) -> list[int]:
 
 def _loss(model: Model, played: Played, ids: Var, labels: Var, step: Step, first: bool) -> Var:
     """`model(input_ids, labels=labels).loss`."""
+    shards = played.shards
+    if shards is not None:
+        shards.before_root()
     hidden_states = hidden(model, played, ids, step.gradient_checkpointing, first)
-    return _causal_loss(model, logits_of(model, played, hidden_states), labels)
+    loss = _causal_loss(model, logits_of(model, played, hidden_states), labels)
+    if shards is not None:
+        shards.after_root(loss)
+    return loss
 
 
 def logits_of(model: Model, played: Played, hidden_states: Var) -> Var:
@@ -222,11 +263,12 @@ def hidden(model: Model, played: Played, ids: Var, checkpointing: bool = False, 
                 hidden_states, tensors, len(unplayed) * gradients if first else 0, saved_copies, copies
             )
         before = _kept(graph)
-        outputs = _call(model, weights, hidden_states, contexts[slides(spec, i)], checkpointing)
+        outputs = _call(model, weights, hidden_states, contexts[slides(spec, i)], checkpointing, played.shards, i == 0)
         hidden_states = outputs[0]
         now = _kept(graph)
         saved[_kind(model, i)] = (now[0] - before[0], now[1] - before[1], now[2] - before[2])
-        gradients, following = weights.gradient_bytes, i + 1
+        gradients = weights.gradient_bytes if played.shards is None else played.shards.block.share
+        following = i + 1
     if spec.architecture != "OPTForCausalLM" or spec.norm_placement == "pre":
         hidden_states = ends.norm(hidden_states, "norm")
     return ends.gives("norm", hidden_states)
@@ -240,14 +282,25 @@ def _kept(graph: Graph) -> tuple[int, int, int]:
     return graph.tape.live - copies, copies - unsaved - unplayed, unsaved
 
 
-def _call(model: Model, weights: Weights, x: Var, context: Context, checkpointing: bool) -> tuple[Var, Var | None]:
-    """A layer, checkpointed if asked for."""
+def _call(
+    model: Model, weights: Weights, x: Var, context: Context, checkpointing: bool, shards: Shards | None, first: bool
+) -> tuple[Var, Var | None]:
+    """A layer, checkpointed if asked for. `first`: it is the model's first one."""
+
+    def run(x: Var) -> tuple[Var, Var | None]:
+        if shards is None:
+            return layer(model, weights, x, context)
+        x = shards.before_block(x, weights.named.values)
+        outputs = layer(model, weights, x, context)
+        shards.after_block(outputs[0], first)
+        return outputs
+
     if not checkpointing:
-        return layer(model, weights, x, context)
+        return run(x)
     returned: list[Var | None] = []
 
     def call(x: Var) -> Var:
-        out, attention_weights = layer(model, weights, x, context)
+        out, attention_weights = run(x)
         returned.append(attention_weights)
         return out
 
