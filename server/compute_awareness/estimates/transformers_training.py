@@ -108,8 +108,10 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
         fails = ": its positions end there, the run fails" if spec.positional == "learned" else ""
         warnings.append(f"seq_len {workload.seq_len} is beyond transformers' context of {spec.n_ctx} tokens{fails}")
     loaded = loading("transformers", workload.library_version, spec, workload.dtype)
+    stranded = 0
     if fsdp:
-        assumptions += _sharded_cards(workload)
+        stranded = sharded.stranded_bytes(*groups(step))
+        assumptions += _sharded_cards(workload, stranded)
         loaded = replace(loaded, device_bytes=sharded.loading_bytes(*groups(step), spec.n_layers))
     elif workload.n_devices > 1:
         assumptions += _several_cards(workload)
@@ -150,6 +152,7 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
         ],
         assumptions=assumptions,
         warnings=warnings,
+        late_bytes=stranded,
         n_gpus=workload.n_devices,
     )
 
@@ -165,14 +168,15 @@ def _several_cards(workload: Training) -> list[str]:
     ]
 
 
-def _sharded_cards(workload: Training) -> list[str]:
+def _sharded_cards(workload: Training, stranded: int) -> list[str]:
     """What is assumed of fully_shard."""
     return [
         f"{workload.n_devices} cards, a process with its share of the model and a batch of {workload.batch_size} on "
         "each; every figure is of one card, and what is gathered and reduced is not timed",
         "FSDP2: fully_shard on every block, then on the model, with its defaults and without MixedPrecisionPolicy or "
         "CPU offload; compared with torch 2.13 on the CPU in float32 (a process that believes to have others); on CUDA "
-        "what is gathered and reduced is allocated on streams of its own, whose freed memory the others cannot use",
+        f"buffers are gathered on a stream of their own, whose freed memory the others get only once the card is full: "
+        f"the high end has {gib(stranded)} for it",
         "each process loads the whole model into RAM before it is sharded",
     ]
 

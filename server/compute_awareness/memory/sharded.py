@@ -140,3 +140,9 @@ class Shards:
 def loading_bytes(root: Group, block: Group, n_layers: int) -> int:
     """Bytes on a card while the model is sharded: the shares that are there, and one block, or the root, whole."""
     return root.share + n_layers * block.share + max(root.whole, block.whole)
+
+
+def stranded_bytes(root: Group, block: Group) -> int:
+    """What the caching allocator can keep on CUDA for the stream on which buffers are gathered, while one block's is
+    there: it holds the root's and a block's, or two blocks', at the beginning of forward."""
+    return max(root.whole, block.whole)
