@@ -9,7 +9,7 @@ from ..errors import InputError, NotCovered
 from ..memory import data_parallel, optimizer, parameters, sharded, weights
 from ..memory.estimate import Estimate, Precision
 from ..memory.huggingface import forward as transformers_forward
-from ..memory.huggingface.training import ARCHITECTURES, Step, default_dropout, groups, optimizer_step, play
+from ..memory.huggingface.training import ARCHITECTURES, Step, default_dropout, optimizer_step, play
 from ..memory.huggingface.training_lora import lora
 from ..memory.huggingface.training_parts import Lora
 from ..memory.loading import loading
@@ -109,10 +109,10 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
         warnings.append(f"seq_len {workload.seq_len} is beyond transformers' context of {spec.n_ctx} tokens{fails}")
     loaded = loading("transformers", workload.library_version, spec, workload.dtype)
     stranded = 0
-    if fsdp:
-        stranded = sharded.stranded_bytes(*groups(step))
+    if (shards := played.shards) is not None:
+        stranded = sharded.stranded_bytes(shards.root, shards.block)
         assumptions += _sharded_cards(workload, stranded)
-        loaded = replace(loaded, device_bytes=sharded.loading_bytes(*groups(step), spec.n_layers))
+        loaded = replace(loaded, device_bytes=sharded.loading_bytes(shards.root, shards.block, spec.n_layers))
     elif workload.n_devices > 1:
         assumptions += _several_cards(workload)
         sent = data_parallel.broadcast_bytes(parameters.hf_tensors(spec, width))
