@@ -38,6 +38,17 @@ CASES = [
         [hf("gpt2", "auto", device="auto")],
     ),
     Case(
+        "hf_max_memory",
+        TOP
+        + 'm = AutoModelForCausalLM.from_pretrained("gpt2", device_map="auto", max_memory={0: "1GiB", "cpu": "8GiB"})',
+        [hf("gpt2", "auto", device="auto", max_memory={"0": "1GiB", "cpu": "8GiB"})],
+    ),
+    Case(
+        "hf_max_memory_of_two",
+        TOP + 'm = AutoModelForCausalLM.from_pretrained("gpt2", device_map="auto", max_memory={0: "1GiB", 1: "1GiB"})',
+        [hf("gpt2", "auto", device="auto")],
+    ),
+    Case(
         "hf_device_map_dict",
         TOP + 'm = AutoModelForCausalLM.from_pretrained("gpt2", device_map={"": "cuda"})',
         [hf("gpt2", "auto", device="cuda")],

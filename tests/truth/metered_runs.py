@@ -260,7 +260,7 @@ def run(experiment: Experiment, code: dict[str, str], budget: int) -> int:
     """
     scope, workload = experiment.scope, experiment.workload
     trains_sae = isinstance(workload, SaeTraining)
-    offloads = getattr(workload, "offload", None) == "cpu"
+    offloads = getattr(workload, "offload", None) == "cpu" or getattr(workload, "max_memory", None)
     beside = ram_beside_the_card() if offloads else contextlib.nullcontext()
     with quiet(), beside, _settled(experiment, code) as rest:
         if trains_sae:

@@ -9,6 +9,7 @@ of published ones.
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +29,8 @@ from compute_awareness.advice.place import Place, needed
 from compute_awareness.advice.solver import combinations, largest_sizes
 from compute_awareness.advice.strategies import changes
 from compute_awareness.estimator import estimate
+from compute_awareness.memory.card.device import cpu_process_bytes
+from compute_awareness.memory.huggingface.placement import room_for
 from compute_awareness.models.spec import ModelSpec
 from compute_awareness.workload import AnyWorkload, parse_workload
 
@@ -115,7 +118,8 @@ def inputs(workload: Any) -> int:
 def runs(name: str, workload: AnyWorkload, whole: AnyWorkload, budget: int) -> int:
     """The peak in bytes of the code of `workload`. Raises OverBudget."""
     by_layer = getattr(workload, "layers", None) is not None and getattr(whole, "layers", None) is None
-    on_host = getattr(workload, "cache_device", None) == "cpu" and getattr(workload, "offload", None) is None
+    waits = getattr(workload, "offload", None) or getattr(workload, "max_memory", None)
+    on_host = getattr(workload, "cache_device", None) == "cpu" and not waits
     experiment = Experiment(whole, workload, spec_of(name), "meta" if on_host else "cpu")
     return run(experiment, program(workload, whole, by_layer), budget)
 
@@ -287,3 +291,36 @@ def test_offloaded_weights_run_with_what_the_estimate_has() -> None:
             with pytest.raises(OverBudget):
                 runs(name, workload, whole, said - inputs(whole) - 64)
     assert all("cpu_offload(model" in change.code for change in offers.values())
+
+
+def test_a_part_of_the_weights_runs_with_what_the_estimate_has() -> None:
+    """On cards that hold more and more of the layers, and where the RAM is too small: from real files."""
+    counts = set()
+    for name in ("hf forward", "hooks"):
+        spec = spec_of(name)
+        assert spec is not None
+        as_saved = {"n_layers": 6, "rotary_dim": spec.rotary_dim and spec.d_head, "checkpoint_dtype": "float32"}
+        spec = spec.model_copy(update=as_saved)
+        whole = parse_workload(CASES[name][1] | {"model": inline(spec), "batch_size": 2, "seq_len": 16})
+        peak, before = needs(whole), estimate(whole, "8.9")
+        least = needs(patched(whole, {"max_memory": {"0": room_for(spec, 4, 0)[0], "cpu": "1GiB"}}))
+        draw = Random(name)
+        for ram in (1 << 50, cpu_process_bytes(200_000)):  # for all; for less than one layer, so the disk has the rest
+            for share in (draw.uniform(0, 0.4), draw.uniform(0.5, 1)):
+                budget = least + int(share * (peak - 1 - least))
+                place = replace(card(budget), host_free_bytes=ram)
+                found = [*changes(whole, before, place), *further(whole, before, place)]
+                change = next(change for change in found if change.patch.get("max_memory"))
+                limits = change.patch["max_memory"]
+                assert change.fits and 'device_map="auto"' in change.code and ("cpu" in limits) == (ram == 1 << 50)
+                counts.add((name, change.title))
+                for also in ({}, {"cache_device": "cpu"})[: 1 + (name == "hooks")]:
+                    workload = patched(whole, change.patch | also)
+                    said = needs(workload)
+                    assert said <= budget
+                    experiment = Experiment(whole, workload, spec, "cpu")
+                    assert run(experiment, program(workload, whole), said) <= said
+                    with pytest.raises(OverBudget):
+                        experiment = Experiment(whole, workload, spec, "cpu")
+                        run(experiment, program(workload, whole), said - inputs(whole) - 64)
+    assert len(counts) >= 6, counts

@@ -146,18 +146,18 @@ class Attempt:
             return None
         if self.fits(self.before):
             return max(least, most // 2)
-        if self.place.free_bytes is None or not self._fits_with(also | {field: least}):
+        if self.place.free_bytes is None or not self.fits_with(also | {field: least}):
             return least
         low, high = least, most
         while high - low > 1:
             middle = (low + high) // 2
-            if self._fits_with(also | {field: middle}):
+            if self.fits_with(also | {field: middle}):
                 low = middle
             else:
                 high = middle
         return low
 
-    def _fits_with(self, patch: dict[str, Any]) -> bool:
+    def fits_with(self, patch: dict[str, Any]) -> bool:
         try:
             return bool(self.fits(self.patched(patch)))
         except InputError:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Any
 
-from ..errors import InputError
 from ..memory.huggingface.outputs import layout
 from ..models.resolve import resolve
-from ..runtime.duration import CROSSING_GB_S
-from ..units import duration, gib
+from ..units import gib
 from ..workload import DTYPE_BYTES, ActivationCache, Inference
 from .answers import Change
 from .attempt import HALF_DETAIL, Attempt, faster, half
+from .changes_offload import offload_weights
 
 _BLOCK = re.compile(r"blocks\.(\d{1,6})\.")
 
@@ -31,7 +30,7 @@ def for_inference(attempt: Attempt, workload: Inference) -> list[Change]:
     return [
         _no_kv_cache(attempt, workload),
         _smaller_batch(attempt, workload),
-        _states_on_cpu(attempt, workload) if workload.output_hidden_states else _offload_weights(attempt, workload),
+        _states_on_cpu(attempt, workload) if workload.output_hidden_states else offload_weights(attempt, workload),
         half_precision(attempt, workload),
         attempt.no("gradient_checkpointing", "no gradients are kept in a forward pass without them"),
     ]
@@ -152,40 +151,3 @@ def _no_grad(attempt: Attempt, workload: ActivationCache) -> Change:
 
 HOOKED = {"transformer_lens": "HookedTransformer", "transformer_bridge": "TransformerBridge"}
 """TransformerLens' classes, by the name of the library in a workload."""
-
-
-def _offload_weights(attempt: Attempt, workload: Inference) -> Change:
-    if workload.library != "transformers":
-        return attempt.no(
-            "offloading", "HookedTransformer keeps all its weights on the device; transformers can offload"
-        )
-    return offload(attempt, workload, "cpu")
-
-
-def offload(attempt: Attempt, workload: Inference | ActivationCache, where: Literal["cpu", "disk"]) -> Change:
-    """The weights of a transformers model in RAM or on disk, on the card module by module."""
-    if attempt.place.kind in ("cpu", "mps"):
-        return attempt.no("offloading", "there is no separate memory to move the weights to")
-    if workload.offload is not None:
-        return attempt.no("offloading", f"the weights are offloaded already ({workload.offload})")
-    patch = {"offload": where}
-    try:
-        after = attempt.patched(patch)
-    except InputError as error:
-        return attempt.no("offloading", f"weights to {_WAIT[where]}: {error}")
-    crossing = sum(part.times * part.crossing_bytes for part in after.work)
-    slow, fast = CROSSING_GB_S[where]
-    return attempt.change(
-        "offloading", f"weights in {_WAIT[where]}, one module's at a time on the card (accelerate)", patch,
-        "equivalent",
-        detail="same weights, same arithmetic",
-        cost=f"{gib(crossing)} of weights cross to the card in every pass, at {fast:g} to {slow:g} GB/s (assumed) "
-        f"{duration(crossing / fast / 1e9)} to {duration(crossing / slow / 1e9)}",
-        slowdown=_LONGER[where],
-    )  # fmt: skip
-
-
-_WAIT = {"cpu": "RAM", "disk": "their files on disk"}
-_LONGER = {"cpu": 10.0, "disk": 40.0}
-"""Times as long with few tokens in a pass; the more tokens, the less (the cost says what a pass takes). Not the ratio
-of this batch: with a smaller one, which may come with it, the weights cross as many times more."""

@@ -23,7 +23,7 @@ from ..workload import (
 from .answers import Change
 from .attempt import Attempt
 from .changes_cards import several_cards
-from .changes_forward import offload
+from .changes_offload import further_offloads
 from .changes_sae import buffers, one_sae_at_a_time, refreshes, without_logits
 from .place import Place, needed
 
@@ -38,7 +38,7 @@ def further(workload: AnyWorkload, before: Estimate, place: Place) -> list[Chang
 def _tried(attempt: Attempt, workload: AnyWorkload) -> Iterator[Change]:
     yield from several_cards(attempt, workload)
     if isinstance(workload, ActivationCache | Inference) and workload.library == "transformers":
-        yield from _offloaded(attempt, workload)
+        yield from further_offloads(attempt, workload)
     if isinstance(workload, ActivationCache | Patching):
         yield from _one_layer(attempt, workload)
     if isinstance(workload, SaeTraining) and workload.model is not None:
@@ -78,18 +78,6 @@ def _one_layer(attempt: Attempt, workload: ActivationCache | Patching) -> Iterat
         "need of each layer before the next",
         cost=cost, slowdown=slowdown, by_layer=True,
     )  # fmt: skip
-
-
-def _offloaded(attempt: Attempt, workload: ActivationCache | Inference) -> Iterator[Change]:
-    """The weights to RAM where that is not among the usual changes, and to disk where the RAM does not hold them."""
-    if attempt.place.kind not in ("gpu", "unknown") or workload.offload is not None:
-        return
-    in_ram = offload(attempt, workload, "cpu")
-    if not isinstance(workload, Inference) or workload.output_hidden_states:
-        yield in_ram
-    ram = attempt.place.host_free_bytes
-    if in_ram.applies and in_ram.fits is False and ram is not None and in_ram.host_bytes > ram:
-        yield offload(attempt, workload, "disk")
 
 
 def _worst_layer(attempt: Attempt, depth: int) -> int:

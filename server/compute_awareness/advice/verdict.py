@@ -72,7 +72,7 @@ def _look_at_loading(verdict: Verdict, estimate: Estimate, place: Place) -> None
         verdict.why += " Its worst moment is while the weights are loaded, not the run itself."
     if verdict.status == "fits" and place.kind != "cpu" and place.host_free_bytes is not None:
         beside = estimate.host_bytes
-        if filled.get("offload") == "cpu":  # what was loaded is what waits there
+        if filled.get("offload") == "cpu" or filled.get("max_memory"):  # what was loaded is what waits there
             beside = max(0, beside - estimate.loading_host_bytes)
         count = processes(filled)
         ram = count * device.cpu_process_bytes(estimate.loading_host_bytes + beside)

@@ -8,7 +8,6 @@ from ..errors import InputError
 from ..memory import parameters, weights
 from ..memory.estimate import Component, Estimate, HookFamily, Precision
 from ..memory.huggingface import forward as transformers_forward
-from ..memory.huggingface import offload
 from ..memory.huggingface import outputs as transformers_outputs
 from ..memory.huggingface.device_map import fullest_card
 from ..memory.huggingface.forward import Played
@@ -23,10 +22,10 @@ from ..precision import weaker
 from ..reads import not_kept
 from ..runtime import flops
 from ..runtime.work import Work, part
-from ..units import gib
 from ..versions import check, is_verified
 from ..workload import DTYPE_BYTES, ActivationCache, Inference
 from .assemble import assemble, download_bytes, largest_and_peak, millions, repeatable
+from .offloaded import offloaded
 
 _NOT_YET = (
     "stop_at_layer", "use_attn_result", "use_split_qkv_input", "use_hook_mlp_in", "use_attn_in",
@@ -76,13 +75,15 @@ def transformers_pass(workload: Inference | ActivationCache, capability: str | N
     with_graph = isinstance(workload, ActivationCache) and workload.with_gradients
     if with_graph and quantization is not None:
         raise InputError(f"with_gradients: not covered yet for a quantised model ({quantization})")
-    if workload.offload and quantization is not None:
-        raise InputError(f"offload: not covered yet for a quantised model ({quantization})")
+    for name in ("offload", "max_memory"):
+        if getattr(workload, name) and quantization is not None:
+            raise InputError(f"{name}: not covered yet for a quantised model ({quantization})")
+    beside = offloaded(workload, spec)
     shape = spec, workload.batch_size, workload.seq_len, width, attention, kv_cache, unfused
     if with_graph and keeps is not None:
         played = keeping_graph(*shape, keeps)
     else:
-        played = transformers_forward.keeping(*shape, keeps, _visiting(workload, spec))
+        played = transformers_forward.keeping(*shape, keeps, beside.waiting if beside else None)
     tape = played.tape
     if unfused:
         assumptions.append("sdpa with grouped heads runs unfused on this card or dtype: the scores are counted")
@@ -107,17 +108,18 @@ def transformers_pass(workload: Inference | ActivationCache, capability: str | N
             "one card would hold, as if it all lay there; placement compared with transformers' own on the meta "
             "device, no run on several cards"
         )
-    waiting = weight_bytes if workload.offload else 0
-    if workload.offload == "disk":
-        waiting -= width * weights.norm_params(spec, spec.d_model)  # the last norm tells accelerate where to compute
-    weight_bytes -= waiting
+    if beside is not None:
+        weight_bytes = beside.weights.held["card"]
     standing = {"weights": weight_bytes, "buffers": weights.hf_buffer_bytes(spec, width)}
     if library == "nnsight":  # LanguageModel's attention mask, and ids put together from several prompts, int64
         standing["activations"] = (1 + (workload.batch_size > 1)) * INT64 * workload.batch_size * workload.seq_len
     at_peak, largest = largest_and_peak(tape, standing)
-    if workload.offload:
-        largest["weights"] = max(_visiting(workload, spec).values())
-        assumptions += _say_offload(workload, spec, waiting)
+    if beside is not None:
+        largest["weights"] = weight_bytes + beside.waiting.largest
+        assumptions += beside.assumptions()
+        warnings += beside.warnings()
+    elif workload.max_memory:
+        assumptions.append("max_memory has room for all weights on the card")
     precision: Precision = "exact" if known and attention != "sdpa" else "close"  # CUDA's fused kernels were not run
     if quantization is not None:
         tokens = workload.batch_size * workload.seq_len
@@ -132,11 +134,11 @@ def transformers_pass(workload: Inference | ActivationCache, capability: str | N
         )
     if workload.n_devices > 1:
         precision = "rough"
-    if _read_width(workload, spec):
+    if beside is not None and beside.converted:
         precision = weaker(precision, "close")
     share = f", the fullest of {workload.n_devices} cards" if workload.n_devices > 1 else ""
-    if workload.offload:
-        share = f", of which one module's are on the card at a time; the rest waits ({workload.offload})"
+    if beside is not None:
+        share = beside.share
     details = {
         "weights": f"{millions(weights.hf_params(spec))} parameters in {quantization or workload.dtype}{share}",
         "activation_cache": "distinct storages that outlive the pass because they were asked for",
@@ -169,20 +171,12 @@ def transformers_pass(workload: Inference | ActivationCache, capability: str | N
                 detail="copied to RAM module by module; copies share nothing",
             )
         )  # fmt: skip
-    if workload.offload:
-        forward_work.crossing_bytes = offload.crossing_bytes(spec, _stored_width(workload, spec))
-        forward_work.crossing_from = workload.offload
-        loaded = replace(loaded, device_bytes=standing["buffers"])
-        if workload.offload == "cpu":
-            host_bytes += waiting
-            extra.append(
-                Component(
-                    name="weights", bytes=waiting, at_peak=False, bytes_at_peak=0, where="host",
-                    detail="all of them, in RAM",
-                )
-            )  # fmt: skip
-        else:
-            loaded = replace(loaded, host_bytes=max(_visiting(workload, spec).values()))
+    parts = [forward_work]
+    if beside is not None:
+        parts = beside.add_crossing(forward_work)
+        extra += beside.components()
+        host_bytes += beside.weights.held["cpu"]
+        loaded = beside.loading(loaded, standing["buffers"])
     filled = {"attention": attention, "model": repeatable(workload.model, spec)}
     if isinstance(workload, Inference):
         filled |= {"kv_cache": kv_cache, "quantization": quantization}
@@ -198,47 +192,13 @@ def transformers_pass(workload: Inference | ActivationCache, capability: str | N
         host_bytes=host_bytes,
         loading=loaded if workload.n_devices == 1 else replace(loaded, device_bytes=weight_bytes + standing["buffers"]),
         download_bytes=download_bytes(spec),
-        work=[forward_work],
+        work=parts,
         assumptions=assumptions,
         warnings=warnings,
         extra=extra,
         events=tape,
-        standing=()
-        if workload.offload or quantization or workload.n_devices > 1
-        else parameters.hf_tensors(spec, width),
+        standing=() if beside or quantization or workload.n_devices > 1 else parameters.hf_tensors(spec, width),
     )
-
-
-def _stored_width(workload: Inference | ActivationCache, spec: ModelSpec) -> int:
-    """Bytes per number of the weights where they wait: in RAM as they are used, on disk as they were published."""
-    on_disk = spec.checkpoint_dtype if workload.offload == "disk" else None
-    return DTYPE_BYTES[on_disk or workload.dtype]
-
-
-def _read_width(workload: Inference | ActivationCache, spec: ModelSpec) -> int:
-    """Bytes per number of the copy that is converted on the card: weights on disk in another dtype; else 0."""
-    stored = _stored_width(workload, spec)
-    return stored if workload.offload == "disk" and spec.checkpoint_dtype not in (None, workload.dtype) else 0
-
-
-def _visiting(workload: Inference | ActivationCache, spec: ModelSpec) -> dict[str, int]:
-    """Bytes of the weights that come to the card for their module alone, by its role."""
-    if not workload.offload:
-        return {}
-    return offload.visiting(spec, DTYPE_BYTES[workload.dtype], _read_width(workload, spec))
-
-
-def _say_offload(workload: Inference | ActivationCache, spec: ModelSpec, waiting: int) -> list[str]:
-    """What is assumed of accelerate's hooks."""
-    crossing = offload.crossing_bytes(spec, _stored_width(workload, spec))
-    where = "RAM (accelerate.cpu_offload)"
-    if workload.offload == "disk":
-        where = "the checkpoint's safetensors files (device_map 'disk', read in place; a .bin is written out anew)"
-    return [
-        f"weights wait in {where}, and come to the card for their linear layer, norm or embedding alone, "
-        f"{gib(crossing)} in every pass; buffers stay there, and the input is on the card; compared with accelerate "
-        "1.15 on the CPU"
-    ]
 
 
 def _unread(workload: ActivationCache, spec: ModelSpec) -> list[str]:

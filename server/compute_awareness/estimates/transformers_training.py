@@ -10,7 +10,7 @@ from ..errors import InputError, NotCovered
 from ..memory import data_parallel, optimizer, parameters, sharded, weights
 from ..memory.estimate import Estimate, Precision
 from ..memory.huggingface import forward as transformers_forward
-from ..memory.huggingface.training import ARCHITECTURES, Played, Step, default_dropout, optimizer_step, play
+from ..memory.huggingface.training import ARCHITECTURES, Step, default_dropout, optimizer_step, play
 from ..memory.huggingface.training_lora import lora
 from ..memory.huggingface.training_parts import Lora
 from ..memory.loading import loading
@@ -48,14 +48,14 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
         math_kernel=attention == "sdpa"
         and transformers_forward.needs_math_kernel(spec, 2 if workload.autocast else width, capability),
         autocast="cuda" if workload.autocast else None,
-        bucket_views=workload.gradient_as_bucket_view or workload.parallel == "fsdp",
+        bucket_views=workload.gradient_as_bucket_view,
+        shards=workload.n_devices if workload.parallel == "fsdp" else 1,
     )  # fmt: skip
     if workload.trainable == "lora":
         step = replace(step, lora=_lora(workload, step))
     played = play(step)
     fsdp = workload.parallel == "fsdp"
-    if not fsdp:
-        optimizer_step(played, workload.optimizer)
+    optimizer_step(played, workload.optimizer)
     params = weights.hf_params(spec)
     trained = sum(elements for elements, _ in played.trained)
     adapters = sum(elements * size for elements, size in played.trained) if step.lora else 0
@@ -65,15 +65,12 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
     at_peak, largest = largest_and_peak(
         played.tape,
         {
-            "weights": params * width + adapters,
+            "weights": sum(elements * size for elements, size in played.shared) if fsdp else params * width + adapters,
             "buffers": weights.hf_buffer_bytes(spec, width),
-            "optimizer_state": optimizer.state_bytes(workload.optimizer, played.trained),
+            "optimizer_state": optimizer.state_bytes(workload.optimizer, played.shared),
             "gradients": buckets,
         },
     )
-    if fsdp:
-        standing = {"buffers": weights.hf_buffer_bytes(spec, width)}
-        at_peak, largest = sharded.peak(step, played, workload.optimizer, workload.n_devices, standing)
     for counted in (at_peak, largest):  # what an answer has no component of its own for
         counted["activations"] += counted.pop("weight_copies", 0)
     logits = workload.batch_size * workload.seq_len * spec.d_vocab * (2 if workload.autocast else width)
@@ -112,9 +109,11 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
         fails = ": its positions end there, the run fails" if spec.positional == "learned" else ""
         warnings.append(f"seq_len {workload.seq_len} is beyond transformers' context of {spec.n_ctx} tokens{fails}")
     loaded = loading("transformers", workload.library_version, spec, workload.dtype)
-    if fsdp:
-        assumptions += _sharded_cards(workload)
-        loaded = replace(loaded, device_bytes=sharded.loading_bytes(played, workload.n_devices))
+    stranded = 0
+    if (shards := played.shards) is not None:
+        stranded = sharded.stranded_bytes(shards.root, shards.block)
+        assumptions += _sharded_cards(workload, stranded)
+        loaded = replace(loaded, device_bytes=sharded.loading_bytes(shards.root, shards.block, spec.n_layers))
     elif workload.n_devices > 1:
         assumptions += _several_cards(workload)
         sent = data_parallel.broadcast_bytes(parameters.hf_tensors(spec, width))
@@ -136,7 +135,7 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
         workload.gradient_accumulation,
     )
     assumptions.append(said)
-    update = training.optimizer_step(workload.optimizer, _on_one_card(workload, played), largest["optimizer_state"])
+    update = training.optimizer_step(workload.optimizer, played.shared, largest["optimizer_state"])
     known = is_verified("transformers", workload.library_version)
     return assemble(
         workload.model_dump() | {"attention": attention, "model": repeatable(workload.model, spec)},
@@ -154,6 +153,7 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
         ],
         assumptions=assumptions,
         warnings=warnings,
+        late_bytes=stranded,
         n_gpus=workload.n_devices,
         # Checkpointing plays a layer again within its backward pass: what is freed when is not as on the card.
         events=None if fsdp or workload.gradient_checkpointing else played.tape,
@@ -182,20 +182,16 @@ def _several_cards(workload: Training) -> list[str]:
     ]
 
 
-def _on_one_card(workload: Training, played: Played) -> list[tuple[int, int]]:
-    """Elements and bytes per element of what one card's optimizer updates of each trained tensor."""
-    cards = workload.n_devices if workload.parallel == "fsdp" else 1
-    return [(sharded.share(elements, cards), width) for elements, width in played.trained]
-
-
-def _sharded_cards(workload: Training) -> list[str]:
+def _sharded_cards(workload: Training, stranded: int) -> list[str]:
     """What is assumed of fully_shard."""
     return [
         f"{workload.n_devices} cards, a process with its share of the model and a batch of {workload.batch_size} on "
         "each; every figure is of one card, and what is gathered and reduced is not timed",
         "FSDP2: fully_shard on every block, then on the model, with its defaults and without MixedPrecisionPolicy or "
-        "CPU offload; an upper end, compared with torch 2.13 on the CPU in float32 (a process that believes to have "
-        "others); each process loads the whole model into RAM before it is sharded",
+        "CPU offload; compared with torch 2.13 on the CPU in float32 (a process that believes to have others); on CUDA "
+        f"buffers are gathered on a stream of their own, whose freed memory the others get only once the card is full: "
+        f"the high end has {gib(stranded)} for it",
+        "each process loads the whole model into RAM before it is sharded",
     ]
 
 
@@ -225,7 +221,7 @@ def _precision(workload: Training, as_measured: bool) -> Precision:
     """How sure. The fused kernels and the dropout of CUDA, and bitsandbytes', were read, not run. Autocast was compared
     under a task of its own ("training_autocast" in the table), with the casts of CUDA's list done by hand."""
     if workload.parallel == "fsdp":
-        return "rough"
+        return "close"
     if workload.autocast:
         autocast = earned("transformers", "training_autocast", resolve(workload.model).architecture, workload.dtype)
         return weaker("close", autocast)

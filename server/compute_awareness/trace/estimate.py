@@ -50,6 +50,7 @@ _REFUSED: dict[str, tuple[Any, ...]] = {
     "gradient_accumulation": (None, 1),
     "n_devices": (None, 1),
     "offload": (None,),
+    "max_memory": (None,),
 }
 
 

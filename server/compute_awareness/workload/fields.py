@@ -74,7 +74,9 @@ Quantization = Annotated[
 
 Offload = Annotated[
     Literal["cpu", "disk"] | None,
-    Field(description="transformers: weights wait there and come to the card module by module (accelerate); null = no"),
+    Field(
+        description="transformers: all weights wait there and come to the card module by module (accelerate); null = no"
+    ),
 ]
 
 Method = Annotated[

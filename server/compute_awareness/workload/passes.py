@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from .fields import Attention, Integers, LibraryVersion, ModelTask, NDevices, Offload, Quantization, Reads, Strings
 from .libraries import of_task
+from .max_memory import MaxMemory
 
 Library = Literal["transformer_lens", "transformer_bridge", "transformers", "nnsight"]
 _LIBRARY: Any = Field(
@@ -40,6 +41,7 @@ class Inference(ModelTask):
     quantization: Quantization = None
     n_devices: NDevices = _N_DEVICES
     offload: Offload = None
+    max_memory: MaxMemory = None
 
     @model_validator(mode="after")
     def _fits_library(self) -> Inference:
@@ -88,6 +90,7 @@ class ActivationCache(ModelTask):
     use_attn_in: bool = Field(default=False, description="cfg.use_attn_in: attention input per head")
     n_devices: NDevices = _N_DEVICES
     offload: Offload = None
+    max_memory: MaxMemory = None
 
     @model_validator(mode="after")
     def _fits_library(self) -> ActivationCache:
@@ -128,16 +131,20 @@ def _check_devices(workload: Inference | ActivationCache) -> None:
 
 def _check_offload(workload: Inference | ActivationCache) -> None:
     """Weights that wait beside the card, where that is estimated."""
-    if workload.offload is None:
+    given = [name for name in ("offload", "max_memory") if getattr(workload, name) is not None]
+    if not given:
         return
+    name = given[0]
+    if len(given) > 1:
+        raise ValueError("offload (all weights wait) and max_memory (some do) exclude each other; give one of them")
     if workload.library != "transformers":
         raise ValueError(
-            f"offload is of transformers (accelerate's hooks); {workload.library} is estimated with all its weights on "
+            f"{name} is of transformers (accelerate's hooks); {workload.library} is estimated with all its weights on "
             "the card"
         )
     if workload.n_devices > 1:
-        raise ValueError(f"offload with n_devices {workload.n_devices} is not covered yet; give one of them")
+        raise ValueError(f"{name} with n_devices {workload.n_devices} is not covered yet; give one of them")
     if getattr(workload, "quantization", None):
-        raise ValueError("offload of a quantised model is not covered yet; give offload or quantization")
+        raise ValueError(f"{name} of a quantised model is not covered yet; give {name} or quantization")
     if getattr(workload, "with_gradients", False):
-        raise ValueError("offload with with_gradients: autograd would keep every weight on the card, so it saves none")
+        raise ValueError(f"{name} with with_gradients: autograd would keep every weight on the card, so it saves none")

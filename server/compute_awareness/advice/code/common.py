@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from textwrap import indent
 from typing import Any
@@ -62,6 +63,10 @@ def _transformers(workload: Any, name: str, device: str) -> str:
             f"from accelerate import cpu_offload\nmodel = AutoModelForCausalLM.from_pretrained({', '.join(said)})\n"
             f'cpu_offload(model, execution_device="{device}")'
         )
+    if limits := getattr(workload, "max_memory", None):
+        written = ", ".join(f"{0 if on == '0' else json.dumps(on)}: {json.dumps(size)}" for on, size in limits.items())
+        said += ['device_map="auto"', f"max_memory={{{written}}}", 'offload_folder="offload"']
+        return f"model = AutoModelForCausalLM.from_pretrained(\n    {', '.join(said)}\n)"
     if device == "auto":
         return f'model = AutoModelForCausalLM.from_pretrained({", ".join(said)}, device_map="auto")'
     return f'model = AutoModelForCausalLM.from_pretrained({", ".join(said)}).to("{device}")'

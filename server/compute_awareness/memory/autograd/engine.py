@@ -75,6 +75,8 @@ def _count_edges(start: Node) -> dict[int, int]:
 
 def _evaluate(node: Node, grads: Grads) -> tuple[list[Edge | None], Grads]:
     """evaluate_function: run, fit to the inputs' shapes and dtypes; then the gradients go, then what was saved."""
+    if node.hook is not None:
+        node.hook()
     edges = node.edges
     node.edges = []
     if grads.count(None) == len(grads):

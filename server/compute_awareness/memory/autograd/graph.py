@@ -100,7 +100,7 @@ class Node:
     `needs[i]` says whether input i needs one, `saved` are the saved tensors. `apply` must not close over a `Var`.
     """
 
-    __slots__ = ("apply", "edges", "frame", "needs", "outputs", "saved", "seq", "waiting")
+    __slots__ = ("apply", "edges", "frame", "hook", "needs", "outputs", "saved", "seq", "waiting")
 
     def __init__(self, seq: int, apply: Backward, inputs: Sequence[Var | None], outputs: int) -> None:
         self.seq, self.apply, self.outputs = seq, apply, outputs
@@ -113,6 +113,8 @@ class Node:
         self.saved: list[Var] = []
         self.frame: Frame | None = None
         self.waiting = 0
+        self.hook: Callable[[], None] | None = None
+        """`Tensor.register_hook` on an output: runs before the node does, and before it is recomputed."""
 
 
 class Autocast:
@@ -191,6 +193,11 @@ class Graph:
     def touch(self, nbytes: int) -> None:
         """Scratch that comes and goes."""
         self.tape.touch(nbytes)
+
+    @property
+    def recomputing(self) -> bool:
+        """Whether a checkpointed call is being run again."""
+        return self._filling is not None
 
     @contextmanager
     def grad_mode(self, enabled: bool) -> Iterator[None]:

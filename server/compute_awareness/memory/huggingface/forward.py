@@ -17,7 +17,7 @@ from ..recorded.recall import recall
 from ..tape import Tape, Tensor
 from .attention import attend
 from .embedding import embed, masked, slides
-from .parts import FLOAT32, INT64, Keep, Pass, mlp, norm
+from .parts import FLOAT32, INT64, Keep, Pass, Waiting, mlp, norm
 
 Attention = Literal["eager", "sdpa"]
 
@@ -32,6 +32,10 @@ SDPA = frozenset(
 EAGER_ONLY = frozenset({"Gemma2ForCausalLM", "GPTNeoForCausalLM", "GPTJForCausalLM", "BloomForCausalLM"})
 # These models' loop over the layers keeps the last layer's output tuple, attention weights included.
 KEEPS_LAYER_OUTPUT = frozenset({"GPTNeoForCausalLM", "GPTJForCausalLM", "BloomForCausalLM"})
+
+
+_Kind = tuple[bool, frozenset[str], bool, frozenset[tuple[str, int]]]
+"""What layers must share to be written down once: mask, kept roles, whether the input goes, weights that come."""
 
 
 @dataclass(frozen=True)
@@ -118,11 +122,11 @@ def keeping(
     kv_cache: bool,
     math_kernel: bool,
     keeps: Keeps | None,
-    visiting: Mapping[str, int] | None = None,
+    waiting: Waiting | None = None,
 ) -> Played:
     """As `forward`, while something keeps module outputs; what it holds is booked as "activation_cache".
 
-    `visiting`: bytes of weights that come to the card for their module alone, by its role (`offload.visiting`).
+    `waiting`: bytes of weights that come to the card for their module alone (`placement.waiting`); None = none do.
 
     Raises:
         InputError, ValueError: as `forward` does.
@@ -130,11 +134,11 @@ def keeping(
     refuse_uncovered(spec, attention)
     keeps = keeps or Keeps([frozenset()] * spec.n_layers)
     how = width, attention, kv_cache, math_kernel
-    visiting = visiting or {}
+    visits = waiting and tuple(frozenset(part.items()) for part in (waiting.ends, *waiting.layers))
     return recall(
-        ("transformers forward", spec, *how, tuple(keeps.layers), keeps.ends, keeps.on_host, tuple(visiting.items())),
+        ("transformers forward", spec, *how, tuple(keeps.layers), keeps.ends, keeps.on_host, visits),
         (batch_size, seq_len),
-        lambda b, s: play_anew(spec, b, s, *how, keeps, visiting),
+        lambda b, s: play_anew(spec, b, s, *how, keeps, waiting),
         with_log=True,
     )
 
@@ -148,13 +152,13 @@ def play_anew(
     kv_cache: bool,
     math_kernel: bool,
     keeps: Keeps,
-    visiting: Mapping[str, int],
+    waiting: Waiting | None = None,
 ) -> Played:
     """`keeping`, played; what is recorded of other shapes has no say."""
     sizes: dict[str, int] = {}
     p = Pass(
         spec, batch_size, seq_len, width, attention, kv_cache, math_kernel=math_kernel,
-        keep=Keep(keeps.ends, keeps.on_host, sizes), visiting=visiting,
+        keep=Keep(keeps.ends, keeps.on_host, sizes), visiting=waiting.ends if waiting else {},
     )  # fmt: skip
     tape = p.tape
     tape.new(INT64 * p.tokens, "activations")
@@ -162,24 +166,32 @@ def play_anew(
     if kv_cache:
         # DynamicSlidingWindowLayer keeps its window as a tensor
         tape.new(INT64 * sum(slides(spec, layer) for layer in range(spec.n_layers)), "kv_cache")
-    x = _play_layers(p, keeps.layers, held, x)
+    x = _play_layers(p, keeps.layers, held, x, waiting.layers if waiting else [{}] * spec.n_layers)
     _play_end(p, held, x)
     return Played(tape, sizes)
 
 
-def _play_layers(p: Pass, roles: Sequence[frozenset[str]], held: list[Tensor], x: Tensor | None) -> Tensor:
+def _play_layers(
+    p: Pass,
+    roles: Sequence[frozenset[str]],
+    held: list[Tensor],
+    x: Tensor | None,
+    visiting: Sequence[Mapping[str, int]],
+) -> Tensor:
     """The layers; returns the last one's output. `x` is the residual stream if it is not the embedding itself."""
     tape, spec, keep = p.tape, p.spec, p.keep
     assert keep is not None
     # The output of a layer is the residual stream of the next, whose input goes when that returns, unless it is kept.
     # An embedding that is the first one is held to the end, so the first layer lets go of nothing.
     drops_input = x is not None and x.refs == 1
-    sections: dict[tuple[bool, frozenset[str], bool], tuple[Tape, bool]] = {}
-    order: list[tuple[bool, frozenset[str], bool]] = []
+    sections: dict[_Kind, tuple[Tape, bool]] = {}
+    order: list[_Kind] = []
     for i in range(spec.n_layers):
-        kind = (masked(p, slides(spec, i)), roles[i], drops_input)
+        kind = (masked(p, slides(spec, i)), roles[i], drops_input, frozenset(visiting[i].items()))
         if kind not in sections:
-            q = replace(p, tape=Tape(), masked=kind[0], keep=Keep(roles[i], keep.on_host, keep.sizes))
+            q = replace(
+                p, tape=Tape(), masked=kind[0], keep=Keep(roles[i], keep.on_host, keep.sizes), visiting=visiting[i]
+            )
             out = _play_layer(q)
             if drops_input:
                 q.tape.drop(q.tape.adopt(p.X, "activations"))

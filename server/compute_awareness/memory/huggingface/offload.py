@@ -52,8 +52,3 @@ def visiting(spec: ModelSpec, width: int, read_width: int = 0) -> dict[str, int]
     known = layout(spec)
     roles = {*known.inside.values(), *known.ends.values()}
     return {role: count * (width + read_width) for role, count in numbers.items() if role in roles}
-
-
-def crossing_bytes(spec: ModelSpec, width: int) -> int:
-    """Bytes of weights that come to the card in one pass; tied ones come twice."""
-    return width * (weights.hf_params(spec) + spec.tied_embeddings * spec.d_vocab * spec.d_model)

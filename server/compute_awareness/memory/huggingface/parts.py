@@ -7,7 +7,7 @@ functions here never drop what they were given. Sources are `models/*/modeling_*
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -42,6 +42,21 @@ class Keep:
     """Each is copied to host memory instead, and nothing is held."""
     sizes: dict[str, int] = field(default_factory=dict)
     """Bytes of each of the roles that came by."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Bytes of the weights that come to the card for their module alone, by its role; nothing for what is there."""
+
+    ends: Mapping[str, int]
+    """Of the modules outside the layers."""
+    layers: Sequence[Mapping[str, int]]
+    """Of each layer."""
+
+    @property
+    def largest(self) -> int:
+        """Bytes of the module whose weights are the most."""
+        return max((nbytes for part in (self.ends, *self.layers) for nbytes in part.values()), default=0)
 
 
 @dataclass(frozen=True)

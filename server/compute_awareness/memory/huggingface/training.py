@@ -6,6 +6,7 @@ Layers between the second and the last are equal to their neighbours and are not
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -14,6 +15,7 @@ from ..autograd import ops, views
 from ..autograd.graph import BOOL, FLOAT32, INT64, Graph, Var
 from ..optimizer import Optimizer, step_bytes
 from ..recorded.recall import recall
+from ..sharded import Group, Shards
 from ..tape import Tape
 from .embedding import slides
 from .training_context import Context
@@ -48,7 +50,7 @@ def default_dropout(spec: ModelSpec) -> tuple[float, float]:
 def optimizer_step(played: Played, optimizer: Optimizer) -> None:
     """The optimizer's step on the tape, after the backward pass and before the gradients go."""
     tape = played.tape
-    temporary = step_bytes(optimizer, played.trained)
+    temporary = step_bytes(optimizer, played.shared)
     if temporary:
         tape.touch(temporary)
 
@@ -74,6 +76,8 @@ class Step:
     bucket_views: bool = False
     """DistributedDataParallel with gradient_as_bucket_view, earlier batches of a step in no_sync: the gradients that
     the last backward makes go into the buckets, which are not on the tape."""
+    shards: int = 1
+    """Cards that FSDP2 (`fully_shard` on every block and on the model) shares the model out over."""
     cpu: bool = False
     """Also play what only torch's CPU kernels allocate, for comparisons with runs on the CPU."""
 
@@ -86,6 +90,16 @@ class Playing:
     """The layers that are played."""
     ends: Weights
     layers: dict[int, Weights] = field(default_factory=dict)
+    shards: Shards | None = None
+
+    def of_each(self, tensors_of: Callable[[Weights], list[tuple[int, int]]]) -> list[tuple[int, int]]:
+        """Some tensors of the ends and of each layer, those that are left out too."""
+        tensors = list(tensors_of(self.ends))
+        last = max(self.layers)
+        like_the_last = tensors_of(self.layers[last])
+        for index in range(last + 1):
+            tensors += tensors_of(self.layers[index]) if index in self.layers else like_the_last
+        return tensors
 
 
 @dataclass(frozen=True)
@@ -93,6 +107,14 @@ class Part:
     """What a layer, or the model beside the layers, trains: elements and bytes per element of each tensor."""
 
     trained: list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """What `fully_shard` gathers at a time: the root's own parameters, and a block's."""
+
+    root: Group
+    block: Group
 
 
 @dataclass(frozen=True)
@@ -105,8 +127,11 @@ class Played:
     """Of the layers that were played."""
     trained: list[tuple[int, int]]
     """Elements and bytes per element of each trained tensor, those of the layers that were not played too."""
+    shared: list[tuple[int, int]]
+    """`trained`, but one card's share of each tensor where the model is sharded."""
     linears: list[str]
     """Names of the linear layers of a block, in order."""
+    shards: Sharding | None = None
 
 
 def play(step: Step) -> Played:
@@ -132,30 +157,55 @@ def play_anew(step: Step) -> Played:
         dropout=step.dropout, attention_dropout=step.attention_dropout, lora=step.lora,
         math_kernel=step.math_kernel,
     )  # fmt: skip
-    played = Playing(_played_layers(model), Weights(model))
+    played = Playing(_played_layers(model, step.shards > 1), Weights(model))
     for index in played.indices:
         played.layers[index] = Weights(model)
+    if step.shards > 1:
+        sharding = _sharding(step)
+        played.shards = Shards(graph, sharding.root, sharding.block)
     ids, labels = model.indices(), model.indices()
     for turn in range(step.accumulation):
         with graph.autocasting(None if step.autocast is None else step.autocast == "cuda"):
             loss = _loss(model, played, ids, labels, step, first=turn == 0)
         graph.reduced = step.bucket_views and turn == step.accumulation - 1
         graph.backward(loss)
+        if played.shards is not None:
+            played.shards.after_backward(played.ends.named.values())
         del loss
     del ids, labels
-    return _outcome(graph.tape, played)
+    return _outcome(graph.tape, played, step.shards)
 
 
-def _outcome(tape: Tape, played: Playing) -> Played:
+def _outcome(tape: Tape, played: Playing, cards: int) -> Played:
     """What was played, without the weights, whose gradients stay on the tape."""
-    layers = {index: Part(weights.trained) for index, weights in played.layers.items()}
-    ends = Part(played.ends.trained)
-    last = max(layers)
-    trained = list(ends.trained)
-    for index in range(last + 1):
-        trained += layers.get(index, layers[last]).trained
-    linears = list(dict.fromkeys(played.layers[0].linears))
-    return Played(tape.closed(), ends, layers, trained, linears)
+    shards = played.shards
+    trained = played.of_each(lambda weights: weights.trained)
+    return Played(
+        tape.closed(),
+        Part(played.ends.trained),
+        {index: Part(weights.trained) for index, weights in played.layers.items()},
+        trained,
+        trained if shards is None else played.of_each(lambda weights: weights.shared(cards)),
+        list(dict.fromkeys(played.layers[0].linears)),
+        None if shards is None else Sharding(shards.root, shards.block),
+    )
+
+
+def _sharding(step: Step) -> Sharding:
+    """The root's parameters and a block's, as `fully_shard` has them."""
+    model = Model(
+        step.spec.model_copy(update={"n_layers": 1}), 1, 1, step.width, step.attention, Graph(cpu=step.cpu),
+        dropout=step.dropout, attention_dropout=step.attention_dropout, lora=step.lora, math_kernel=step.math_kernel,
+    )  # fmt: skip
+    tiny = replace(step, spec=model.spec, batch_size=1, seq_len=1, shards=1, accumulation=1)
+    played = Playing([0], Weights(model), {0: Weights(model)})
+    loss = _loss(model, played, model.indices(), model.indices(), tiny, first=True)
+    del loss
+    root, block = (
+        Group.of([(v.shape, v.width) for v in weights.named.values()], step.shards)
+        for weights in (played.ends, played.layers[0])
+    )
+    return Sharding(root, block)
 
 
 def _kind(model: Model, index: int) -> tuple[bool, bool]:
@@ -166,12 +216,14 @@ def _kind(model: Model, index: int) -> tuple[bool, bool]:
     return masked, window and spec.architecture in _TABLE_PER_KIND
 
 
-def _played_layers(model: Model) -> list[int]:
+def _played_layers(model: Model, sharded: bool) -> list[int]:
     """Which layers to play: of each kind one after the first layer, and its last; those between are like them."""
     kinds = [_kind(model, i) for i in range(model.spec.n_layers)]
     last = len(kinds) - 1
     start = max((kinds.index(kind, 1) for kind in set(kinds[1:])), default=0)
     stop = min(last - kinds[::-1].index(kind) for kind in set(kinds))
+    if sharded:  # of each kind also one behind the last layer and before it, where both neighbours' buffers are
+        stop -= len(set(kinds))
     if stop - start <= 2:
         return list(range(len(kinds)))
     return [*range(start + 1), *range(stop, len(kinds))]
@@ -179,8 +231,14 @@ def _played_layers(model: Model) -> list[int]:
 
 def _loss(model: Model, played: Playing, ids: Var, labels: Var, step: Step, first: bool) -> Var:
     """`model(input_ids, labels=labels).loss`."""
+    shards = played.shards
+    if shards is not None:
+        shards.before_root()
     hidden_states = hidden(model, played, ids, step.gradient_checkpointing, first)
-    return _causal_loss(model, logits_of(model, played, hidden_states), labels)
+    loss = _causal_loss(model, logits_of(model, played, hidden_states), labels)
+    if shards is not None:
+        shards.after_root(loss)
+    return loss
 
 
 def logits_of(model: Model, played: Playing, hidden_states: Var) -> Var:
@@ -250,11 +308,12 @@ def hidden(model: Model, played: Playing, ids: Var, checkpointing: bool = False,
                 hidden_states, tensors, len(unplayed) * gradients if first else 0, saved_copies, copies
             )
         before = _kept(graph)
-        outputs = _call(model, weights, hidden_states, contexts[slides(spec, i)], checkpointing)
+        outputs = _call(model, weights, hidden_states, contexts[slides(spec, i)], checkpointing, played.shards, i == 0)
         hidden_states = outputs[0]
         now = _kept(graph)
         saved[_kind(model, i)] = (now[0] - before[0], now[1] - before[1], now[2] - before[2])
-        gradients, following = weights.gradient_bytes, i + 1
+        gradients = weights.gradient_bytes if played.shards is None else played.shards.block.share
+        following = i + 1
     if spec.architecture != "OPTForCausalLM" or spec.norm_placement == "pre":
         hidden_states = ends.norm(hidden_states, "norm")
     return ends.gives("norm", hidden_states)
@@ -268,14 +327,25 @@ def _kept(graph: Graph) -> tuple[int, int, int]:
     return graph.tape.live - copies, copies - unsaved - unplayed, unsaved
 
 
-def _call(model: Model, weights: Weights, x: Var, context: Context, checkpointing: bool) -> tuple[Var, Var | None]:
-    """A layer, checkpointed if asked for."""
+def _call(
+    model: Model, weights: Weights, x: Var, context: Context, checkpointing: bool, shards: Shards | None, first: bool
+) -> tuple[Var, Var | None]:
+    """A layer, checkpointed if asked for. `first`: it is the model's first one."""
+
+    def run(x: Var) -> tuple[Var, Var | None]:
+        if shards is None:
+            return layer(model, weights, x, context)
+        x = shards.before_block(x, weights.named.values)
+        outputs = layer(model, weights, x, context)
+        shards.after_block(outputs[0], first)
+        return outputs
+
     if not checkpointing:
-        return layer(model, weights, x, context)
+        return run(x)
     returned: list[Var | None] = []
 
     def call(x: Var) -> Var:
-        out, attention_weights = layer(model, weights, x, context)
+        out, attention_weights = run(x)
         returned.append(attention_weights)
         return out
 

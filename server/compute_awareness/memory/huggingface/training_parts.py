@@ -12,6 +12,7 @@ from types import MappingProxyType
 from ...models.spec import ModelSpec
 from ..autograd import ops, views
 from ..autograd.graph import FLOAT32, HALF, INT64, Graph, Var
+from ..sharded import local_elements
 
 LLAMA_RMS = frozenset(
     {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "Phi3ForCausalLM"}
@@ -134,6 +135,10 @@ class Weights:
     def trained(self) -> list[tuple[int, int]]:
         """Elements and bytes per element of each trained tensor."""
         return [(v.elements, v.width) for v in self.named.values() if v.needs_grad]
+
+    def shared(self, n_devices: int) -> list[tuple[int, int]]:
+        """`trained`, of one card's share of each tensor (FSDP2)."""
+        return [(local_elements(v.shape, n_devices), v.width) for v in self.named.values() if v.needs_grad]
 
     def linear(self, x: Var, name: str, out: int, bias: bool = False) -> Var:
         """nn.Linear, with peft's adapter where the name is a target."""

@@ -212,6 +212,17 @@ def quantization(args: Args) -> Any:
     return None if is_none(config) or isinstance(config, Dict) else Unknown("the quantisation is not known")
 
 
+def _max_memory(args: Args) -> Known | None:
+    """Limits of `device_map="auto"` for one card; None where there are none, or for several cards."""
+    given = args.get(None, "max_memory")
+    if not isinstance(given, Dict) or given.more or known(args.get(None, "device_map")) not in ("auto", "balanced"):
+        return None
+    sizes = {str(device): known(size) for device, size in given.items.items()}
+    if "0" not in sizes or sizes.keys() - {"0", "cpu"} or None in sizes.values():
+        return None
+    return Known(sizes, Source("literal", args.line))
+
+
 def load(reader: Reader, args: Args, path: str, kind: type[HuggingFaceModel], name: Any) -> HuggingFaceModel:
     """A model of `from_pretrained`, or of nnsight's `LanguageModel`."""
     given = args.get(None, "dtype", "torch_dtype")
@@ -229,6 +240,8 @@ def load(reader: Reader, args: Args, path: str, kind: type[HuggingFaceModel], na
     for switch in ("output_hidden_states", "output_attentions"):
         if switch in args.keywords:
             fields[switch] = args.keywords[switch]
+    if (limits := _max_memory(args)) is not None:
+        fields["max_memory"] = limits
     model = kind(name, default if is_none(given) else dtype_of(given), device, **fields)
     event = reader.record("load", path, args, model.common() | {"device": device}, subject=model)
     model.load = event
