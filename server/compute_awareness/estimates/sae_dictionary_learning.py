@@ -96,7 +96,7 @@ def _work(workload: SaeTraining, behind: _Behind | None, shape: sae.Shape) -> li
     adam = training.optimizer_step("adam", [(params, FLOAT)], 2 * params * FLOAT)
     parts = [part("training step of one SAE", step + adam, "float32", steps * workload.n_saes)]
     if behind is not None:
-        batches = effort.buffer_batches(steps, behind.buffer)
+        batches = effort.buffer_batches(steps + 1, behind.buffer)
         parts.append(
             part("forward pass of the language model that fills the buffer", behind.work, workload.model_dtype, batches)
         )
