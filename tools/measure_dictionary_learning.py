@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from dictionary_learning.training import trainSAE  # noqa: E402  # pyright: igno
 from flop_meter import counted  # noqa: E402  # pyright: ignore[reportMissingImports]
 from nnsight import LanguageModel  # noqa: E402  # pyright: ignore[reportMissingImports]
 from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
+from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 from transformers import PreTrainedTokenizerFast  # noqa: E402
 
 from compute_awareness.memory.huggingface.forward import default_attention  # noqa: E402
@@ -51,7 +53,8 @@ SHAPES = [(64, 1024, 32, 1024), (256, 1024, 60, 4), (384, 128, 16, 1024), (96, 6
 FRACTIONS = [0.125, 0.375, 0.5]
 LAYERS, VOCABULARY = 3, 500
 # trainer, d_sae, model, submodule, dtype, n_ctxs, ctx_len, refresh_batch_size, out_batch_size: the peak in the forward
-# pass, in the copies of a refresh, and in the step
+# pass, in the copies of a refresh, and in the step. Grouped heads in float32 run in another kernel on the CPU than on
+# CUDA, where only the unfused one takes them: MATH_KERNEL has them in that one.
 BUFFERS = [
     ("topk", 512, "gpt2", "transformer.h.1", "float32", 24, 32, 6, 200),
     ("standard", 512, "gpt2", "transformer.h.0", "float32", 160, 16, 40, 900),
@@ -61,6 +64,7 @@ BUFFERS = [
     ("gated", 256, "opt-125m", "model.decoder.layers.1", "float32", 60, 24, 30, 640),
     ("topk", 1024, "qwen3-0.6b", "model.layers.0.mlp", "float32", 32, 16, 16, 200),
 ]
+MATH_KERNEL = [("topk", 256, "qwen3-0.6b", "model.layers.1.mlp", "float32", 16, 128, 16, 700), BUFFERS[-1]]
 STEPS = 5000
 LATE = 1001  # past threshold_start_step
 
@@ -160,12 +164,13 @@ def with_buffer(
 
 def main() -> None:
     buffers = []
-    for case in BUFFERS:
-        with quiet():
-            found = with_buffer(*case)
-        names = ("architecture", "d_sae", "model", "submodule", "model_dtype", "n_ctxs", "ctx_len",
-                 "refresh_batch_size", "out_batch_size")  # fmt: skip
-        buffers.append(dict(zip(names, case, strict=True)) | found)
+    names = ("architecture", "d_sae", "model", "submodule", "model_dtype", "n_ctxs", "ctx_len", "refresh_batch_size",
+             "out_batch_size")  # fmt: skip
+    for math_kernel, cases in ((False, BUFFERS), (True, MATH_KERNEL)):
+        for case in cases:
+            with quiet(), sdpa_kernel(SDPBackend.MATH) if math_kernel else nullcontext():
+                found = with_buffer(*case)
+            buffers.append(dict(zip(names, case, strict=True)) | {"math_kernel": math_kernel} | found)
     rows = []
     for name in TRAINERS:
         for d_in, d_sae, k, batch in SHAPES:

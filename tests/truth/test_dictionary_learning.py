@@ -16,6 +16,7 @@ from judge import judge
 
 from compute_awareness.errors import InputError
 from compute_awareness.estimates.sae_training import sae_training
+from compute_awareness.memory.huggingface import forward
 from compute_awareness.memory.sae.dictionary_learning import TRAINERS
 from compute_awareness.models import catalogue
 from compute_awareness.runtime.sae import Step
@@ -77,7 +78,7 @@ def inline(name: str) -> dict:
 
 
 def with_buffer(row: dict) -> SaeTraining:
-    measured = ("peak", "steps", "flops", "architecture", "model")
+    measured = ("peak", "steps", "flops", "architecture", "model", "math_kernel")
     fields = {name: value for name, value in row.items() if name not in measured}
     tokens = row["steps"] * row["out_batch_size"]
     return workload(row["architecture"], model=inline(row["model"]), training_tokens=tokens, **fields)
@@ -85,7 +86,10 @@ def with_buffer(row: dict) -> SaeTraining:
 
 @pytest.mark.parametrize("row", RECORD["buffers"], ids=lambda row: "-".join(str(value) for value in row.values()))
 def test_with_a_language_model_and_its_buffer(row: dict) -> None:
-    result = sae_training(with_buffer(row), None)
+    with pytest.MonkeyPatch.context() as patch:
+        if not row["math_kernel"]:  # the CPU's kernel groups heads in float32, CUDA's do not
+            patch.setattr(forward, "needs_math_kernel", lambda *_: False)
+        result = sae_training(with_buffer(row), None)
     assert sum(component.bytes_at_peak for component in result.components) == result.peak.tensors
     judge("dictionary_learning", VERSION, "sae_training", row["architecture"], f"float32, {row['model_dtype']} buffer",
           result.peak.tensors, row["peak"], 0.005, row)  # fmt: skip
@@ -95,6 +99,14 @@ def test_with_a_language_model_and_its_buffer(row: dict) -> None:
 def test_operations_of_a_run_with_a_buffer(row: dict) -> None:
     """To the last one: the steps of trainSAE, and the passes of the language model up to the submodule."""
     assert sae_training(with_buffer(row), None).flops == row["flops"]
+
+
+def test_grouped_heads_in_float32_run_unfused_on_cuda() -> None:
+    """What a user is told is that kernel's, within a block of the allocator."""
+    on_cuda = [row for row in RECORD["buffers"] if row["math_kernel"]]
+    assert len(on_cuda) == 2
+    for row in on_cuda:
+        assert sae_training(with_buffer(row), None).peak.tensors == pytest.approx(row["peak"], abs=512)
 
 
 def test_what_is_measured_with_a_buffer_peaks_everywhere() -> None:

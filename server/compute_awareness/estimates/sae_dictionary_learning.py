@@ -75,10 +75,13 @@ def _behind(workload: SaeTraining, capability: str | None) -> _Behind | None:
     tape = transformers_forward.keeping(short, texts, length, width, attention, True, unfused, keeps).tape
     tokens = texts * length
     prepared = 4 * INT64 * tokens  # ids and mask, as the tokenizer gives them and as nnsight puts the batch together
+    beside = prepared - INT64 * tokens  # the pass counts its ids
+    if spec.architecture == "OPTForCausalLM":
+        beside -= FLOAT * tokens  # and a mask of floats, which OPT makes where none is given
     lm = sae.LanguageModelPart(
         weights=weights.hf_params(spec) * width,
         buffers=weights.hf_buffer_bytes(spec, width),
-        forward_peak=tape.peak + prepared,
+        forward_peak=tape.peak + beside,
         retained=width * tokens * spec.d_model + prepared,
     )
     batch = workload.train_batch_size_tokens
