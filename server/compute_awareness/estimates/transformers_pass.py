@@ -19,7 +19,7 @@ from ..memory.loading import loading
 from ..memory.quantization import quantized_weight_bytes, scratch_bytes
 from ..models.resolve import resolve
 from ..models.spec import ModelSpec
-from ..precision import weaker
+from ..precision import earned, weaker
 from ..runtime import flops
 from ..runtime.work import Work, part
 from ..units import gib
@@ -130,6 +130,8 @@ def transformers_pass(workload: Inference | ActivationCache, capability: str | N
         )
     if workload.n_devices > 1:
         precision = "rough"
+    if workload.offload:
+        precision = weaker(precision, earned("transformers", "inference_offload", spec.architecture, workload.dtype))
     if _read_width(workload, spec):
         precision = weaker(precision, "close")
     share = f", the fullest of {workload.n_devices} cards" if workload.n_devices > 1 else ""
