@@ -17,6 +17,7 @@ from builders import quiet
 from flop_meter import counted
 from judge import judge
 from meters import distinct_bytes, measure_peak, profiler_peak
+from test_traffic import watched
 from traces import operations, ours, run_jobs
 
 from compute_awareness.trace.extrapolate import extend
@@ -181,6 +182,12 @@ def test_operations_are_those_of_a_real_run(name, answers):
     run, _ = hooked_run(job) if job["library"] == "transformer_lens" else transformers_run(job, **how)
     steps = 2 if job["task"] == "training" else 1
     assert steps * operations(job, answers[name]) == counted(run)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "cache"])
+def test_kernels_are_those_of_a_real_run(name, answers):
+    run, _ = hooked_run(JOBS[name]) if name == "cache" else transformers_run(JOBS[name])
+    assert answers[name]["traces"][0]["work"]["forward"]["kernels"] == watched(run).kernels
 
 
 @pytest.mark.parametrize("case", ["gemma2", "neox", "hooked"])
