@@ -1,6 +1,7 @@
 """Our figure, the rules of thumb, other tools and the real library, for a table of workloads.
 
-    python benchmarks/accuracy.py [--out FILE] [--quick]     measure (CPU only, no network, about ten minutes)
+    python benchmarks/accuracy.py [--out FILE]               measure (CPU only, no network, about ten minutes)
+    python benchmarks/accuracy.py --quick [--out FILE]       four rows, on stdout where no file is given
     python benchmarks/accuracy.py --peers                    ask the other tools the same questions, measure nothing
     python benchmarks/accuracy.py --doc                      write the generated parts of docs/accuracy.md
 
@@ -56,7 +57,7 @@ def run(cases: Sequence[Case]) -> list[dict[str, Any]]:
     return rows
 
 
-def _measure(out: Path, quick: bool) -> None:
+def _measure(out: Path | None, quick: bool) -> None:
     cases = [case for case in CASES if not quick or case.id in QUICK]
     print(f"{'case':80}{'figure':16}{'truth, bytes':>16}{'ours':>12}{'rough':>12}", file=sys.stderr)
     begin = time.perf_counter()
@@ -81,6 +82,9 @@ def _measure(out: Path, quick: bool) -> None:
         "summary": summary,
         "rows": rows,
     }
+    if out is None:
+        print(json.dumps(document, indent=1))
+        return
     if out.exists() and "peers" in (before := _read(out)):
         document["peers"] = before["peers"]
     _write(out, document)
@@ -105,21 +109,24 @@ def _write(path: Path, document: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the JSON document to write (with --doc: to read)")
+    parser.add_argument(
+        "--out", type=Path, help="the JSON document to write (with --doc: to read); results/accuracy.json"
+    )
     parser.add_argument("--quick", action="store_true", help="a handful of rows on the meta device")
     parser.add_argument("--peers", action="store_true", help="install and ask the other tools; measures nothing anew")
     parser.add_argument("--doc", action="store_true", help="write docs/accuracy.md from the results; measures nothing")
     given = parser.parse_args()
+    out = given.out or RESULTS
     if given.doc:
         from accuracy_doc import DOC, PLOT, filled, plotted
 
-        results = _read(given.out)
+        results = _read(out)
         DOC.write_text(filled(DOC.read_text(encoding="utf-8"), results), encoding="utf-8", newline="\n")
         PLOT.write_text(plotted(results), encoding="utf-8", newline="\n")
     elif given.peers:
-        _ask_peers(given.out)
+        _ask_peers(out)
     else:
-        _measure(given.out, given.quick)
+        _measure(given.out if given.quick else out, given.quick)  # a few rows do not replace them all
 
 
 if __name__ == "__main__":

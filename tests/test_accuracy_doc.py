@@ -107,6 +107,18 @@ def test_measuring_again_gives_the_committed_rows(tmp_path: Path, benchmark: Any
         assert row == BY_ID[row["id"]]
 
 
+def test_a_few_rows_do_not_replace_the_committed_ones(
+    benchmark: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    accuracy = benchmark("accuracy")
+    before = accuracy.RESULTS.read_bytes()
+    monkeypatch.setattr(accuracy, "run", lambda cases: [BY_ID[case.id] for case in cases])
+    monkeypatch.setattr("sys.argv", ["accuracy.py", "--quick"])
+    accuracy.main()
+    assert len(json.loads(capsys.readouterr().out)["rows"]) == len(benchmark("accuracy_cases").QUICK)
+    assert accuracy.RESULTS.read_bytes() == before
+
+
 def test_the_rules_know_the_models_they_name(benchmark: Any) -> None:
     """Independent figures of the rules, worked out by hand: gpt2 at 512 tokens, an 8x SAE on 768."""
     rough = benchmark("rough")

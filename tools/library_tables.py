@@ -1,12 +1,13 @@
 """The hooks that fire and the tensors that autograd saves, derived from the installed libraries, and what changed.
 
     python tools/library_tables.py                 compare the installed libraries with the committed tables
-    python tools/library_tables.py --write         write the tables of the installed libraries
+    python tools/library_tables.py --write         write the tables of the installed libraries; others stay
 
 The figures of `server/compute_awareness/memory/` were transcribed from these libraries' sources. Run this in an
 environment with a new release: what it prints is what must be read again there. It exits with 1 where something
 changed. Needs torch and whichever of transformer-lens, sae-lens and transformers is to be looked at; no network, no
-weights, a few seconds on a CPU. Sizes are small primes and their products, so that a shape can be written in symbols.
+weights, less than a minute on a CPU. Sizes are small primes and their products, so that a shape can be written in
+symbols.
 """
 
 from __future__ import annotations
@@ -238,21 +239,32 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="write the tables instead of comparing")
     given = parser.parse_args()
     found = derive()
+    if not found:
+        parser.error(f"none of {', '.join(DERIVE)} is installed beside {sys.executable}")
+    committed = json.loads(TABLES.read_text(encoding="utf-8")) if TABLES.exists() else {}
     if given.write:
+        for library, now in found.items():
+            if "refused" in now:
+                print(f"{library} {now['version']}: not derived, its tables stay: {now['refused']}")
+        # what is not installed here, or cannot be derived, keeps its tables
+        kept = committed | {library: now for library, now in found.items() if "refused" not in now}
         TABLES.parent.mkdir(exist_ok=True)
-        TABLES.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8", newline="\n")
+        TABLES.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8", newline="\n")
         return 0
-    committed = json.loads(TABLES.read_text(encoding="utf-8"))
     changed = 0
     for library, now in found.items():
         before = committed.get(library, {"version": "none", "tables": {}})
+        if "refused" in now:
+            print(f"{library} {before['version']} -> {now['version']}: not derived: {now['refused']}")
+            changed += 1
+            continue
         lines = differences(before["tables"], now["tables"])
         changed += len(lines)
         print(f"{library} {before['version']} -> {now['version']}: {len(lines) or 'no'} differences")
-        if "refused" in now:
-            print(f"  not derived: {now['refused']}")
         for line in lines:
             print(f"  {line}")
+    for library in DERIVE.keys() - found.keys():
+        print(f"{library}: not installed here, not looked at")
     return 1 if changed else 0
 
 

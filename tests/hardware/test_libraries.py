@@ -117,7 +117,8 @@ def test_flash_attn_on_a_turing_card():
 def test_layers_over_several_cards():
     assert "n_devices_unreliable" in ids(card(), card(), transformer_lens="3.0.0")
     assert "n_devices_unreliable" not in ids(card(), transformer_lens="3.0.0")
-    assert "n_devices_unreliable" not in ids(card(), card(), transformer_lens="3.1.0")
+    assert "n_devices_unreliable" in ids(card(), card(), transformer_lens="3.9.0")
+    assert "n_devices_unreliable" not in ids(card(), card(), transformer_lens="4.0.0")
 
 
 @pytest.mark.parametrize(

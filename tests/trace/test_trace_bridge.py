@@ -5,6 +5,7 @@ Runs with TransformerLens 3.8 and later and with 4.x: whichever the environment 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -12,9 +13,10 @@ import pytest
 import torch
 import transformers
 from builders import quiet
+from flop_meter import counted
 from judge import judge
 from meters import distinct_bytes, measure_peak, profiler_peak
-from traces import ours, run_jobs
+from traces import operations, ours, run_jobs
 
 from compute_awareness.trace.worker import everything_in, small_tokenizer
 
@@ -134,17 +136,14 @@ def attribute(bridge: Any, clean: torch.Tensor, job: dict[str, Any]) -> Any:
     return scores, clean_logits
 
 
-def real(job: dict[str, Any]) -> int:
+def bridge_run(job: dict[str, Any]) -> tuple[Callable[[], Any], list[torch.Tensor]]:
+    """(the run, the tensors that are there before it)"""
     bridge = boot(job)
     ids = torch.ones(job["batch_size"], job["seq_len"], dtype=torch.long)
     parameters, buffers = everything_in(bridge)
-    held = [*parameters, *buffers, ids]
-    before = distinct_bytes(held)
-    with quiet():
-        if job["task"] == "generation":
-            return before + measure_peak(lambda: generate(bridge, ids, job), held).bytes
-        run = train if job["task"] == "training" else activate if job["method"].startswith("act") else attribute
-        return before + profiler_peak(lambda: run(bridge, ids, job)).bytes
+    kinds = {"generation": generate, "training": train, "activation_patching": activate}
+    run = kinds.get(job["task"], kinds.get(job["method"], attribute))
+    return lambda: run(bridge, ids, job), [*parameters, *buffers, ids]
 
 
 @pytest.mark.parametrize("name", JOBS)
@@ -152,7 +151,19 @@ def test_the_trace_is_what_a_real_run_allocates(name: str, answers: dict[str, An
     job, answer = JOBS[name], answers[name]
     assert "error" not in answer, answer
     architecture = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM", "gpt_neox": "GPTNeoXForCausalLM"}
+    run, held = bridge_run(job)
+    measure = profiler_peak if job["task"] != "generation" else lambda run: measure_peak(run, held)
+    with quiet():
+        truth = distinct_bytes(held) + measure(run).bytes
     judge(
         "transformer_bridge", VERSION, job["task"], architecture[job["config"]["model_type"]],
-        f"trace {name} float32", ours(answer), real(job), 0.005, job,
+        f"trace {name} float32", ours(answer), truth, 0.005, job,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_operations_are_those_of_a_real_run(name: str, answers: dict[str, Any]) -> None:
+    job = JOBS[name]
+    run, _ = bridge_run(job)
+    steps = 2 if job["task"] == "training" else 1
+    assert steps * operations(job, answers[name]) == counted(run)

@@ -162,7 +162,7 @@ def test_a_confined_worker_reaches_nothing_outside_its_folder(attempt, tmp_path,
 def test_a_confined_worker_may_read_and_use_its_own_folder(tmp_path, temporary):
     body = "open(os.path.join(folder, 'scratch'), 'w').write('x')\nimport tempfile\nlist(os.listdir(sys.prefix))"
     seen = run(tmp_path, confined(body, "[os.listdir(folder), tempfile.gettempdir() == folder]"))["seen"]
-    assert sorted(seen[0]) == ["job.json", "scratch", "worker.py", "worker_tasks.py"]
+    assert sorted(seen[0]) == ["job.json", "scratch", "worker.py", "worker_tasks.py", "worker_work.py"]
     assert seen[1]
     assert list(temporary.iterdir()) == []
 

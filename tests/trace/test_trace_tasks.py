@@ -6,6 +6,7 @@ HookedTransformer), mixtures of experts; and GPT-2, Llama and Gemma 2, whose clo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,9 +14,10 @@ import pytest
 import torch
 import transformers
 from builders import quiet
+from flop_meter import counted
 from judge import judge
 from meters import distinct_bytes, measure_peak, profiler_peak
-from traces import ours, run_jobs
+from traces import operations, ours, run_jobs
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -73,13 +75,14 @@ def answers(tmp_path_factory) -> dict[str, Any]:
     return run_jobs(JOBS, tmp_path_factory.mktemp("jobs"))
 
 
-def real_transformers(job: dict[str, Any]) -> int:
+def transformers_run(job: dict[str, Any], **how: Any) -> tuple[Callable[[], Any], list[torch.Tensor]]:
+    """(the call of generate, the tensors that are there before it)"""
     given = dict(job["config"])
     config = transformers.CONFIG_MAPPING[given.pop("model_type")](**given)
     with quiet():
         kind = transformers.AutoModelForCausalLM._model_mapping[type(config)]
         asked = {"attn_implementation": job["attention"]} if job.get("attention") else {}
-        model = kind._from_config(config, dtype=getattr(torch, job["dtype"]), **asked).eval()
+        model = kind._from_config(config, dtype=getattr(torch, job["dtype"]), **asked, **how).eval()
     settings = model.generation_config
     settings.eos_token_id, settings.pad_token_id, settings.bos_token_id = config.vocab_size, None, None
     ids = torch.ones(job["batch_size"], job["seq_len"], dtype=torch.long)
@@ -87,12 +90,12 @@ def real_transformers(job: dict[str, Any]) -> int:
     held = [*model.parameters(), *model.buffers(), ids]
 
     def run() -> Any:
-        return model.generate(ids, max_new_tokens=new, do_sample=False, use_cache=caching)
+        with torch.no_grad():
+            out = model.generate(ids, max_new_tokens=new, do_sample=False, use_cache=caching)
+        assert out.shape == (job["batch_size"], job["seq_len"] + new)
+        return out
 
-    with quiet(), torch.no_grad():
-        measured = measure_peak(run, held)
-    assert measured.result.shape == (job["batch_size"], job["seq_len"] + new)
-    return distinct_bytes(held) + measured.bytes
+    return run, held
 
 
 def lens(job: dict[str, Any]) -> Any:
@@ -105,7 +108,8 @@ def lens(job: dict[str, Any]) -> Any:
     return model.eval()
 
 
-def real_hooked(job: dict[str, Any]) -> int:
+def hooked_run(job: dict[str, Any]) -> tuple[Callable[[], Any], list[torch.Tensor]]:
+    """(the call of generate or the patching, the tensors that are there before it)"""
     model = lens(job)
     ids = torch.ones(job["batch_size"], job["seq_len"], dtype=torch.long)
     held = [*model.parameters(), *model.buffers(), ids]
@@ -113,13 +117,15 @@ def real_hooked(job: dict[str, Any]) -> int:
         model.tokenizer = SimpleNamespace(padding_side="right", pad_token_id=0, bos_token_id=0, eos_token_id=10**6)
         generate = type(model).generate.__wrapped__  # the dispatch mode does not see into inference_mode
         more = {"max_new_tokens": job["new_tokens"], "use_past_kv_cache": job.get("kv_cache", True)}
-        with quiet(), torch.no_grad():
-            return distinct_bytes(held) + measure_peak(lambda: generate(model, ids, verbose=False, **more), held).bytes
-    before = distinct_bytes(held)
+
+        def run() -> Any:
+            with torch.no_grad():
+                return generate(model, ids, verbose=False, **more)
+
+        return run, held
     keeps = kept_names(job)
     patched = activation_patching if job["method"] == "activation_patching" else attribution_patching
-    with quiet():
-        return before + profiler_peak(lambda: patched(model, keeps, ids, job)).bytes
+    return lambda: patched(model, keeps, ids, job), held
 
 
 def kept_names(job: dict[str, Any]) -> Any:
@@ -167,12 +173,24 @@ def attribution_patching(model: Any, keeps: Any, clean: torch.Tensor, job: dict[
 def test_the_trace_is_what_a_real_run_allocates(name: str, answers: dict[str, Any]) -> None:
     job, answer = JOBS[name], answers[name]
     assert "error" not in answer, answer
-    truth = real_transformers(job) if job["library"] == "transformers" else real_hooked(job)
+    run, held = transformers_run(job) if job["library"] == "transformers" else hooked_run(job)
+    measure = profiler_peak if job["task"] == "patching" else lambda run: measure_peak(run, held)
+    with quiet():
+        truth = distinct_bytes(held) + measure(run).bytes
     distribution = job["library"].replace("_", "-")
     judge(
         job["library"], answer["versions"][distribution], job["task"], answer["traces"][0]["class"],
         f"trace {name} {job['dtype']}", ours(answer), truth, 0.002, job,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_operations_are_those_of_a_real_run(name: str, answers: dict[str, Any]) -> None:
+    """To the last one, of all new tokens and of the whole sweep, though few of them are traced."""
+    job = JOBS[name]
+    how = {"experts_implementation": "eager"} if "expert" in str(job["config"]) else {}
+    run, _ = transformers_run(job, **how) if job["library"] == "transformers" else hooked_run(job)
+    assert operations(job, answers[name]) == counted(run)
 
 
 def test_a_filter_that_keeps_nothing_is_refused(tmp_path: Any) -> None:

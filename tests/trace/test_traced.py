@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from compute_awareness.errors import InputError
 from compute_awareness.estimator import estimate
 from compute_awareness.models import catalogue
+from compute_awareness.runtime.duration import estimate_time
 from compute_awareness.trace import configs
 from compute_awareness.trace.estimate import traced
 from compute_awareness.workload import parse_workload
@@ -53,6 +54,11 @@ def test_a_deep_forward_pass_is_what_the_closed_form_says():
     assert {c.name: c.bytes_at_peak for c in ours.components} == {c.name: c.bytes_at_peak for c in closed.components}
     assert sum(c.bytes_at_peak for c in ours.components) == ours.peak.tensors
     assert ours.range.low < ours.peak.device < ours.range.high
+    assert ours.flops == closed.flops
+    assert ours.moved_bytes == pytest.approx(closed.moved_bytes, rel=0.01)
+    # q, k and v are one product here, which reads its input once
+    assert ours.work[0].activation_bytes == pytest.approx(closed.work[0].activation_bytes, rel=0.1)
+    assert ours.work[0].kernels == pytest.approx(closed.work[0].kernels, rel=0.5)
     assert "2, 3 and 4 layers, extended to 32" in ours.assumptions[0]
     assert sys.executable in ours.assumptions[0]
     assert "transformers 5." in ours.verified_on
@@ -109,6 +115,10 @@ def test_training_an_encoder_that_has_no_spec():
     assert named["optimizer_state"].bytes >= 2 * named["weights"].bytes
     assert named["gradients"].bytes_at_peak > 0
     assert ours.flops > 0
+    assert any("as FlopCounterMode counts" in line for line in ours.assumptions)
+    assert ours.work[0].kernels > 0
+    assert 0 < ours.work[0].activation_bytes < ours.work[0].moved_bytes
+    assert estimate_time(ours.work, None, "gpu", None).high > 0
     assert ours.download_bytes is None
     assert "BertForMaskedLM" in ours.assumptions[0]
 

@@ -1,11 +1,17 @@
-"""Where transformers' own `device_map` puts weights, on the meta device, against the fullest card that is counted."""
+"""Where transformers' own `device_map` puts weights, on the meta device, against the fullest card that is counted.
+
+And where HookedTransformer puts its blocks.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+import transformer_lens
 import transformers
 from builders import hf_config, quiet
 from pydantic import ValidationError
@@ -73,3 +79,35 @@ def test_an_estimate_has_the_fullest_cards_weights() -> None:
 def test_what_is_not_covered_says_why(given: dict[str, str], words: str) -> None:
     with pytest.raises((ValidationError, InputError), match=words):
         estimate(Inference(model="gpt2", n_devices=2, **given))
+
+
+class _Part:
+    """A module of `nbytes`, which takes memory of the card that it is moved to."""
+
+    def __init__(self, nbytes: int, used: Counter[int]) -> None:
+        self.nbytes, self.used, self.device = nbytes, used, torch.device("cpu")
+
+    def to(self, device: torch.device) -> None:
+        self.device = device
+        self.used[device.index] += self.nbytes
+
+
+def test_hooked_transformer_puts_blocks_where_its_forward_does_not_send_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Why two cards get the finding `n_devices_unreliable`: the library's own two rules, on two empty cards."""
+    from transformer_lens.utilities.multi_gpu import get_device_for_block_index
+
+    used: Counter[int] = Counter()
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i: SimpleNamespace(total_memory=10**6))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda i: used[i])
+    cfg = transformer_lens.HookedTransformerConfig(
+        n_layers=4, d_model=8, n_ctx=8, d_head=4, d_vocab=10, act_fn="relu", device="cpu"
+    )
+    cfg.device, cfg.n_devices = "cuda", 2
+    blocks = [_Part(100, used) for _ in range(4)]
+    names = ("embed", "hook_embed", "pos_embed", "hook_pos_embed", "ln_final", "unembed")
+    model: Any = SimpleNamespace(cfg=cfg, blocks=blocks, **{name: _Part(10, used) for name in names})
+    transformer_lens.HookedTransformer.move_model_modules_to_device(model)
+    placed = [block.device.index for block in blocks]
+    sent = [get_device_for_block_index(i, cfg).index for i in range(4)]
+    assert sent == [0, 0, 1, 1]
+    assert sorted(placed) == [0, 0, 1, 1] and placed != sent

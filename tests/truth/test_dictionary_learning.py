@@ -1,7 +1,8 @@
 """SAE training memory against dictionary_learning's real trainers, as tools/measure_dictionary_learning.py found it.
 
 The package itself is no test dependency (it pins an old nnsight), so the truth is a record: peaks of real `update()`
-calls, and of `trainSAE` on a real ActivationBuffer, on the CPU, with the versions they were measured on.
+calls, and of `trainSAE` on a real ActivationBuffer, on the CPU, with the versions they were measured on. So are the
+operations, as FlopCounterMode counted them in the same runs.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from judge import judge
 
 from compute_awareness.errors import InputError
 from compute_awareness.estimates.sae_training import sae_training
+from compute_awareness.memory.huggingface import forward
 from compute_awareness.memory.sae.dictionary_learning import TRAINERS
 from compute_awareness.models import catalogue
+from compute_awareness.runtime.sae import Step
 from compute_awareness.workload import SaeTraining, parse_workload
 
 RECORD = json.loads((Path(__file__).parent / "data" / "dictionary_learning.json").read_text(encoding="utf-8"))
@@ -54,6 +57,19 @@ def test_update(row: dict) -> None:
           ours, row["peak"], 0.0005, row)  # fmt: skip
 
 
+@pytest.mark.parametrize("row", RECORD["steps"], ids=lambda row: "-".join(str(value) for value in row.values()))
+def test_operations_of_a_step(row: dict) -> None:
+    """To the last one, of one update() of every trainer."""
+    given = (row["architecture"], row["d_in"], row["d_sae"])
+    if row["dead"]:
+        step = Step(*given, row["batch"])
+        assert row["n_saes"] * (step.in_dictionary_learning() + step.of_dead_latents()).flops == row["flops"]
+        return
+    w = workload(*given, k=row["k"], train_batch_size_tokens=row["batch"], training_tokens=row["batch"],
+                 n_saes=row["n_saes"])  # fmt: skip
+    assert sae_training(w, None).flops == row["flops"]
+
+
 def inline(name: str) -> dict:
     spec = catalogue.find(name)
     assert spec is not None
@@ -61,20 +77,42 @@ def inline(name: str) -> dict:
     return spec.model_dump(exclude_none=True, exclude={"source", "checkpoint"}) | short
 
 
+def with_buffer(row: dict) -> SaeTraining:
+    measured = ("peak", "steps", "flops", "architecture", "model", "math_kernel")
+    fields = {name: value for name, value in row.items() if name not in measured}
+    tokens = row["steps"] * row["out_batch_size"]
+    return workload(row["architecture"], model=inline(row["model"]), training_tokens=tokens, **fields)
+
+
 @pytest.mark.parametrize("row", RECORD["buffers"], ids=lambda row: "-".join(str(value) for value in row.values()))
 def test_with_a_language_model_and_its_buffer(row: dict) -> None:
-    fields = {name: value for name, value in row.items() if name not in ("peak", "architecture", "model")}
-    result = sae_training(workload(row["architecture"], model=inline(row["model"]), **fields), None)
+    with pytest.MonkeyPatch.context() as patch:
+        if not row["math_kernel"]:  # the CPU's kernel groups heads in float32, CUDA's do not
+            patch.setattr(forward, "needs_math_kernel", lambda *_: False)
+        result = sae_training(with_buffer(row), None)
     assert sum(component.bytes_at_peak for component in result.components) == result.peak.tensors
     judge("dictionary_learning", VERSION, "sae_training", row["architecture"], f"float32, {row['model_dtype']} buffer",
           result.peak.tensors, row["peak"], 0.005, row)  # fmt: skip
 
 
+@pytest.mark.parametrize("row", RECORD["buffers"], ids=lambda row: "-".join(str(value) for value in row.values()))
+def test_operations_of_a_run_with_a_buffer(row: dict) -> None:
+    """To the last one: the steps of trainSAE, and the passes of the language model up to the submodule."""
+    assert sae_training(with_buffer(row), None).flops == row["flops"]
+
+
+def test_grouped_heads_in_float32_run_unfused_on_cuda() -> None:
+    """What a user is told is that kernel's, within a block of the allocator."""
+    on_cuda = [row for row in RECORD["buffers"] if row["math_kernel"]]
+    assert len(on_cuda) == 2
+    for row in on_cuda:
+        assert sae_training(with_buffer(row), None).peak.tensors == pytest.approx(row["peak"], abs=512)
+
+
 def test_what_is_measured_with_a_buffer_peaks_everywhere() -> None:
     phases = set()
     for row in RECORD["buffers"]:
-        fields = {name: value for name, value in row.items() if name not in ("peak", "architecture", "model")}
-        said = sae_training(workload(row["architecture"], model=inline(row["model"]), **fields), None).assumptions
+        said = sae_training(with_buffer(row), None).assumptions
         phases |= {line.split(";")[0] for line in said if line.startswith("worst moment")}
     assert {"worst moment: refreshing the activation buffer", "worst moment: optimizer step"} <= phases
 

@@ -32,6 +32,7 @@ from compute_awareness.advice.solver import combinations
 from compute_awareness.advice.strategies import changes
 from compute_awareness.advice.verdict import verdict_at
 from compute_awareness.errors import InputError
+from compute_awareness.estimates import transformers_pass
 from compute_awareness.estimator import estimate
 from compute_awareness.memory import weights
 from compute_awareness.memory.estimate import Estimate
@@ -95,6 +96,15 @@ def test_one_modules_weights_at_a_time(name: str) -> None:
                 bus.crossed = 0
                 check(spec, model, attention, b, s)
                 assert bus.crossed == weights_of(spec, 4, all_of(spec, "cpu"), 4).crossing["cpu"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_modules_weights_in_16_bits(name: str) -> None:
+    spec = small(name, 3, d_vocab=2000)
+    for attention in attentions(spec):
+        model, bus = offloaded(spec, "bfloat16", attention)
+        check(spec, model, attention, 2, 40, dtype="bfloat16")
+        assert bus.crossed == crossing_bytes(spec, 2)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama-3-8b", "gemma-2-2b", "olmo-1b", "gpt-j-6b", "bloom-560m"])
@@ -174,6 +184,14 @@ def test_weights_on_disk_are_converted_on_the_card(tmp_path: Path) -> None:
 def answer(**given: Any) -> Estimate:
     fields = {"model": "pythia-2.8b", "library": "transformers", "attention": "eager", "batch_size": 1, "seq_len": 64}
     return estimate(parse_workload({"task": "inference"} | fields | given), "8.0")
+
+
+def test_an_estimate_is_called_what_offloading_has_earned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        transformers_pass, "earned", lambda library, task, *_: "rough" if "offload" in task else "exact"
+    )
+    assert answer(offload="cpu").precision == "rough"
+    assert answer().precision == "exact"
 
 
 def test_an_estimate_says_where_the_weights_are() -> None:

@@ -47,7 +47,7 @@ class _Operators(TorchDispatchMode):
         return out
 
 
-def _watched(run: Callable[[], Any]) -> _Operators:
+def watched(run: Callable[[], Any]) -> _Operators:
     with _Operators() as operators, quiet():
         run()
     return operators
@@ -78,8 +78,8 @@ def test_a_language_model(name: str, library: str) -> None:
             return getattr(out, "logits", out)
 
         with torch.no_grad():
-            _within(_watched(logits), forward(spec, Shape(b, s)))
-        trained = _watched(lambda logits=logits: logits().log_softmax(-1).mean().backward())
+            _within(watched(logits), forward(spec, Shape(b, s)))
+        trained = watched(lambda logits=logits: logits().log_softmax(-1).mean().backward())
         _within(trained, training.step(spec, Shape(b, s)))
 
 
@@ -98,4 +98,4 @@ def test_an_sae_step(architecture: str) -> None:
         iterations if architecture == "matching_pursuit" else 0,
     )  # fmt: skip
     adam = training.optimizer_step("adam", [(2 * d_in * d_sae, 4)], 16 * d_in * d_sae)
-    _within(_watched(fit), step.in_saelens() + adam)
+    _within(watched(fit), step.in_saelens() + adam)

@@ -12,6 +12,7 @@ from typing import Any
 from compute_awareness.hardware.probe.interpreter import child_environment
 from compute_awareness.trace import worker
 from compute_awareness.trace.extrapolate import extend
+from compute_awareness.trace.work import work_of
 
 _ALL_AT_ONCE = """
 import importlib.util, json, sys
@@ -41,3 +42,10 @@ def run_jobs(jobs: dict[str, dict[str, Any]], folder: Path) -> dict[str, Any]:
 def ours(answer: dict[str, Any]) -> int:
     """Bytes of tensors at the peak that an answer comes to."""
     return extend(answer["traces"], answer["n_layers"]).at_peak.total()
+
+
+def operations(job: dict[str, Any], answer: dict[str, Any]) -> int:
+    """Floating-point operations that an answer comes to: of one pass, one step, one call, one batch of patching."""
+    parts, said = work_of(job, extend(answer["traces"], answer["n_layers"]), job.get("patches", 0))
+    assert "as FlopCounterMode counts" in said
+    return sum(part.times * part.flops for part in parts)

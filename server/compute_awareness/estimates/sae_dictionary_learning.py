@@ -75,10 +75,13 @@ def _behind(workload: SaeTraining, capability: str | None) -> _Behind | None:
     tape = transformers_forward.keeping(short, texts, length, width, attention, True, unfused, keeps).tape
     tokens = texts * length
     prepared = 4 * INT64 * tokens  # ids and mask, as the tokenizer gives them and as nnsight puts the batch together
+    beside = prepared - INT64 * tokens  # the pass counts its ids
+    if spec.architecture == "OPTForCausalLM":
+        beside -= FLOAT * tokens  # and a mask of floats, which OPT makes where none is given
     lm = sae.LanguageModelPart(
         weights=weights.hf_params(spec) * width,
         buffers=weights.hf_buffer_bytes(spec, width),
-        forward_peak=tape.peak + prepared,
+        forward_peak=tape.peak + beside,
         retained=width * tokens * spec.d_model + prepared,
     )
     batch = workload.train_batch_size_tokens
@@ -96,7 +99,7 @@ def _work(workload: SaeTraining, behind: _Behind | None, shape: sae.Shape) -> li
     adam = training.optimizer_step("adam", [(params, FLOAT)], 2 * params * FLOAT)
     parts = [part("training step of one SAE", step + adam, "float32", steps * workload.n_saes)]
     if behind is not None:
-        batches = effort.buffer_batches(steps, behind.buffer)
+        batches = effort.buffer_batches(steps + 1, behind.buffer)
         parts.append(
             part("forward pass of the language model that fills the buffer", behind.work, workload.model_dtype, batches)
         )

@@ -18,7 +18,7 @@ from ..memory.loading import loading
 from ..memory.quantization import quantized_weight_bytes, scratch_bytes
 from ..models.resolve import resolve
 from ..models.spec import ModelSpec
-from ..precision import weaker
+from ..precision import earned, weaker
 from ..reads import not_kept
 from ..runtime import flops
 from ..runtime.work import Work, part
@@ -134,6 +134,8 @@ def transformers_pass(workload: Inference | ActivationCache, capability: str | N
         )
     if workload.n_devices > 1:
         precision = "rough"
+    if beside is not None:
+        precision = weaker(precision, earned("transformers", "inference_offload", spec.architecture, workload.dtype))
     if beside is not None and beside.converted:
         precision = weaker(precision, "close")
     share = f", the fullest of {workload.n_devices} cards" if workload.n_devices > 1 else ""

@@ -32,6 +32,10 @@ _DICTIONARY_LEARNING = {
     "standard": 2 + 4, "topk": 2 + 4, "batchtopk": 2 + 4, "jumprelu": 2 + 3, "gated": 3 + 5,
     "matryoshka_batchtopk": 2 + 4,
 }  # fmt: skip
+# Trainers that take from the decoder's gradient what is parallel to its unit vectors
+# (trainers/trainer.py `remove_gradient_parallel_to_decoder_directions`); the others do so in ConstrainedAdam, number by
+# number.
+_EINSUM = ("topk", "batchtopk", "jumprelu", "matryoshka_batchtopk")
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,11 @@ class Step:
 
     def in_dictionary_learning(self) -> Work:
         """One trainer's update(), without Adam."""
-        return self._one * _DICTIONARY_LEARNING[self.architecture] + Work(kernels=KERNELS_PER_STEP)
+        work = self._one * _DICTIONARY_LEARNING[self.architecture] + Work(kernels=KERNELS_PER_STEP)
+        if self.architecture in _EINSUM:  # of the gradient and the decoder, a scalar product for each latent
+            numbers = self.d_in * self.d_sae
+            work += Work(flops=2 * numbers, moved=self.width * (2 * numbers + self.d_sae))
+        return work
 
 
 def encode(use: Use) -> Work:
@@ -132,12 +140,13 @@ def store_batches(steps: int, train_batch: int, buffer: int, per_batch: int) -> 
     return ran
 
 
-def buffer_batches(steps: int, buffer: ActivationBuffer) -> int:
-    """How often dictionary_learning's ActivationBuffer runs the language model until it has served `steps` batches.
+def buffer_batches(batches: int, buffer: ActivationBuffer) -> int:
+    """How often dictionary_learning's ActivationBuffer runs the language model until it has served `batches`.
 
-    It refreshes at the first batch and whenever fewer than half of its activations are unread.
+    It refreshes at the first batch and whenever fewer than half of its activations are unread. trainSAE of n steps
+    asks for n + 1 batches and looks only then whether it is done.
     """
     per_batch = buffer.refresh_batch_size * buffer.ctx_len
     between = (buffer.size - buffer.size // 2) // buffer.out_batch_size + 1
-    refreshes = max(0, (steps - 1) // between)
+    refreshes = max(0, (batches - 1) // between)
     return -(-buffer.size // per_batch) + refreshes * -(-(buffer.size - buffer.unread) // per_batch)

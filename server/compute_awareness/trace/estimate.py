@@ -8,19 +8,15 @@ from typing import Any
 
 from ..errors import InputError
 from ..estimates.assemble import assemble, download_bytes, millions, repeatable
-from ..estimates.generation import generation_work
-from ..memory.estimate import Estimate, WorkPart
-from ..memory.optimizer import state_bytes
+from ..memory.estimate import Estimate
 from ..models.resolve import resolve
 from ..models.spec import ModelSpec
-from ..runtime import flops, patching, training
-from ..runtime.work import Work, part
 from ..versions import parse
-from ..workload.fields import DTYPE_BYTES, Task
-from ..workload.generation import Generation
+from ..workload.fields import Task
 from . import configs
 from .extrapolate import NotLinear, Trace, extend
 from .run import LIMIT_S, run_worker
+from .work import work_of
 
 LIBRARIES = {
     "transformers": "transformers", "transformer_lens": "transformer-lens", "transformer_bridge": "transformer-lens",
@@ -115,7 +111,9 @@ def traced(
 
 
 def _patches(given: dict[str, Any], n_layers: int) -> int:
-    """Patched passes of one sweep over layers and positions, each of which leaves a number."""
+    """Patched passes of one sweep over layers and positions, each of which leaves a number; 0 of other tasks."""
+    if given["task"] != "patching":
+        return 0
     return len(given.get("layers") or range(n_layers)) * (given.get("positions") or given["seq_len"])
 
 
@@ -179,7 +177,7 @@ def _estimate(
     assumptions += _said(given, library, depth)
     if given.get("reads"):
         assumptions.append("reads is not held against the hooks of a traced model")
-    work, counted = _work(given, spec, depth, trace, [(trace.parameters, DTYPE_BYTES[dtype])])
+    parts, counted = work_of(given, trace, _patches(given, depth))
     assumptions.append(counted)
     warnings = _warnings(given, answer)
     details = {
@@ -201,7 +199,7 @@ def _estimate(
         precision="close" if not graph and dtype == "float32" else "rough",
         verified_on=f"{with_versions} (a trace; no GPU measurement)",
         download_bytes=download_bytes(spec) if spec else None,
-        work=work,
+        work=parts,
         assumptions=assumptions,
         warnings=warnings,
     )
@@ -254,72 +252,6 @@ def _moment(section: str) -> str:
         "scores": "the scores",
     }.get(phase, phase)  # fmt: skip
     return phase if phase in ("optimizer", "the scores") else f"{phase}, {where}"
-
-
-def _work(
-    given: dict[str, Any], spec: ModelSpec | None, n_layers: int, trace: Trace, elements: list[tuple[int, int]]
-) -> tuple[list[WorkPart], str]:
-    """What the run does, and a word on how it was counted: from the numbers of the model where they are known."""
-    task, dtype = given["task"], given["dtype"]
-    passes, what, optimizer = 1, "forward pass", []
-    if task == "training":
-        per_pass = given["batch_size"] * given["seq_len"]
-        accumulation = given.get("gradient_accumulation") or 1
-        passes, steps, said = training.length(given.get("training_tokens"), per_pass, accumulation)
-        what, how = training.PASS, given.get("optimizer") or "adamw"
-        update = training.optimizer_step(how, elements, state_bytes(how, elements))
-        optimizer = [part("optimizer step", update, dtype, steps)]
-    elif task == "patching":
-        passes = -(-(given.get("n_prompts") or given["batch_size"]) // given["batch_size"])
-        what, said = f"{given['method'].replace('_', ' ')} of a batch of prompts", ""
-    else:
-        said = ""
-    if spec is None:
-        once, counted = _by_parameters(given, n_layers, trace)
-    elif task == "generation":
-        fused = given.get("attention") == "sdpa"
-        return generation_work(Generation(**given), spec, DTYPE_BYTES[dtype], fused), _FROM_SHAPES
-    else:
-        once, counted = _by_shapes(given, spec, n_layers), _FROM_SHAPES
-    return [part(what, once, dtype, passes), *optimizer], "; ".join(filter(None, (counted, said)))
-
-
-def _by_shapes(given: dict[str, Any], spec: ModelSpec, n_layers: int) -> Work:
-    """One pass, or one batch of a patching experiment, of a model whose numbers are known."""
-    fused = given.get("attention") == "sdpa"
-    shape = flops.Shape(
-        given["batch_size"], given["seq_len"], DTYPE_BYTES[given["dtype"]], kernel="fused" if fused else "products"
-    )
-    elementwise = ("o",) if given.get("use_attn_result") else ()
-    match given["task"], given.get("method"):
-        case "training", _:
-            return training.step(spec, shape, checkpointing=bool(given.get("gradient_checkpointing")))
-        case "patching", "activation_patching":
-            return patching.activation_patching(spec, shape, _patches(given, n_layers), elementwise)
-        case "patching", _:
-            frozen = not given.get("parameter_gradients", True)
-            return patching.attribution_patching(spec, shape, frozen, elementwise)
-    stop = given.get("stop_at_layer")
-    if stop is None:
-        return flops.forward(spec, shape, elementwise=elementwise)
-    stop = stop + spec.n_layers if stop < 0 else stop
-    return flops.forward(spec, shape, layers=stop, logits=0, elementwise=elementwise)
-
-
-def _by_parameters(given: dict[str, Any], n_layers: int, trace: Trace) -> tuple[Work, str]:
-    """The rule of 2 operations per parameter and token, where nothing else is known."""
-    tokens = given["batch_size"] * (given["seq_len"] + given.get("new_tokens", 0))
-    read = trace.parameters * DTYPE_BYTES[given["dtype"]]
-    times = {"training": 3, "patching": 4}.get(given["task"], 1)
-    if given.get("method") == "activation_patching":
-        times = 1 + _patches(given, n_layers)
-    reads = times * max(1, given.get("new_tokens", 0))
-    return Work(times * 2 * trace.parameters * tokens, reads * read), (
-        "operations taken as 2 per parameter and token: attention scores are left out, idle experts counted"
-    )
-
-
-_FROM_SHAPES = "operations counted from the model's shapes"
 
 
 def _warnings(given: dict[str, Any], answer: dict[str, Any]) -> list[str]:

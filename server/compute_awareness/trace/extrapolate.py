@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -28,6 +28,8 @@ class Trace:
     section: str
     """Where the peak is, e.g. `backward:after` or `forward:layer-1`."""
     parameters: int
+    work: dict[str, Counter[str]] = field(default_factory=dict)
+    """What each part of the run did: flops, moved, activations, kernels. Empty where the worker could not count."""
 
 
 def extend(traces: Sequence[dict[str, Any]], n_layers: int | None) -> Trace:
@@ -39,7 +41,8 @@ def extend(traces: Sequence[dict[str, Any]], n_layers: int | None) -> Trace:
     if len(traces) == 1:
         only = traces[0]
         sections = {name: Counter(kinds) for name, kinds in only["sections"].items()}
-        return _worst(sections, Counter(only["retained"]), only["parameters"])
+        work = {name: Counter(counts) for name, counts in only.get("work", {}).items()}
+        return _worst(sections, Counter(only["retained"]), only["parameters"], work)
     assert n_layers is not None
     ordered = sorted(traces, key=lambda trace: trace["n_layers"])
     depths = [trace["n_layers"] for trace in ordered]
@@ -49,7 +52,11 @@ def extend(traces: Sequence[dict[str, Any]], n_layers: int | None) -> Trace:
     sections = {name: _line([Counter(t["sections"][name]) for t in ordered], depths, n_layers) for name in names}
     retained = _line([Counter(t["retained"]) for t in ordered], depths, n_layers)
     parameters = _line([Counter(n=t["parameters"]) for t in ordered], depths, n_layers)["n"]
-    return _worst(sections, retained, parameters)
+    parts = ordered[0].get("work", {})
+    if any(trace.get("work", {}).keys() != parts.keys() for trace in ordered):
+        raise NotLinear("the depths have different parts")
+    work = {name: _line([Counter(t["work"][name]) for t in ordered], depths, n_layers) for name in parts}
+    return _worst(sections, retained, parameters, work)
 
 
 def _sections(trace: dict[str, Any]) -> set[str]:
@@ -72,6 +79,8 @@ def _line(values: Sequence[Counter[str]], depths: Sequence[int], n_layers: int) 
     return extended
 
 
-def _worst(sections: dict[str, Counter[str]], retained: Counter[str], parameters: int) -> Trace:
+def _worst(
+    sections: dict[str, Counter[str]], retained: Counter[str], parameters: int, work: dict[str, Counter[str]]
+) -> Trace:
     name = max(sections, key=lambda section: sections[section].total())
-    return Trace(+sections[name], +retained, name, parameters)
+    return Trace(+sections[name], +retained, name, parameters, work)

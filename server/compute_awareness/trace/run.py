@@ -56,10 +56,10 @@ def run_worker(
     env |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"}
     source = (script or Path(__file__).with_name("worker.py")).read_text(encoding="utf-8")
-    tasks = Path(__file__).with_name("worker_tasks.py").read_text(encoding="utf-8")
     with scratch_folder() as clean:
         (clean / "worker.py").write_text(source, encoding="utf-8")
-        (clean / "worker_tasks.py").write_text(tasks, encoding="utf-8")
+        for name in ("worker_tasks.py", "worker_work.py"):
+            (clean / name).write_text(Path(__file__).with_name(name).read_text(encoding="utf-8"), encoding="utf-8")
         (clean / "job.json").write_text(json.dumps(job | {"memory_limit": memory_limit}), encoding="utf-8")
         try:
             done = run_child([str(choice.path), str(clean / "worker.py"), str(clean / "job.json")], env, limit_s, clean)

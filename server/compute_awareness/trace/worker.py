@@ -112,9 +112,10 @@ def limit_memory(nbytes):
 class Life:
     """One storage: its bytes, the first and the last tick at which it was alive, what it is, where it is kept."""
 
-    __slots__ = ("birth", "death", "kind", "nbytes", "ref")
+    __slots__ = ("birth", "death", "kind", "nbytes", "ref", "weight")
 
     def __init__(self, nbytes, birth, kind):
+        self.weight = kind == "parameters"  # or a copy of one
         self.nbytes = nbytes
         self.birth = birth
         self.death = None
@@ -130,6 +131,8 @@ def make_meter_class():
     current_node = getattr(torch._C, "_current_autograd_node", None)
     in_backward = getattr(torch._C, "_current_graph_task_id", None)
     sequence_nr = getattr(torch._C._autograd, "_get_sequence_nr", None)
+    counting = sibling("worker_work")
+    count = counting.make_counter()
 
     class Meter(TorchDispatchMode):
         """Writes down when each storage came and went. Time is counted in operators."""
@@ -144,6 +147,8 @@ def make_meter_class():
             self.sections = [(0, "start")]
             self.bounds = []
             self.phase = "start"
+            self.part = "start"  # whose operations are counted
+            self.ledger = counting.Ledger(count) if count else None
             self.answer = None  # what code that asks for the contents of a tensor is told; None = it is refused
             self.last_op = None
 
@@ -178,9 +183,10 @@ def make_meter_class():
             for tensor in tensors:
                 self.see(tensor, kind)
 
-        def enter(self, phase):
-            """A new phase of the run; returns to the part before the first layer."""
+        def enter(self, phase, part=None):
+            """A new phase of the run; returns to the place before the first layer. Its work is that of `part`."""
             self.phase = phase
+            self.part = part or phase
             self.at("before")
 
         def at(self, place):
@@ -210,7 +216,12 @@ def make_meter_class():
             self.tick += 1
             for leaf in tree_leaves(out):
                 self.see(leaf, birth=self.tick + 1 if adding else None)
+            if self.ledger is not None:
+                self.ledger.write(self.part, func, args, kwargs or {}, out, self.life_of)
             return out
+
+        def life_of(self, tensor):
+            return self.alive.get(tensor.untyped_storage()._cdata)
 
         def peaks(self, since):
             """For each section that began at tick `since` or later: the bytes alive at its worst tick, by kind."""
@@ -769,10 +780,10 @@ def run_training(stage):
         for step in (1, 2):
             since = meter.tick + 1
             meter.bounds.clear()
-            meter.enter("forward")
+            meter.enter("forward", f"forward {step}")
             loss, out = library.loss(model, inputs)
             library.mark(meter, out)
-            meter.enter("backward")
+            meter.enter("backward", f"backward {step}")
             meter.at("after")
             loss.backward()
             meter.mark([p.grad for p in model.parameters() if p.grad is not None], "gradients")
@@ -814,6 +825,10 @@ def trace(library, job, depth, shape_of_layers, meter_class):
             if label not in sections or sum(kinds.values()) > sum(sections[label].values()):
                 sections[label] = kinds
     last = runs[-1][0]
+    work = {}
+    for meter, _ in runs:
+        if meter.ledger is not None:
+            work.update(meter.ledger.work())
     shared = {p.untyped_storage()._cdata: p.numel() for p in everything_in(stage.model)[0]}
     return {
         "n_layers": stage.n,
@@ -821,6 +836,7 @@ def trace(library, job, depth, shape_of_layers, meter_class):
         "retained": last.composition(last.tick),
         "parameters": sum(shared.values()),
         "operators": last.tick,
+        "work": work,
         "class": type(stage.model).__name__,
         "attention": library.attention_of(stage.model),
     }

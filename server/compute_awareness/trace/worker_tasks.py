@@ -64,7 +64,11 @@ def run_generation(stage):
 
 
 def _generate(stage, seq_len, new, name="next", counts_from=1):
-    """(the meter, the tick at which step `counts_from` begins) of one call of generate."""
+    """(the meter, the tick at which step `counts_from` begins) of one call of generate.
+
+    The work of each step is kept by its number in the whole run; the first step of a call that stands for its end has
+    a longer prompt than any, and is no step of it where keys are kept.
+    """
     import torch
 
     job, library, model = stage.job, stage.library, stage.model
@@ -74,7 +78,9 @@ def _generate(stage, seq_len, new, name="next", counts_from=1):
     def begins(*_):
         gc.collect()
         began.append(meter.tick + 1)
-        meter.enter("prompt" if len(began) == 1 else "second" if len(began) == 2 else name)
+        number = seq_len - job["seq_len"] + len(began)
+        part = "longer prompt" if len(began) == 1 and number > 1 and job.get("kv_cache", True) else f"step {number}"
+        meter.enter("prompt" if len(began) == 1 else "second" if len(began) == 2 else name, part)
 
     def ends(_, given, out):
         kept = getattr(out, "past_key_values", None)
@@ -184,7 +190,7 @@ def _activation_patching(stage, meter, clean):
 
     results = torch.zeros(stage.job.get("patches") or 1)
     for number in range(min(2, len(results))):
-        meter.enter("patched")
+        meter.enter("patched", f"patched {number + 1}")
         with torch.no_grad():
             logits = stage.model.run_with_hooks(corrupted, fwd_hooks=[(name, patch)])
             meter.mark([logits], "logits")

@@ -60,7 +60,9 @@ def play_next(
     tape.drop(flags, places, full)
     full = tape.new(row * buffer.size, "activation_store")
     tape.drop(kept)
-    tape.touch(lm.forward_peak, "activations")
+    # the name `attn_mask` keeps the mask of the batch before
+    mask = INDEX * tokens if buffer.size - buffer.unread > tokens else 0
+    tape.touch(lm.forward_peak + mask, "activations")
     hidden = tape.new(lm.retained, "activations")
     flags, places = tape.new(tokens), tape.new(2 * INDEX * tokens)
     chosen = tape.new(row * tokens, "activations")
