@@ -22,9 +22,8 @@ from compute_awareness.memory.hooked.run import Run
 from compute_awareness.memory.huggingface import forward as huggingface
 from compute_awareness.memory.huggingface import generate as huggingface_generate
 from compute_awareness.memory.huggingface import graph_pass, outputs, training
-from compute_awareness.memory.recorded import recall as recall_module
 from compute_awareness.memory.recorded.program import Program
-from compute_awareness.memory.recorded.recall import recall
+from compute_awareness.memory.recorded.recall import forget, recall
 from compute_awareness.memory.recorded.size import Recording
 from compute_awareness.memory.sae import training as sae
 from compute_awareness.memory.sae.activation_store import LanguageModelPart, Refill, refills, worst_refills
@@ -121,7 +120,7 @@ def test_the_peak_of_any_tape(data: st.DataObject) -> None:
 def _same(
     recalled: Callable[..., Any], played: Callable[..., Any], shapes: list[tuple[int, ...]], with_log: bool = False
 ) -> None:
-    recall_module._kept.clear()
+    forget()
     for shape in [shapes[0], *shapes]:
         assert _plain(recalled(*shape), with_log) == _plain(played(*shape), with_log), shape
 
