@@ -25,7 +25,7 @@ from test_transformers_training import NAMES, model_of, small
 from compute_awareness.errors import InputError
 from compute_awareness.estimator import estimate
 from compute_awareness.memory.huggingface.forward import Keeps
-from compute_awareness.memory.huggingface.graph_pass import keeping_graph
+from compute_awareness.memory.huggingface.graph_pass import keeping_graph, play_anew
 from compute_awareness.memory.huggingface.outputs import layout, select
 from compute_awareness.models import catalogue
 from compute_awareness.models.spec import ModelSpec
@@ -182,7 +182,7 @@ def test_what_is_refused() -> None:
 def test_the_graph_goes_with_what_holds_it() -> None:
     """What the played pass hands out holds the graph; let go of, nothing is left on the tape."""
     spec = small("gpt2", 4)
-    played = keeping_graph(spec, 1, 8, 4, "eager", True, False, Keeps([frozenset()] * 4))
+    played = play_anew(spec, 1, 8, 4, "eager", True, False, Keeps([frozenset()] * 4), cpu=False)
     tape = played.tape
     assert tape.live > 0
     del played

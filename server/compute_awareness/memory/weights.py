@@ -10,9 +10,12 @@ Formulas read in transformers 5.23.0 (`models/*/modeling_*.py`) and transformer-
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from ..errors import InputError
 from ..models.spec import ModelSpec
 
+_KEPT = 256  # sums of a model, which one estimate asks for several times
 # AbstractAttention.ROTARY_INITIAL_CACHE_SIZE of transformer-lens 3.5 and later.
 _TL_ROTARY_ROWS = 2048
 # transformers keeps rotary frequencies (and their unscaled copy) once per kind of layer in these.
@@ -27,6 +30,7 @@ def norm_params(spec: ModelSpec, width: int) -> int:
     return 2 * width if spec.norm == "layernorm" else width
 
 
+@lru_cache(maxsize=_KEPT)
 def hf_params(spec: ModelSpec) -> int:
     """Parameters of the transformers model, tied ones counted once (transformers 5.23.0).
 
@@ -52,6 +56,7 @@ def hf_params(spec: ModelSpec) -> int:
     return total + spec.d_vocab * spec.lm_head_bias
 
 
+@lru_cache(maxsize=_KEPT)
 def hf_buffer_bytes(spec: ModelSpec, width: int) -> int:
     """Bytes of the buffers of the transformers model; `width` is bytes per element of its dtype.
 
@@ -73,6 +78,7 @@ def hf_buffer_bytes(spec: ModelSpec, width: int) -> int:
     return frequencies + (width if spec.architecture in _HF_SCALED_EMBEDDING else 0)
 
 
+@lru_cache(maxsize=_KEPT)
 def tl_params(spec: ModelSpec, folded: bool = True) -> int:
     """Parameters of the HookedTransformer (transformer-lens 3.9.0, unchanged since 2.0).
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from .spec import ModelSpec
 _FILE = Path(__file__).parent.parent / "facts" / "models.json"
 
 
+@lru_cache(maxsize=256)
 def canonical(name: str) -> str:
     """The form in which names are compared: lower case, with hyphens for underscores and blanks."""
     return "-".join(name.lower().replace("_", " ").split())

@@ -5,8 +5,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 from .allocator import ADDRESS, SHIFT
@@ -33,36 +31,43 @@ class States(NamedTuple):
     """How many there are."""
 
 
-@dataclass(frozen=True)
 class Moment:
-    """The end of a section. States are worked out only where there is one to compare them with."""
+    """The end of a section. States are worked out only where there is one to compare them with.
 
-    index: int
-    """In the row of sections."""
-    reserved: int
-    asked: int
-    """Units that the sections so far asked for, and let go of others."""
-    free: list[int]
-    """The pool's free blocks, in its order."""
-    live: list[tuple[int, int, int]]
-    """Address, size and number of the tensors that may be let go in sections to come."""
-    least: int
-    """The smallest request to come, in units."""
-    most: int
-    """Units that a section to come asks for, and lets go of others, at most."""
-    highest: dict[int, int]
-    """The highest block of each size that a request was served from."""
-    wanted: Set[int]
-    """Sizes of free blocks that are never idle."""
+    Args:
+        index: in the row of sections.
+        reserved: units of the pool's segments.
+        asked: units that the sections so far asked for, and let go of others.
+        free: the pool's free blocks, in its order.
+        live: address, size and number of the tensors that may be let go in sections to come.
+        least: the smallest request to come, in units.
+        most: units that a section to come asks for, and lets go of others, at most.
+        highest: the highest block of each size that a request was served from.
+        wanted: sizes of free blocks that are never idle.
+    """
 
-    @cached_property
-    def tail(self) -> int:
+    __slots__ = ("_states", "asked", "free", "highest", "index", "least", "live", "reserved", "tail", "wanted")
+
+    def __init__(
+        self,
+        index: int,
+        reserved: int,
+        asked: int,
+        free: list[int],
+        live: list[tuple[int, int, int]],
+        least: int,
+        most: int,
+        highest: dict[int, int],
+        wanted: Set[int],
+    ) -> None:
+        self.index, self.reserved, self.asked, self.free, self.live = index, reserved, asked, free, live
+        self.least, self.highest, self.wanted = least, highest, wanted
+        last = free[-1] >> SHIFT if free else 0
+        alone = len(free) < 2 or free[-2] >> SHIFT < last
+        self.tail = last if alone and last > 2 * most else 0
         """Units of the last free block where it is so large that a section takes of it only what fits nowhere else; 0
         if there is no such block. Its size has no say in the states: sections may take of it again and again."""
-        free = self.free
-        if not free or (len(free) > 1 and free[-1] >> SHIFT == free[-2] >> SHIFT):
-            return 0
-        return free[-1] >> SHIFT if free[-1] >> SHIFT > 2 * self.most else 0
+        self._states: States | None = None
 
     @property
     def sizes(self) -> tuple[frozenset[int], tuple[int, ...]]:
@@ -78,8 +83,14 @@ class Moment:
         """Units of the free blocks but the tail."""
         return sum([block >> SHIFT for block in self.free]) - self.tail
 
-    @cached_property
+    @property
     def states(self) -> States:
+        """The pool as far as it matters for sections to come."""
+        if self._states is None:
+            self._states = self._find_states()
+        return self._states
+
+    def _find_states(self) -> States:
         """A block is idle if it is free, between walls, and above the highest of its size that a request was served
         from (`highest`). Let the state be the same as some sections ago, and no request served from what was idle then.
         What is idle now is not taken in the sections to come, in place of what was taken then: were it smaller and

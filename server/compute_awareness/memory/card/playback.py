@@ -12,6 +12,7 @@ Layers that leave something behind also leave free blocks behind, between walls.
 
 - One that is smaller than the smallest request is a wall, too.
 - Of those of one size that no request was served from so far, the state has the first only (see `Moment.states`).
+- The last one, from which layers take a piece each, may be of any size as long as it is large (see `Moment.periods`).
 """
 
 from __future__ import annotations

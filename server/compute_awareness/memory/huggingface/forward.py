@@ -55,6 +55,8 @@ class Played:
 
     tape: Tape
     sizes: dict[str, int] = field(default_factory=dict)
+    held: Sequence[object] = ()
+    """What keeps the graph of a pass with gradients on the tape: tensors are let go with the last name for them."""
 
 
 def supports_sdpa(architecture: str) -> bool:

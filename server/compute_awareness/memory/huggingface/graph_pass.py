@@ -41,7 +41,7 @@ def keeping_graph(
     return recall(
         ("transformers graph", spec, *how, tuple(keeps.layers), keeps.ends, keeps.on_host, cpu),
         (batch_size, seq_len),
-        lambda batch_size, seq_len: play_anew(spec, batch_size, seq_len, *how, keeps, cpu),
+        lambda b, s: _closed(play_anew(spec, b, s, *how, keeps, cpu)),
         with_log=True,
     )
 
@@ -57,7 +57,7 @@ def play_anew(
     keeps: Keeps,
     cpu: bool,
 ) -> Played:
-    """`keeping_graph`, played; what is recorded of other shapes has no say."""
+    """`keeping_graph`, played; what is recorded of other shapes has no say. What it returns holds the graph."""
     graph = Graph(cpu=cpu)
     kept = Kept(keeps.on_host)
     model = Model(
@@ -75,4 +75,9 @@ def play_anew(
     kept.tensors += [ids, logits]
     tape = graph.tape
     tape.book_peak_anew()  # the logits were booked as such after they had made the peak
-    return Played(tape.closed(), kept.sizes)
+    return Played(tape, kept.sizes, kept.tensors)
+
+
+def _closed(played: Played) -> Played:
+    """The outcome without the tensors that hold the graph."""
+    return Played(played.tape.closed(), played.sizes)

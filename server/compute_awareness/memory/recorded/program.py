@@ -11,7 +11,8 @@ from typing import Any
 
 from ..tape import Tape, Tensor
 from .rivals import Rival
-from .size import Key, Monomial, Recording, Size
+from .size import Recording, Size
+from .sums import Key, Monomial
 
 Log = tuple[list[int], list[tuple[int, int, str]], list[tuple[int, int, int]]]
 """Of each entry the value that is allocated, or what is freed; where tensors from elsewhere are freed, by value and

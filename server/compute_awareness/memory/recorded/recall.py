@@ -1,20 +1,24 @@
 """What was played for one shape is worked out for others: recorded once, then filled in.
 
-The first call of a kind is played as it is, as most commands ask only once. The second, with other sizes, records.
+The first call of a kind is played as it is, as most commands ask only once. The second records, which takes a few
+times as long.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from threading import Lock
 from typing import TypeVar
 
 from .program import Program
 from .size import Recording, Size
 
 Result = TypeVar("Result")
-_KINDS, _REGIMES = 64, 8
+_KINDS, _REGIMES = 64, 6
 _kept: OrderedDict[Hashable, list[Program]] = OrderedDict()
+"""The recordings of each kind, the latest first; the kind that was recorded last at the end."""
+_lock = Lock()
 
 
 def recall(kind: Hashable, sizes: tuple[int, ...], play: Callable[..., Result], *, with_log: bool = False) -> Result:
@@ -44,8 +48,15 @@ def recall(kind: Hashable, sizes: tuple[int, ...], play: Callable[..., Result], 
     return found[0]
 
 
+def forget() -> None:
+    """All that was recorded."""
+    with _lock:
+        _kept.clear()
+
+
 def _keep(kind: Hashable, programs: list[Program]) -> None:
-    _kept[kind] = programs
-    _kept.move_to_end(kind)
-    while len(_kept) > _KINDS:
-        _kept.popitem(last=False)
+    with _lock:
+        _kept[kind] = programs
+        _kept.move_to_end(kind)
+        while len(_kept) > _KINDS:
+            _kept.popitem(last=False)

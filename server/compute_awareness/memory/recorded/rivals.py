@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .size import Size, Terms, never_below
+from .size import Size, never_below
+from .sums import Terms
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,8 @@ from functools import reduce
 from math import gcd
 from typing import Literal
 
-Monomial = tuple[int, ...]
-"""Symbols by number, rising; one that is squared is there twice. () is 1."""
-Terms = dict[Monomial, int]
-Key = tuple[tuple[Monomial, int], ...]
+from .sums import Key, Monomial, Terms, key, long_division, shared, without
+
 Question = Literal["<", "=="]
 _UNKNOWN = -1
 """In front of a product in `Recording.shifted` that may be of either sign."""
@@ -53,7 +51,7 @@ class Recording:
 
     def quotient(self, dividend: Terms, divisor: Terms, ceiling: bool, value: int) -> Size:
         """The symbol of a division that is no formula."""
-        division = Quotient(_key(dividend), _key(divisor), ceiling)
+        division = Quotient(key(dividend), key(divisor), ceiling)
         known = self._known.get(division)
         if known is None:
             least = None
@@ -104,15 +102,15 @@ class Recording:
         elif always_above or always_below:
             return False
         answer = difference.value < 0 if question == "<" else difference.value == 0
-        self.guards[_key(self._reduced(terms)), question] = answer
+        self.guards[key(self._reduced(terms)), question] = answer
         return answer
 
     def _reduced(self, terms: Terms) -> Terms:
         """Without common factors that are above zero: the same questions in the same words."""
         divisor = gcd(*terms.values())
-        common = reduce(_shared, terms)
+        common = reduce(shared, terms)
         common = tuple(symbol for symbol in common if self._least[symbol])
-        return {_without(monomial, common): factor // divisor for monomial, factor in terms.items()}
+        return {without(monomial, common): factor // divisor for monomial, factor in terms.items()}
 
 
 class Size:
@@ -199,7 +197,7 @@ class Size:
 
     def __hash__(self) -> int:
         if self._hash is None:
-            self._hash = hash((id(self.recording), _key(self.terms)))
+            self._hash = hash((id(self.recording), key(self.terms)))
         return self._hash
 
     def __format__(self, spec: str) -> str:
@@ -242,30 +240,10 @@ def _number(recording: Recording, terms: Terms, value: int) -> Size | int:
     return Size(recording, terms, value) if any(terms) else value
 
 
-def _key(terms: Terms) -> Key:
-    return tuple(sorted(terms.items()))
-
-
-def _shared(one: Monomial, other: Monomial) -> Monomial:
-    left, shared = list(other), []
-    for symbol in one:
-        if symbol in left:
-            left.remove(symbol)
-            shared.append(symbol)
-    return tuple(shared)
-
-
-def _without(monomial: Monomial, factor: Monomial) -> Monomial:
-    left = list(monomial)
-    for symbol in factor:
-        left.remove(symbol)
-    return tuple(left)
-
-
 def _divided(recording: Recording, dividend: Size | int, divisor: Size | int) -> Size | int:
     """dividend // divisor: a formula where it divides, else what divides and a symbol for the rest."""
     value = _value(dividend) // _value(divisor)
-    whole, rest = _long_division(_terms(dividend), _terms(divisor))
+    whole, rest = long_division(_terms(dividend), _terms(divisor))
     if not rest:
         return _number(recording, whole, value)
     if not isinstance(divisor, int):
@@ -287,29 +265,3 @@ def _of(recording: Recording, monomial: Monomial) -> int:
     """What a product is for the shape at hand."""
     known = [*recording.symbols, *recording._known.values()]
     return reduce(lambda product, symbol: product * known[symbol].value, monomial, 1)
-
-
-def _long_division(dividend: Terms, divisor: Terms) -> tuple[Terms, Terms]:
-    """Quotient and rest, term by term from the highest on; what does not divide stays in the rest."""
-    leading = max(divisor, key=_degree)
-    left, quotient, rest = dict(dividend), {}, {}
-    while left:
-        monomial = max(left, key=_degree)
-        factor = left[monomial]
-        if factor % divisor[leading] or len(_shared(leading, monomial)) < len(leading):
-            rest[monomial] = left.pop(monomial)
-            continue
-        step, times = _without(monomial, leading), factor // divisor[leading]
-        quotient[step] = quotient.get(step, 0) + times
-        for other, each in divisor.items():
-            product = tuple(sorted(step + other))
-            total = left.get(product, 0) - times * each
-            if total:
-                left[product] = total
-            else:
-                left.pop(product, None)
-    return {monomial: factor for monomial, factor in quotient.items() if factor}, rest
-
-
-def _degree(monomial: Monomial) -> tuple[int, Monomial]:
-    return len(monomial), monomial
