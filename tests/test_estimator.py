@@ -73,14 +73,14 @@ def test_names_filter_globs_do_not_cross_into_other_blocks() -> None:
     [
         ({}, ""),
         ({"names_filter": ["*hook_resid_*"]}, ""),
-        ({"names_filter": ["*hook_z"]}, "blocks.0.hook_resid_post and 11 more is read but not kept (names_filter)"),
+        ({"names_filter": ["*hook_z"]}, "blocks.0.hook_resid_post and 11 more are read but not kept (names_filter)"),
         ({"layers": [3]}, ""),  # of the layers that are kept
         (
             {"reads": ["blocks.5.hook_resid_post"], "layers": [3]},
             "blocks.5.hook_resid_post is read but not kept (layers)",
         ),
         ({"reads": ["hook_embed"], "layers": [3]}, "hook_embed is read but not kept (layers)"),
-        ({"reads": ["blocks.1?.*_post"], "stop_at_layer": 9}, "blocks.10.mlp.hook_post and 3 more is read"),
+        ({"reads": ["blocks.1?.*_post"], "stop_at_layer": 9}, "blocks.10.mlp.hook_post and 3 more are read"),
         ({"reads": ["*hook_z", "blocks.9.hook_resid_mid"], "stop_at_layer": 9}, "blocks.9.hook_resid_mid is read"),
     ],
 )

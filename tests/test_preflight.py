@@ -238,5 +238,7 @@ def test_what_is_read_is_told_not_asked() -> None:
     assert first.costless and first.patch == {"names_filter": ["*hook_resid_post"]} and "names_filter=" in first.code
     assert said.asking.text.endswith("caching only what is read, `*hook_resid_post`: 15.7 GiB, with the same result.")
     assert first.peak_after == unsaid.advice.solutions[0].peak_after
+    assert "At no cost: cache only what is read" in recommend(parse_workload(run | {"reads": "*hook_z"})).summary
+    assert "Largest saving: " in recommend(parse_workload(run)).summary
     wrong = preflight(parse_workload(run | {"reads": ["*hook_resid_post"], "names_filter": ["*hook_z"]}), gpu="H200")
     assert wrong.verdict.status == "fits" and "a KeyError at run time" in wrong.estimate.warnings[0]

@@ -213,8 +213,10 @@ def recommend(workload: AnyWorkload, *, gpu: str | None = None, compute: Compute
         summary += f" It fits with: {cheapest.title} ({gib(cheapest.peak_before)} -> {gib(cheapest.peak_after)})."
         return Recommendation(workload=result.workload, estimate=result, advice=advice, summary=summary)
     if helps:
-        largest = max(helps, key=lambda change: change.saving)
-        summary += f" Largest saving: {largest.title} ({gib(largest.peak_before)} -> {gib(largest.peak_after)})."
+        free = next((change for change in helps if change.costless), None)
+        first = free or max(helps, key=lambda change: change.saving)
+        how = "At no cost" if free else "Largest saving"
+        summary += f" {how}: {first.title} ({gib(first.peak_before)} -> {gib(first.peak_after)})."
     return Recommendation(workload=result.workload, estimate=result, advice=advice, summary=summary)
 
 

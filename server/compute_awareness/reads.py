@@ -82,6 +82,7 @@ def _block_of(name: str) -> int | None:
 def _warning(workload: ActivationCache | Patching, lost: list[str]) -> str:
     limits = [name for name in ("names_filter", "layers", "stop_at_layer") if getattr(workload, name, None) is not None]
     more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+    verb = "are" if len(lost) > 1 else "is"
     by = f" ({', '.join(limits)})" if limits else ""
     dies = "not there at run time" if workload.library == "nnsight" else "a KeyError at run time"
-    return f"reads: {lost[0]}{more} is read but not kept{by}: {dies}"
+    return f"reads: {lost[0]}{more} {verb} read but not kept{by}: {dies}"

@@ -116,7 +116,7 @@ def test_what_is_read_is_in_the_workload() -> None:
     [
         ('names_filter="blocks.4.hook_resid_post"', "cache['resid_post', 5]", "blocks.5.hook_resid_post is read but"),
         ("names_filter=lambda n: n.endswith('hook_z')", "[cache['v', i] for i in range(48)]",
-         "blocks.0.attn.hook_v and 47 more is read but not kept (names_filter): a KeyError at run time"),
+         "blocks.0.attn.hook_v and 47 more are read but not kept (names_filter): a KeyError at run time"),
         ("stop_at_layer=3", "cache['resid_post', 3]", "not kept (stop_at_layer)"),
         ('names_filter="blocks.4.hook_resid_post"', "cache['resid_post', 4]", ""),
         ("stop_at_layer=3", "cache['resid_post', 2]", ""),

@@ -123,7 +123,7 @@ class Attempt:
         return self.change(
             "selective_caching", f"cache only what is read: {shown} (names_filter)", {"names_filter": reads},
             "equivalent",
-            detail="what is read is the same to the bit; nothing else is kept",
+            detail="nothing that is read is left out, nothing else is kept",
             cost="none",
             costless=True,
         )  # fmt: skip

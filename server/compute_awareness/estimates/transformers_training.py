@@ -94,7 +94,9 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
         )
     if width < 4:
         text = f"weights, gradients and optimizer state are {workload.dtype}, as the model is"
-        assumptions.append(text + ("; the adapters are float32" if step.lora else ""))
+        if step.lora:  # peft's autocast_adapter_dtype
+            text = f"the model's weights are {workload.dtype}; adapters, their gradients and optimizer state float32"
+        assumptions.append(text)
     if workload.optimizer == "adamw_8bit":
         assumptions.append(
             "bitsandbytes' AdamW8bit on its own; Hugging Face's Trainer keeps the moments of embeddings in float32"
