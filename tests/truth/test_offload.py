@@ -104,7 +104,7 @@ def test_one_modules_weights_in_16_bits(name: str) -> None:
     for attention in attentions(spec):
         model, bus = offloaded(spec, "bfloat16", attention)
         check(spec, model, attention, 2, 40, dtype="bfloat16")
-        assert bus.crossed == crossing_bytes(spec, 2)
+        assert bus.crossed == weights_of(spec, 2, all_of(spec, "cpu"), 2).crossing["cpu"]
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama-3-8b", "gemma-2-2b", "olmo-1b", "gpt-j-6b", "bloom-560m"])
