@@ -40,8 +40,8 @@ _BRIEF = {
     "reads": "Hooks the code reads afterwards",
     "layers": "Only these blocks of it",
     "method": "patching: which; else how to estimate",
-    "architecture": "standard, topk, batchtopk, jumprelu, transcoder...",
-    "hook_name": "Hook it reads, as wide as d_in",
+    "architecture": "standard, topk, jumprelu, transcoder...",
+    "hook_name": "Hook it reads, d_in wide",
     "expansion_factor": "d_sae / d_in",
 }
 _EXAMPLES: dict[str, Any] = {
