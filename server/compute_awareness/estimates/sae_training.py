@@ -9,12 +9,12 @@ from ..errors import InputError
 from ..memory import parameters
 from ..memory.card import device
 from ..memory.card.allocator import simulate
-from ..memory.card.staging import Kernels
 from ..memory.estimate import Estimate, Precision
 from ..memory.loading import loading
 from ..memory.sae import activation_store
 from ..memory.sae import evaluation as sae_evaluation
 from ..memory.sae import training as sae
+from ..memory.sae.first_steps import first_steps
 from ..memory.sae.inference import Use
 from ..memory.sae.matching_pursuit import Pursuit, bytes_per_iteration
 from ..memory.tape import Tape
@@ -117,9 +117,9 @@ def sae_training(workload: SaeTraining, capability: str | None) -> Estimate:
         *shape.tensors,
         *(parameters.tl_tensors(spec, DTYPE_BYTES[workload.model_dtype], folded=False) if spec else ()),
     ]
-    first_steps = sae.first_steps(replace(shape, kernels=Kernels(capability)), lm, memory.refill)
+    begin = first_steps(shape, lm, memory.refill, capability)
     if evaluation is not None:
-        first_steps.append(evaluation)
+        begin.append(evaluation)
     workspaces = 2 * device.cublas_workspace(capability)  # on the tape of the first steps, as are the buffers
     return assemble(
         filled,
@@ -136,9 +136,9 @@ def sae_training(workload: SaeTraining, capability: str | None) -> Estimate:
         assumptions=assumptions,
         warnings=warnings,
         late_bytes=memory.dead_latents_extra,
-        reserved=simulate(first_steps.requests(standing)).peak_reserved,
+        reserved=simulate(begin.requests(standing)).peak_reserved,
         backward=True,
-        buffers=max(0, first_steps.peak + sum(standing) - memory.peak - workspaces),
+        buffers=max(0, begin.peak + sum(standing) - memory.peak - workspaces),
     )
 
 

@@ -10,6 +10,7 @@ compared with the allocations of three reductions on an H100 (132, 136 and 147.3
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from ..tape import Tape
@@ -41,10 +42,15 @@ def processors(capability: str | None) -> Processors:
 
 
 class Kernels:
-    """The kernels of one process on a card: which threads have a cuBLAS handle, and with it a workspace, already."""
+    """The kernels of one process on a card: which threads have a cuBLAS handle, and with it a workspace, already.
 
-    def __init__(self, capability: str | None) -> None:
+    Args:
+        buffers: what sums of so many columns take, by columns; None = it is worked out for each.
+    """
+
+    def __init__(self, capability: str | None, buffers: Mapping[int, int] | None = None) -> None:
         self._processors = processors(capability)
+        self._buffers = buffers
         self._workspace = cublas_workspace(capability)
         self._threads: set[str] = set()
 
@@ -56,7 +62,9 @@ class Kernels:
 
     def sum(self, tape: Tape, rows: int, columns: int) -> None:
         """[rows, columns] is summed over its rows, the result made."""
-        if nbytes := staging_bytes(rows, columns, self._processors):
+        if self._buffers is not None:
+            tape.touch(self._buffers[columns])
+        elif nbytes := staging_bytes(rows, columns, self._processors):
             tape.touch(nbytes)
 
 

@@ -16,7 +16,7 @@ from .activation_store import LanguageModelPart, Refill, play_refill, worst_refi
 from .architectures import previous_output, train_step
 from .step import FLOAT, INDEX, VECTORS, Ledger, Shape, sae_bytes, sae_params
 
-__all__ = ["LanguageModelPart", "SaeMemory", "Shape", "first_steps", "sae_bytes", "sae_params", "training_memory"]
+__all__ = ["LanguageModelPart", "SaeMemory", "Shape", "sae_bytes", "sae_params", "training_memory"]
 
 TOP_K_FAMILY = ("topk", "abstopk", "batchtopk", "matryoshka_batchtopk")
 
@@ -158,31 +158,3 @@ def fit_anew(shape: Shape, lm: LanguageModelPart | None, refill: Refill | None, 
         tape.new(shape.logged_bytes, "sae_activations")  # the step that evaluates logs, too
         tape.append(evaluation)
     return Fit(tape.closed(), dict(tape.largest))
-
-
-def first_steps(shape: Shape, lm: LanguageModelPart | None, refill: Refill | None) -> Ledger:
-    """The run from its first step on, for the caching allocator: with a store the largest refill comes between.
-
-    The parameters, the language model and its buffers stand beside the tape. Adam's state is made in the first step,
-    after the step's largest tensors, so that it lies between freed blocks.
-    """
-    tape = Ledger()
-    for _ in range(2):  # act_freq_scores and n_forward_passes_since_fired
-        tape.new(FLOAT * shape.d_sae, "sae_activations")
-    batch_bytes = FLOAT * shape.batch * shape.d_in
-    previous: list[Tensor] = []
-    if lm is None or refill is None:
-        for first in (True, False):
-            if lm is not None:
-                tape.touch(lm.forward_peak, "activations")
-            batch = tape.new(batch_bytes, "sae_activations")
-            previous = [batch, *train_step(tape, shape, batch, previous, first=first)]
-        return tape
-    row = FLOAT * shape.d_in
-    tape.touch(lm.forward_peak, "activations")
-    old = tape.new(row * refill.before, "activation_store")
-    last_batch = tape.new(row * refill.per_batch, "activation_store")
-    previous = [tape.hold(old), *train_step(tape, shape, old, previous, first=True)]
-    buffer, _ = play_refill(tape, refill, shape.d_in, lm, old, last_batch)
-    train_step(tape, shape, buffer, previous)
-    return tape
