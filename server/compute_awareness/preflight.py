@@ -153,13 +153,19 @@ def _best_card(
     workload: AnyWorkload, compute: Compute, first: tuple[Place, Estimate, Verdict]
 ) -> tuple[Place, Estimate, Verdict]:
     """The card of a machine with different ones that the run does best on: that with the most free memory may be of a
-    kind on which it takes more."""
+    kind on which it takes more. Where it fits on none, one on which some changes make it fit."""
     found = [first]
     for place in seen_places(compute)[1:]:
         result = estimate(workload, place.compute_capability)
         found.append((place, result, verdict_at(result, place)))
     order = ("fits", "tight", "does_not_fit")
-    return min(found, key=lambda one: order.index(one[2].status))
+
+    def rank(one: tuple[Place, Estimate, Verdict]) -> tuple[int, bool]:
+        place, result, verdict = one
+        helpless = len(found) > 1 and verdict.status != "fits" and not combinations(workload, result, place, limit=1)
+        return order.index(verdict.status), helpless
+
+    return min(found, key=rank)
 
 
 def _spec(workload: AnyWorkload) -> ModelSpec | None:

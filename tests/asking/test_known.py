@@ -68,7 +68,7 @@ def test_what_is_seen_goes_before_what_was_said():
 def with_profile(monkeypatch):
     def make(profile: Profile, seen):
         monkeypatch.setattr(module, "read_profile", lambda: profile)
-        monkeypatch.setattr(whereabouts, "_look", lambda python: seen)
+        monkeypatch.setattr(whereabouts, "_look", lambda *_: seen)
 
     return make
 

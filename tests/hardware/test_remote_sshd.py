@@ -247,7 +247,7 @@ def test_a_host_that_runs_something_else(lab, client, command):
         ("{}", "is missing"),
         ("[1]", "is a JSON object"),
         ("{", "not valid JSON"),
-        ('{"error": "cannot\\u001b look"}', "could not look: cannot  look"),
+        ('{"error": "cannot\\u001b look"}', "could not look: cannot look"),
         ('{"format": 99}', "format 99"),
     ],
 )

@@ -187,7 +187,7 @@ async def test_an_equivalent_change_is_made_where_no_answer_comes(server: Any, m
             "dtype": "bfloat16"}  # fmt: skip
     async with Client(server, mode=mode, elicitation_callback=user) as client:
         answer = await check(client, work)
-    default = "I write it by this change: batch 8 with gradients of 2 passes added up."
+    default = "I write it by this change: batch 7 with gradients of 3 passes added up."
     assert user.shown[0].message.endswith(f"Without an answer: {default}")
     assert answer["verdict"]["status"] in ("fits", "tight") and answer["asking"]["decision"] == "tell"
     assert answer["asking"]["text"] == default
@@ -283,7 +283,7 @@ async def test_what_is_free_may_change_while_the_user_thinks(
     """Every look at the machine finds less: the question is still asked once, and the answer still belongs to it."""
     looks: list[float] = []
 
-    def look(python: str | None) -> Compute:
+    def look(*_: object) -> Compute:
         looks.append(23 - 2 * len(looks))
         return card(looks[-1])
 

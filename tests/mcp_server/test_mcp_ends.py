@@ -367,5 +367,5 @@ def test_a_host_that_ends_the_server_by_signal_ends_what_a_call_started(
         assert talk.process.stdin is not None
         talk.process.stdin.close()
     talk.process.terminate()
-    assert talk.close() == -signal.SIGTERM
+    assert talk.close() == 128 + signal.SIGTERM
     wait_until(lambda: not is_running(child), "the child ends with the server")

@@ -25,8 +25,9 @@ from test_transformers_training import NAMES, small
 from transformers.integrations.accelerate import _get_device_map
 
 from compute_awareness.advice.attempt import patched
-from compute_awareness.advice.place import Place, verdict_at
+from compute_awareness.advice.place import Place
 from compute_awareness.advice.solver import combinations
+from compute_awareness.advice.verdict import verdict_at
 from compute_awareness.errors import InputError
 from compute_awareness.estimator import estimate
 from compute_awareness.memory import weights

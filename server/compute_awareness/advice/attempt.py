@@ -97,7 +97,8 @@ class Attempt:
         except InputError as error:  # the library refuses the combination, or it is not covered
             return self.no(strategy, f"{title}: {error}")
         size = needed(after, self.place)[0]
-        if size >= self.now:
+        # The rest of what a card shows is a rule of thumb for some tasks: it alone is no saving.
+        if size >= self.now or after.peak.tensors >= self.before.peak.tensors:
             return self.no(strategy, f"{title}: saves nothing here")
         if code is None:
             code = code_at(self.workload, changed, after, self.place, by_layer=by_layer)
