@@ -45,7 +45,7 @@ class Kernels:
     """The kernels of one process on a card: which threads have a cuBLAS handle, and with it a workspace, already.
 
     Args:
-        buffers: what sums of so many columns take, by columns; None = it is worked out for each.
+        buffers: what sums of so many columns take, by columns, others nothing; None = it is worked out for each.
     """
 
     def __init__(self, capability: str | None, buffers: Mapping[int, int] | None = None) -> None:
@@ -63,7 +63,7 @@ class Kernels:
     def sum(self, tape: Tape, rows: int, columns: int) -> None:
         """[rows, columns] is summed over its rows, the result made."""
         if self._buffers is not None:
-            tape.touch(self._buffers[columns])
+            tape.touch(self._buffers.get(columns, 0))
         elif nbytes := staging_bytes(rows, columns, self._processors):
             tape.touch(nbytes)
 
