@@ -286,7 +286,7 @@ WORKLOADS = [
 ]  # fmt: skip
 
 
-@settings(max_examples=60, derandomize=True, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.sampled_from(WORKLOADS), st.lists(CARDS, min_size=1, max_size=3), CARDS, st.data())
 def test_one_more_card_never_hurts(workload, cards, more, data):
     """It fits no less, and nothing more is asked."""

@@ -59,6 +59,10 @@ class Cards:
         so many."""
         return (*self.free, *self.shared)[:count]
 
+    def roomiest(self, count: int) -> tuple[Card, ...]:
+        """The `count` cards with the most room, whoever uses them besides."""
+        return tuple(sorted((*self.free, *self.shared), key=_most_room))[:count]
+
     def not_counted(self, counted: Sequence[Card]) -> str:
         """Why the cards beside `counted` are not counted on: "card 1 is used by others"; empty if that is not why.
 

@@ -88,7 +88,7 @@ def _look_at_loading(verdict: Verdict, estimate: Estimate, place: Place) -> None
 def _on_seen(estimate: Estimate, place: Place, cards: Cards, count: int) -> Verdict:
     """A workload that asks for several cards (`n_devices`), on those of a machine that was seen: it must fit the one
     with the least to spare."""
-    counted = cards.of(count)
+    counted = _counted_on(estimate, place, cards, count)
     which = numbers(card.index for card in counted)
     left_out = cards.not_counted(counted)
     if len(counted) < count:
@@ -121,6 +121,18 @@ def _on_seen(estimate: Estimate, place: Place, cards: Cards, count: int) -> Verd
     verdict.why += of_its_card(verdict, estimate, place)
     _look_at_loading(verdict, estimate, place)
     return verdict
+
+
+def _counted_on(estimate: Estimate, place: Place, cards: Cards, count: int) -> tuple[Card, ...]:
+    """The `count` cards that a workload of so many is counted on: those that others use last, unless it fits better
+    on the roomiest ones, theirs among them."""
+
+    def fit(chosen: tuple[Card, ...]) -> list[bool]:
+        needs = [needed(estimate, replace(place, compute_capability=card.compute_capability)) for card in chosen]
+        rooms = [card.free_bytes for card in chosen]
+        return [all(need[n] <= room for need, room in zip(needs, rooms, strict=True)) for n in (1, 2)]
+
+    return max((cards.of(count), cards.roomiest(count)), key=fit)
 
 
 def _too_few(expected: int, place: Place, why: str) -> Verdict:
@@ -189,7 +201,7 @@ def selection(estimate: Estimate, place: Place) -> str:
     if cards is None or (count == 1 and place.index is None):
         return ""
     if count > 1:
-        return cards.select(cards.of(count))
+        return cards.select(_counted_on(estimate, place, cards, count))
     every = (*cards.free, *cards.shared)
     small = any(card.free_bytes < needed(estimate, place)[2] for card in every if card.index != place.index)
     mine = [card for card in every if card.index == place.index]

@@ -225,6 +225,7 @@ _PREFLIGHT_CONCISE: list[Step] = [
     drop("estimate.time"),
     first(1, "estimate.warnings", "known", "compute.accelerators"),
     drop("next_steps"),
+    drop("compute.summary"),  # with paths of this machine, which may be long
     put(None, "compute"),
     clip(200, "estimate.warnings"),
     clip(110, "estimate.warnings"),
