@@ -77,7 +77,8 @@ def assemble(
     unlisted = tensors - sum(standing) - (events.peak if events is not None else 0)
     if reserved is None and events is not None and unlisted >= 0:
         workspace = device.cublas_workspace(capability)
-        # Where the second workspace lies decides nothing: it is never let go, and has a segment of its own.
+        # The second workspace comes with the backward pass's first product, which the tape does not mark. It is taken
+        # to open a segment; on the card it may split a freed block instead, which then costs a later tensor one.
         reserved = reserved_by(events, standing, workspace, unlisted) + device.workspace_segment(capability) * backward
     terms = device.overheads(
         tensors, capability, reserved, late_bytes, n_gpus, backward=backward, buffers=buffers, order=order

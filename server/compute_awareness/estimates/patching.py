@@ -131,7 +131,7 @@ def patching(workload: Patching, capability: str | None) -> Estimate:
         precision="exact"
         if is_verified("transformer_lens", workload.library_version) and workload.parameter_gradients
         else "close",
-        verified_on=f"{verified}, torch 2.13 (CPU) and 2.11 (H100)",
+        verified_on=f"{verified}, torch 2.13 (CPU{'; no GPU measurement)' if edges else ') and 2.11 (H100)'}",
         backward=workload.method != "activation_patching",
         loading=loading(
             "transformer_lens", workload.library_version, spec, workload.dtype, no_processing=workload.no_processing

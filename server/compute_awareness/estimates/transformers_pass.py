@@ -189,7 +189,8 @@ def transformers_pass(workload: Inference | ActivationCache, capability: str | N
         details,
         capability,
         precision=precision,
-        verified_on=f"{verified}, torch 2.13 (CPU, meta device) and 2.11 (H100)",
+        verified_on=f"{verified}, torch 2.13 (CPU, meta device"
+        + (") and 2.11 (H100)" if library == "transformers" and isinstance(workload, Inference) else "; not on a GPU)"),
         hooks=hooks,
         host_bytes=host_bytes,
         loading=loaded if workload.n_devices == 1 else replace(loaded, device_bytes=weight_bytes + standing["buffers"]),

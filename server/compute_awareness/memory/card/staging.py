@@ -4,8 +4,9 @@ Where a sum over many rows leaves few numbers (the gradient of a bias: [rows, co
 rows over thread blocks, which leave their partial sums in global memory. That buffer is larger than the result by
 far: 132 MiB for a bias of 24,576 and 4,096 rows on an H100. No CPU kernel and no meta tensor shows it.
 
-Read off torch 2.11 to 2.13, aten/src/ATen/native/cuda/Reduce.cuh (`setReduceConfig`, `global_memory_size`), and
-compared with the allocations of three reductions on an H100 (132, 136 and 147.375 MiB, to the byte).
+Source: include/ATen/native/cuda/Reduce.cuh of the installed torch (2.11 and 2.13 agree; `setReduceConfig`,
+`get_output_vec_size`, `global_memory_size`), without its ROCm branches, and compared with what an H100 allocated for
+reductions (132, 135, 136 and 147.375 MiB, to the byte).
 """
 
 from __future__ import annotations
