@@ -71,6 +71,20 @@ def test_what_has_the_same_answers_is_not_recorded_again() -> None:
     assert program.at((4, 3)) is None, "b is the larger here"
 
 
+def test_a_tape_that_was_recorded_goes_on_as_one_that_was_played() -> None:
+    def played(b: Number) -> Tape:
+        tape = Tape()
+        tape.new(8 * b)
+        tape.drop(tape.new(4 * b))
+        return tape
+
+    forget()
+    played_anew, _, recorded = (recall("a tape that goes on", (5,), played, with_log=True) for _ in range(3))
+    for tape in (played_anew, recorded):
+        tape.drop(tape.new(100))
+    assert recorded.log == played_anew.log == [40, 20, ~1, 100, ~2]
+
+
 def test_what_no_formula_can_say_is_refused() -> None:
     (size,) = Recording((4,)).symbols
     for wrong in (lambda: f"{size}", lambda: range(size), lambda: size / 2, lambda: size * 0.5, lambda: int(size)):  # pyright: ignore

@@ -57,6 +57,11 @@ class Tape:
         self.log: list[int | Tensor | tuple[Tape, int]] = []
         self._made = 0
 
+    @property
+    def made(self) -> int:
+        """How many tensors it has allocated of its own."""
+        return self._made
+
     def new(self, nbytes: int, component: str = "temporaries") -> Tensor:
         """Allocate a tensor; the caller holds the one reference to it."""
         tensor = Tensor(nbytes, component, self, self._made)
@@ -117,9 +122,9 @@ class Tape:
 
     def closed(self) -> Tape:
         """The tape as it stands, which what its tensors go through from now on does not reach."""
-        other = Tape.that_was(self.live, self.by_component, self._peak, self._at_peak, self.log.copy())
+        other = Tape.that_was(self.live, self.by_component, self._peak, self._at_peak, self.log.copy(), self._made)
         other.worst_phase = self.worst_phase
-        other.rivals, other._made = self.rivals and self.rivals.copy(), self._made
+        other.rivals = self.rivals and self.rivals.copy()
         return other
 
     @classmethod
@@ -130,10 +135,11 @@ class Tape:
         peak: int,
         at_peak: dict[str, int],
         log: list[int | Tensor | tuple[Tape, int]],
+        made: int,
     ) -> Tape:
-        """A tape of which only the outcome is known."""
+        """A tape of which only the outcome is known. `made`: tensors that it allocated, which number those to come."""
         tape = cls()
-        tape.live, tape._peak, tape._at_peak, tape.log = live, peak, at_peak, log
+        tape.live, tape._peak, tape._at_peak, tape.log, tape._made = live, peak, at_peak, log, made
         tape.by_component.update(by_component)
         return tape
 
