@@ -198,9 +198,8 @@ def _fill_tape(
         events[at] = Tensor(values[number], component)
     for at, number, times in sections:
         events[at] = tapes[number], times
-    tape = Tape.that_was(
-        values[live], {name: values[n] for name, n in left}, peak, {name: values[n] for name, n in highest}, events, made
-    )
+    by_component, at_peak = ({name: values[number] for name, number in each} for each in (left, highest))
+    tape = Tape.that_was(values[live], by_component, peak, at_peak, events, made)
     tape.worst_phase = worst
     return tape
 
