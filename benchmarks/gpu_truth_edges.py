@@ -37,6 +37,11 @@ def largest_that_fits(workload: dict[str, Any], field: str, free: int, capabilit
     return low
 
 
+def a_tenth_more(green: int) -> int:
+    """The least whole number that is a tenth larger."""
+    return max(green + 1, -(-11 * green // 10))
+
+
 def edges(
     run: Callable[[dict[str, Any], int], dict[str, Any]], total: int, capability: str | None
 ) -> Iterator[dict[str, Any]]:
@@ -52,7 +57,7 @@ def edges(
             green = largest_that_fits(case.workload, field, cap, capability)
             if green == 0:
                 continue
-            larger = max(green + 1, -(-11 * green // 10))
+            larger = a_tenth_more(green)
             ran = {n: run(case.workload | {field: n}, cap) for n in (green, larger)}
             yield {
                 "id": case.id, "card_gb": gigabytes, "field": field, "green": green, "larger": larger,

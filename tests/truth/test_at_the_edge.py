@@ -77,9 +77,7 @@ def test_the_simulated_allocator_dies_where_the_card_did(benchmarks: Any, edge: 
 @pytest.mark.parametrize("edge", FORWARD, ids=lambda edge: f"{edge['id']} on {edge['card_gb']} GB")
 def test_the_largest_green_size_runs_and_a_tenth_more_dies(benchmarks: Any, edge: dict[str, Any]) -> None:
     """With the memory that the card had: what was measured, or simulated where another size is green today."""
-    field, workload = case_of(benchmarks, edge["id"])
-    green = benchmarks("gpu_truth_edges").largest_that_fits(workload, field, edge["card_gb"] * GIB, HOPPER)
-    larger = max(green + 1, -(-11 * green // 10))
+    green, larger = benchmarks("gpu_truth_doc").green_today(edge, HOPPER)
     ran = {edge["green"]: True, edge["larger"]: not edge["larger_failed"]}
     for size in (green, larger):
         requests = of_size(benchmarks, edge["id"], size).requests
