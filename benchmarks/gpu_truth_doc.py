@@ -95,8 +95,8 @@ def _edges(edges: list[dict[str, Any]], capability: str) -> str:
         "gave back what it kept idle, and went on. That is played since: the simulated allocator, given what the card "
         "gave, dies where torch died, at the same request, and runs where it ran (`tests/truth/test_at_the_edge.py`). "
         "The last two columns are today's largest green and a tenth more, for which no card was asked: for passes "
-        "without gradients the simulation says that the one runs there and the other dies; of the two trainings today's "
-        "green is at most 1.4 % above what ran, and a tenth more is no less than what died."
+        "without gradients the simulation says that the one runs there and the other dies; of the two trainings the "
+        "green one is at most 1.4 % above what ran, and a tenth more is no less than what died."
     )
     head = ["card", "workload", "green then", "", "a tenth more", "", "green today", "a tenth more"]
     return f"{text}\n\n{table(head, lines)}"

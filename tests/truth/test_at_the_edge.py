@@ -86,6 +86,17 @@ def test_the_largest_green_size_runs_and_a_tenth_more_dies(benchmarks: Any, edge
     assert ran[green] and not ran[larger]
 
 
+@pytest.mark.parametrize(
+    "edge",
+    [edge for edge in READINGS["edges"] if edge not in FORWARD],
+    ids=lambda edge: f"{edge['id']} on {edge['card_gb']} GB",
+)
+def test_a_green_training_is_hardly_larger_than_what_ran(benchmarks: Any, edge: dict[str, Any]) -> None:
+    green, larger = benchmarks("gpu_truth_doc").green_today(edge, HOPPER)
+    assert edge["green_ran"] and edge["larger_failed"]
+    assert green <= 1.014 * edge["green"] and larger >= edge["larger"]
+
+
 def at(estimate: Estimate, free: int) -> tuple[str, str]:
     verdict = verdict_at(estimate, Place("gpu", "the card", free, HOPPER))
     return verdict.status, verdict.why
