@@ -61,9 +61,9 @@ def verdict_at(estimate: Estimate, place: Place) -> Verdict:
     roomy = takes(estimate, place)
     if verdict.status == "fits" and place.free_bytes is not None and roomy[2] > place.free_bytes:
         verdict.why = (
-            f"It needs all of the {gib(place.free_bytes)} that {place.name} has: where there is more room it takes "
-            f"{gib(roomy[0])} (up to {gib(roomy[2])}), with less torch gives back what it keeps idle, and played so "
-            f"it runs."
+            f"It fits in the {gib(place.free_bytes)} that {place.name} has, and may use all of it: with more room it "
+            f"takes {gib(roomy[0])} (up to {gib(roomy[2])}); with less, torch gives back what it keeps idle before it "
+            f"fails, and played so it runs."
         )
     if too_large:
         verdict.why += _with_more(filled, expected, place)
