@@ -123,7 +123,7 @@ def neg(x: Var) -> Var:
 
 
 def saves_input(x: Var) -> Var:
-    """One kernel that saves its input: silu, gelu (both kinds), clamp, abs."""
+    """One kernel that saves its input: silu, gelu (both kinds), clamp."""
     out = like(x)
     x.graph.record([x], [out], one_new, [x])
     return out
@@ -137,7 +137,60 @@ def saves_output(x: Var) -> Var:
 
 
 silu = gelu = saves_input
-tanh = relu = sigmoid = saves_output
+tanh = relu = sigmoid = exp = saves_output
+
+
+def absolute(x: Var) -> Var:
+    """x.abs(): grad * x.sgn()."""
+    out = like(x)
+
+    def backward(node: Node, grads: Grads) -> Grads:
+        g = grads[0]
+        assert g is not None
+        sign = like(node.saved[0])
+        result = binary(g, sign)
+        del sign
+        return [result]
+
+    x.graph.record([x], [out], backward, [x])
+    return out
+
+
+def reciprocal(x: Var) -> Var:
+    """x.reciprocal(): -grad * (result * result). Of `1 / x` in Python it is the first half, times one the second."""
+    out = like(x)
+
+    def backward(node: Node, grads: Grads) -> Grads:
+        g = grads[0]
+        assert g is not None
+        negative, squared = like(g), like(node.saved[0])
+        result = binary(negative, squared)
+        del negative, squared
+        return [result]
+
+    x.graph.record([x], [out], backward, [out])
+    return out
+
+
+def squared_error(prediction: Var, target: Var) -> Var:
+    """F.mse_loss(prediction, target, reduction="none"), a target without gradient: saves both."""
+    out = binary(prediction, target)
+
+    def backward(node: Node, grads: Grads) -> Grads:
+        g = grads[0]
+        assert g is not None
+        prediction, target = node.saved
+        result = like(prediction)
+        width = max(prediction.width, target.width)
+        if g.graph.cpu and prediction.width != target.width:
+            casts = [g.graph.new(v.shape, width) for v in (prediction, target) if v.width < width]
+            if prediction.width < width:  # and the result is computed in the wider dtype first
+                casts.append(g.graph.new(prediction.shape, width))
+            del casts
+        return [result, None]
+
+    prediction.graph.record([prediction, target], [out], backward, [prediction, target])
+    return out
 
 
 def power(x: Var) -> Var:
