@@ -53,7 +53,8 @@ def test_each_thread_takes_one_workspace_and_a_sum_leaves_nothing() -> None:
 
 @given(
     st.sampled_from(["standard", "topk", "abstopk", "batchtopk", "jumprelu", "gated", "matching_pursuit"]),
-    st.sampled_from([256, 300, 768]), st.sampled_from([2048, 3001, 4096]), st.integers(1, 9000), st.sampled_from([*CAPABILITIES, None]),
+    st.sampled_from([256, 300, 768]), st.sampled_from([2048, 3001, 4096]), st.integers(1, 9000),
+    st.sampled_from([*CAPABILITIES, None]),
 )  # fmt: skip
 def test_first_steps_that_are_recorded_are_those_that_are_played(
     architecture: str, d_in: int, d_sae: int, batch: int, capability: str | None
