@@ -7,7 +7,7 @@ which pieces a gradient is computed), ATen/native/Dropout.cpp. Numbers given in 
 from __future__ import annotations
 
 from .casting import raised
-from .graph import Grads, Node, Var
+from .graph import BOOL, Grads, Node, Var
 from .shapes import broadcast, like_stride
 
 
@@ -44,6 +44,11 @@ def _negate_second(node: Node, grads: Grads) -> Grads:
 
 def like(x: Var) -> Var:
     return x.graph.new(x.shape, x.width, like_stride(x.shape, x.stride))
+
+
+def compared(x: Var) -> Var:
+    """x > y and the like: bools in x's layout, no gradient."""
+    return x.graph.new(x.shape, BOOL, like_stride(x.shape, x.stride))
 
 
 def binary(a: Var, b: Var) -> Var:

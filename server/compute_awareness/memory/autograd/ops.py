@@ -12,6 +12,7 @@ from .elementwise import (
     absolute,
     add,
     clamp_,
+    compared,
     div,
     dropout,
     exp,
@@ -37,9 +38,9 @@ from .reductions import average, cross_entropy, embedding, layer_norm, mean, nor
 from .selection import gather, scatter, scatter_, scatter_add_, topk
 
 __all__ = [
-    "absolute", "add", "all_lowered", "average", "baddbmm", "bmm", "cast", "clamp_", "conv1d", "cross_entropy", "div",
-    "dropout", "embedding", "exp", "flash_attention", "gather", "gelu", "layer_norm", "linear", "lowered",
-    "math_attention", "matmul", "mean", "mm", "mul", "neg", "norm", "power", "raised", "reciprocal", "relu", "rsqrt",
-    "saves_input", "saves_output", "scatter", "scatter_", "scatter_add_", "sigmoid", "silu", "softmax", "sqrt",
+    "absolute", "add", "all_lowered", "average", "baddbmm", "bmm", "cast", "clamp_", "compared", "conv1d",
+    "cross_entropy", "div", "dropout", "embedding", "exp", "flash_attention", "gather", "gelu", "layer_norm", "linear",
+    "lowered", "math_attention", "matmul", "mean", "mm", "mul", "neg", "norm", "power", "raised", "reciprocal", "relu",
+    "rsqrt", "saves_input", "saves_output", "scatter", "scatter_", "scatter_add_", "sigmoid", "silu", "softmax", "sqrt",
     "squared_error", "sub", "sum_over", "sum_to", "tanh", "topk", "total", "where",
 ]  # fmt: skip

@@ -202,7 +202,7 @@ def _jumprelu(step: Step) -> Output:
         cast = ops.cast(threshold, hidden.width)
         with graph.grad_mode(False):
             norm = step.decoder_norm()
-        gate = _bools(hidden)
+        gate = ops.compared(hidden)
         ones = like(hidden)
         del gate
         graph.record([hidden, cast], [ones], _step_backward, [hidden, cast])
@@ -216,14 +216,9 @@ def _jumprelu(step: Step) -> Output:
     return _whole(step, hidden, acts, step.decode(acts), step_loss)
 
 
-def _bools(x: Var) -> Var:
-    """A comparison of x."""
-    return x.graph.new(x.shape, BOOL)
-
-
 def above_threshold(x: Var) -> Var:
     """x * (x > threshold), without history"""
-    gate = _bools(x)
+    gate = ops.compared(x)
     as_float = like(x) if x.graph.cpu else None
     result = like(x)
     del as_float, gate
@@ -259,8 +254,8 @@ def _rectangle(x: Var) -> Var:
     minus = like(x)
     distance = like(minus)
     del minus
-    sides = [_bools(x), _bools(x)]
-    inside = _bools(x)
+    sides = [ops.compared(x), ops.compared(x)]
+    inside = ops.compared(x)
     del sides
     result = like(x)
     del inside, distance
@@ -275,7 +270,7 @@ def _gated(step: Step) -> Output:
     b_gate, r_mag, b_mag = step.vector(), step.vector(), step.vector()
     x = step.centred()
     gate_pre = step.encode(x, b_gate)
-    positive = _bools(gate_pre)
+    positive = ops.compared(gate_pre)
     active = ops.cast(positive, step.width)
     del positive
     product = ops.matmul(x, ops.mul(step.W_enc, ops.exp(r_mag)))

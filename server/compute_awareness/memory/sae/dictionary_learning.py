@@ -90,14 +90,9 @@ def _standard(step: Step) -> Var:
     return total
 
 
-def _bools(x: Var) -> Var:
-    """A comparison of x."""
-    return x.graph.new(x.shape, BOOL)
-
-
 def _above(x: Var) -> Var:
     """(x > threshold).float()"""
-    mask = _bools(x)
+    mask = ops.compared(x)
     out = like(x)
     del mask
     return out
@@ -108,8 +103,8 @@ def _threshold_gradient(x: Var, threshold: Var) -> Var:
     minus = like(x)
     scaled = like(x)
     del minus
-    sides = [_bools(x), _bools(x)]
-    both = _bools(x)
+    sides = [ops.compared(x), ops.compared(x)]
+    both = ops.compared(x)
     del sides
     rectangle = like(x)
     del both, scaled
@@ -154,7 +149,7 @@ def _gated(step: Step) -> Var:
     b_gate, r_mag, b_mag = step.vector(), step.vector(), step.vector()
     encoded = ops.linear(_centred(step), step.W_enc)
     pi_gate = ops.add(encoded, b_gate)
-    positive = _bools(pi_gate)
+    positive = ops.compared(pi_gate)
     active = ops.cast(positive, FLOAT)
     del positive
     product = ops.mul(ops.exp(r_mag), encoded)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ..autograd import ops, views
 from ..autograd.elementwise import like
-from ..autograd.graph import BOOL, Graph, Var
+from ..autograd.graph import Graph, Var
 from ..tape import Tape, Tensor
 from . import matching_pursuit
 from . import temporal as temporal_sae
@@ -122,7 +122,7 @@ class _Sae:
         hidden = ops.add(ops.matmul(x, self.W_enc), self.vector)
         family = use.architecture
         if family == "gated":
-            return self._gated(x)
+            return self._gated(x, hidden)
         if family.startswith("jumprelu"):
             return self._jumprelu(hidden)
         if "topk" in family:
@@ -136,28 +136,28 @@ class _Sae:
         use, graph = self.use, self.graph
         assert use.temporal is not None
         sae_in = self.centred(source).hand_over()
-        codes = temporal_sae.encode(
+        z_novel, z_pred = temporal_sae.encode(
             self.tape, sae_in, use.width, use.d_in, use.d_sae, use.temporal, cpu_kernels=graph.cpu
         )
-        novel, predicted = (graph.on(code, (use.rows, use.d_sae), use.width) for code in codes)
-        self.tape.drop(sae_in, *codes)
+        shape = use.rows, use.d_sae
+        novel, predicted = graph.on(z_novel, shape, use.width), graph.on(z_pred, shape, use.width)
+        self.tape.drop(sae_in, z_novel, z_pred)
         return novel, predicted
 
-    def _gated(self, x: Var) -> Var:
-        positive = self.graph.new((self.use.rows, self.use.d_sae), BOOL)
+    def _gated(self, x: Var, hidden: Var) -> Var:
+        positive = ops.compared(hidden)
         active = ops.cast(positive, self.use.width)
         del positive
         product = ops.matmul(x, ops.mul(self.W_enc, self.norms()))
-        hidden = ops.add(product, self.vector)
+        magnitude = ops.add(product, self.vector)
         del product
-        return ops.mul(active, ops.relu(hidden))
+        return ops.mul(active, ops.relu(magnitude))
 
     def _jumprelu(self, hidden: Var) -> Var:
-        graph = self.graph
         if self.use.training:  # JumpReLU.apply
             return above_threshold(hidden)
         base = ops.relu(hidden)
-        above = graph.new(hidden.shape, BOOL)
+        above = ops.compared(hidden)
         mask = ops.cast(above, self.use.width)
         del above
         return ops.mul(base, mask)
