@@ -10,7 +10,7 @@ from ..errors import InputError, NotCovered
 from ..memory import data_parallel, optimizer, parameters, sharded, weights
 from ..memory.estimate import Estimate, Precision
 from ..memory.huggingface import forward as transformers_forward
-from ..memory.huggingface.training import ARCHITECTURES, Step, default_dropout, optimizer_step, play
+from ..memory.huggingface.training import ARCHITECTURES, Step, default_dropout, play
 from ..memory.huggingface.training_lora import lora
 from ..memory.huggingface.training_parts import Lora
 from ..memory.loading import loading
@@ -53,9 +53,8 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
     )  # fmt: skip
     if workload.trainable == "lora":
         step = replace(step, lora=_lora(workload, step))
-    played = play(step)
+    played = play(step, workload.optimizer)
     fsdp = workload.parallel == "fsdp"
-    optimizer_step(played, workload.optimizer)
     params = weights.hf_params(spec)
     trained = sum(elements for elements, _ in played.trained)
     adapters = sum(elements * size for elements, size in played.trained) if step.lora else 0

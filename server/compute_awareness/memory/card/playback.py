@@ -25,7 +25,7 @@ from ..tape import Tape, Tensor
 from .allocator import ADDRESS, SHIFT, UNIT, simulate
 from .moment import FIRST_TENSOR, Moment, match
 from .pool import Pool
-from .section import Section, is_of, is_plain, split, units
+from .section import Entry, Outline, Section, is_of, units
 
 
 def reserved(tape: Tape, standing: Sequence[int] = (), workspace: int = 0, beside: int = 0) -> int:
@@ -36,24 +36,55 @@ def reserved(tape: Tape, standing: Sequence[int] = (), workspace: int = 0, besid
         workspace: bytes taken before the first section (see `Tape.requests`).
         beside: bytes of one tensor more that stays.
     """
-    tapes = {entry[0] for entry in tape.log if isinstance(entry, tuple)}
-    alone = split(tape) if not tapes else None
+    parts: _Parts = {}
+    if not _sort(tape, parts):
+        return simulate(tape.requests([*standing, beside], workspace)).peak_reserved
+    alone = parts[tape]
     if alone is not None and not (alone[0].adopted or alone[1].adopted):
         return _in_one_go(alone, tuple(standing), workspace, beside)
-    asked = {section: split(section) for section in tapes}
-    pools = [(section, both) for section, both in asked.items() if both is not None]
-    if len(pools) < len(asked) or not is_plain(tape):
-        return simulate(tape.requests([*standing, beside], workspace)).peak_reserved
+    parts[tape] = None
     total = 0
     for small in (False, True):
-        alike: dict[object, Section] = {}
-        sections = {section: alike.setdefault(both[small].asks, both[small]) for section, both in pools}
-        player = _Player(tape, sections, standing, workspace, beside, small)
+        player = _Player(tape, parts, standing, workspace, beside, small)
         nbytes = player.play()
         if not player.is_sure():
-            nbytes = _Player(tape, sections, standing, workspace, beside, small, skips=False).play()
+            nbytes = _Player(tape, parts, standing, workspace, beside, small, skips=False).play()
         total += nbytes
     return total
+
+
+_Parts = dict[Tape, tuple[Section, Section] | None]
+"""The tapes that one is made of: what each asks the large pool for, and the small one; None for those with sections."""
+
+
+def _sort(tape: Tape, parts: _Parts) -> bool:
+    """Adds the tape and its sections. False where they free tensors from elsewhere that are not known by their size."""
+    outline, values = tape.outline if tape.outline is not None else _outline(tape)
+    if outline is not None and outline.n_entries == len(tape.log):
+        parts[tape] = outline.split(values)
+        return True
+    parts[tape] = None
+    for entry in tape.log:
+        if isinstance(entry, Tensor):
+            if entry.home is not None or entry.origin is not None:
+                return False
+        elif isinstance(entry, tuple) and entry[0] not in parts and not _sort(entry[0], parts):
+            return False
+    return True
+
+
+def _outline(tape: Tape) -> tuple[Outline | None, list[int]]:
+    """The outline of a tape, and its sizes; none where it has sections, or frees tensors that are known otherwise."""
+    numbers: dict[int, int] = {}
+    entries: list[Entry] = []
+    for entry in tape.log:
+        if isinstance(entry, int):
+            entries.append(numbers.setdefault(entry, len(numbers)) if entry >= 0 else entry)
+        elif isinstance(entry, tuple) or entry.home is not None or entry.origin is not None:
+            return None, []
+        else:
+            entries.append((numbers.setdefault(entry.bytes, len(numbers)),))
+    return Outline(entries), list(numbers)
 
 
 def _in_one_go(pools: tuple[Section, Section], standing: tuple[int, ...], workspace: int, beside: int) -> int:
@@ -67,7 +98,7 @@ def _in_one_go(pools: tuple[Section, Section], standing: tuple[int, ...], worksp
     return total
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def _standing(standing: tuple[int, ...], small: bool) -> tuple[dict[int, list[int]], Pool]:
     """Blocks by bytes, and the pool, once the tensors that stay are there: a model's weights are the same each time."""
     pool = Pool(small)
@@ -85,24 +116,29 @@ class _Player:
     def __init__(
         self,
         tape: Tape,
-        sections: dict[Tape, Section],
+        parts: _Parts,
         standing: Sequence[int],
         workspace: int,
         beside: int,
         small: bool,
         skips: bool = True,
     ) -> None:
-        self.log, self.sections, self.small, self.skips = tape.log, sections, small, skips
+        self.tape, self.small, self.skips = tape, small, skips
         self.workspace = units(workspace) if is_of(small, workspace) else 0
         there, pool = _standing(tuple(standing), small)
         self.pool = pool.copy()
-        adopted = {entry.bytes for entry in tape.log if isinstance(entry, Tensor)}
-        adopted.update(*(section.adopted for section in self.sections.values()))
+        alike: dict[object, Section] = {}
+        self.sections = {
+            part: alike.setdefault(both[small].asks, both[small]) for part, both in parts.items() if both is not None
+        }
+        logs = [part.log for part, both in parts.items() if both is None]
+        adopted = {entry.bytes for log in logs for entry in log if isinstance(entry, Tensor)}
+        adopted.update(*(section.adopted for section in alike.values()))
         self.youngest: dict[int, list[tuple[int, int]]] = {size: [] for size in adopted if is_of(small, size)}
-        """Live tensors of the sizes that are freed by others, youngest last: block, and number if the outer tape made
-        it, else -1."""
-        self.sizes = [entry for entry in tape.log if isinstance(entry, int) and entry >= 0]
-        """Bytes of what the outer tape makes, also of the other pool."""
+        """Live tensors of the sizes that are freed by others, youngest last: block, and number if a tape with sections
+        made it, else -1."""
+        self.sizes: list[int] = []
+        """Bytes of what tapes with sections make, also of the other pool."""
         self.own: dict[int, int] = {}
         """Its live blocks by number."""
         for nbytes, candidates in self.youngest.items():
@@ -111,8 +147,8 @@ class _Player:
             (block,) = self.pool.play((units(beside),))
             if beside in self.youngest:
                 self.youngest[beside].append((block, -1))
-        requests = [units(nbytes) for nbytes in self.sizes if is_of(small, nbytes)]
-        for section in self.sections.values():
+        requests = [units(entry) for log in logs for entry in log if isinstance(entry, int) and is_of(small, entry)]
+        for section in alike.values():
             requests += [request for request in section.requests if request > 0]
         self.least = min([*requests, self.workspace or requests[0]]) if requests else 0
         """The smallest request, in units."""
@@ -124,45 +160,55 @@ class _Player:
 
     def play(self) -> int:
         """Bytes that the pool has reserved in the end."""
-        log, at, made = self.log, 0, 0
-        if not self.sections:
+        if not any(isinstance(entry, tuple) for entry in self.tape.log):
             self._take_workspace()
+        self._play_tape(self.tape)
+        return self.pool.reserved * UNIT
+
+    def _play_tape(self, tape: Tape) -> None:
+        """One that has sections, or the outermost."""
+        log, at, made = tape.log, 0, len(self.sizes)
+        self.sizes += [entry for entry in log if isinstance(entry, int) and entry >= 0]
+        mine = range(made, len(self.sizes))
         while at < len(log):
             entry = log[at]
-            at += 1
+            start, at = at, at + 1
             if isinstance(entry, tuple):
+                self._take_workspace()
+                if entry[0] not in self.sections:
+                    for _ in range(entry[1]):
+                        self._play_tape(entry[0])
+                    continue
                 row = [self.sections[entry[0]]] * entry[1]
-                while at < len(log) and isinstance(following := log[at], tuple):
+                while at < len(log) and isinstance(following := log[at], tuple) and following[0] in self.sections:
                     row += [self.sections[following[0]]] * following[1]
                     at += 1
-                self._take_workspace()
                 self._play_row(row)
             elif isinstance(entry, Tensor):
                 if entry.bytes in self.youngest:
-                    self._release(self._youngest(entry.bytes, foreign=True))
+                    self._release(self._youngest(entry.bytes, mine))
             else:
-                start = at - 1
                 while at < len(log) and isinstance(log[at], int):
                     at += 1
-                made = self._play_own(log[start:at], made)
-        return self.pool.reserved * UNIT
+                made = self._play_own(log[start:at], mine.start, made)
 
     def _take_workspace(self) -> None:
         if self.workspace:
             self.pool.play((self.workspace,))
             self.workspace = 0
 
-    # -- tensors of the outer tape
+    # -- tensors of tapes with sections
 
-    def _play_own(self, entries: Sequence[object], made: int) -> int:
-        """What the outer tape allocates and frees of its own, without a section in between. `made`: tensors so far."""
+    def _play_own(self, entries: Sequence[object], first: int, made: int) -> int:
+        """What a tape allocates and frees of its own, without a section in between. `first`: the number of its first
+        tensor; `made`: of the next, which is returned as it is then."""
         requests: list[int] = []
         freed: list[int] = []
         new: dict[int, int] = {}  # tensors that are there at the end, among those that the requests make
         asked = 0
         for entry in entries:
             assert isinstance(entry, int)
-            number = made if entry >= 0 else ~entry
+            number = made if entry >= 0 else first + ~entry
             nbytes = self.sizes[number]
             made += entry >= 0
             if not is_of(self.small, nbytes):
@@ -197,12 +243,12 @@ class _Player:
     def _release(self, block: int) -> None:
         self.pool.play((0,), iter((block,)))
 
-    def _youngest(self, nbytes: int, foreign: bool = False) -> int:
-        """Takes the youngest live tensor of `nbytes`; `foreign`: that the outer tape did not make. -1 if none."""
+    def _youngest(self, nbytes: int, but: range = range(0)) -> int:
+        """Takes the youngest live tensor of `nbytes` whose number is not one of `but`. -1 if there is none."""
         candidates = self.youngest[nbytes]
         for at in range(len(candidates) - 1, -1, -1):
             block, number = candidates[at]
-            if number < 0 or not foreign:
+            if number not in but:
                 del candidates[at]
                 self.own.pop(number, None)
                 if number < 0 and at < self.depth.get(nbytes, 0):
@@ -282,8 +328,8 @@ class _Player:
                 self.youngest[nbytes].append((blocks[number], -1))
 
     def _live(self, frees: Counter[int]) -> list[tuple[int, int, int]]:
-        """Address, size and number of the tensors that may be let go in sections to come: those of the outer tape, and
-        as many of the youngest of each size as a section frees."""
+        """Address, size and number of the tensors that may be let go in sections to come: those of tapes with
+        sections, and as many of the youngest of each size as a section frees."""
         live = [(block & ADDRESS, block >> SHIFT, ~number) for number, block in self.own.items()]
         sizes = len(self.youngest)
         for who, (nbytes, candidates) in enumerate(self.youngest.items(), FIRST_TENSOR):
