@@ -140,7 +140,9 @@ class _Player:
         self.sizes: list[int] = []
         """Bytes of what tapes with sections make, also of the other pool."""
         self.own: dict[int, int] = {}
-        """Its live blocks by number."""
+        """Their live blocks by number, but for those that are never let go."""
+        self.freed: set[int] = set()
+        """The numbers of what the tape that made it lets go."""
         for nbytes, candidates in self.youngest.items():
             candidates += [(block, -1) for block in there.get(nbytes, ())]
         if is_of(small, beside):
@@ -170,6 +172,7 @@ class _Player:
         log, at, made = tape.log, 0, len(self.sizes)
         self.sizes += [entry for entry in log if isinstance(entry, int) and entry >= 0]
         mine = range(made, len(self.sizes))
+        self.freed.update([made + ~entry for entry in log if isinstance(entry, int) and entry < 0])
         while at < len(log):
             entry = log[at]
             start, at = at, at + 1
@@ -183,7 +186,7 @@ class _Player:
                 while at < len(log) and isinstance(following := log[at], tuple) and following[0] in self.sections:
                     row += [self.sections[following[0]]] * following[1]
                     at += 1
-                self._play_row(row)
+                self._play_row(row, Counter([entry.bytes for entry in log[at:] if isinstance(entry, Tensor)]))
             elif isinstance(entry, Tensor):
                 if entry.bytes in self.youngest:
                     self._release(self._youngest(entry.bytes, mine))
@@ -235,10 +238,11 @@ class _Player:
     def _play_requests(self, requests: list[int], freed: list[int], new: dict[int, int]) -> None:
         blocks = self.pool.play(requests, iter(freed))
         for number, at in new.items():
-            nbytes = self.sizes[number]
-            self.own[number] = blocks[at]
-            if nbytes in self.youngest:
-                self.youngest[nbytes].append((blocks[at], number))
+            candidates = self.youngest.get(self.sizes[number])
+            if candidates is not None:
+                candidates.append((blocks[at], number))
+            if candidates is not None or number in self.freed:
+                self.own[number] = blocks[at]
 
     def _release(self, block: int) -> None:
         self.pool.play((0,), iter((block,)))
@@ -265,23 +269,21 @@ class _Player:
             self.sure = all(fewer.get(block >> SHIFT, block + 1) > block for block in self.pool.chosen)
         return self.sure
 
-    def _play_row(self, row: list[Section]) -> None:
-        """Sections one after the other."""
+    def _play_row(self, row: list[Section], later: Counter[int]) -> None:
+        """Sections one after the other. `later`: bytes of what is freed after them that they may have left."""
         pool = self.pool
         # How many of the youngest tensors of a size a section frees. Where it leaves as many, the next one frees those.
         frees: Counter[int] = Counter()
         for section in {id(section): section for section in row if section.adopted and not section.shrinks}.values():
             frees |= Counter(section.adopted)
-        most = max(section.asked for section in row)
         wanted: set[int] = set()  # sizes of free blocks that are chosen anew in every section
         seen: dict[object, list[Moment]] = {}
         highest: dict[int, int] = {}
-        asked = index = 0
+        index = 0
         while index < len(row):
             section = row[index]
             before = len(pool.chosen)
             self._play_section(section)
-            asked += section.asked
             index += 1
             if index == len(row) or not self.skips:
                 continue
@@ -290,12 +292,9 @@ class _Player:
                     highest[block >> SHIFT] = block
             if section.shrinks:
                 seen.clear()
-            now = Moment(
-                index, pool.reserved, asked, pool.free.copy(), self._live(frees), self.least, most, highest.copy(),
-                wanted,
-            )  # fmt: skip
+            now = Moment(index, pool, before, self._live(frees), self.least, highest.copy(), wanted)
             earlier = seen.setdefault(now.sizes, [])
-            found = match(earlier, now, row)
+            found = match(earlier, now, row, pool)
             earlier.append(now)
             if found is None:
                 continue
@@ -304,13 +303,15 @@ class _Player:
                 seen.clear()
                 continue
             then = found.then
-            times = min(found.times, now.periods(then, pool.least_rest))
-            if not times:
+            period = index - then.index
+            times = min(found.times, (len(row) - index - _kept(row[index:], later - frees)) // period)
+            if times <= 0:
                 continue
-            if now.tail != then.tail:
-                pool.shorten_last(times * (then.tail - now.tail))
+            shrinks = (then.tail >> SHIFT) - (now.tail >> SHIFT)
+            if shrinks:
+                pool.shorten(now.tail, times * shrinks)
             pool.reserved += times * (pool.reserved - then.reserved)
-            del row[index : index + times * (index - then.index)]
+            del row[index : index + times * period]
             seen.clear()
             self.is_sure()
             pool.chosen.clear()
@@ -342,3 +343,17 @@ class _Player:
                     live.append((block & ADDRESS, block >> SHIFT, who))
                 who += sizes
         return live
+
+
+def _kept(row: Sequence[Section], later: Counter[int]) -> int:
+    """How many sections at the end of a row leave what is freed later, by bytes. They are not to be skipped, as it has
+    to be known what is beside it."""
+    missing = {nbytes: later[nbytes] for _, nbytes in row[-1].left if later[nbytes] > 0} if row else {}
+    for number, section in enumerate(reversed(row)):
+        if all(count <= 0 for count in missing.values()):
+            return number
+        for change, sizes in ((-1, [nbytes for _, nbytes in section.left]), (1, section.adopted)):
+            for nbytes in sizes:
+                if nbytes in missing:
+                    missing[nbytes] += change
+    return len(row)

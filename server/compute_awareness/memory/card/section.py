@@ -41,9 +41,9 @@ class Section:
         return any(self.adopted.count(nbytes) > left.count(nbytes) for nbytes in self.adopted)
 
     @cached_property
-    def asked(self) -> int:
-        """Units that it allocates, and frees of others, in all."""
-        return sum([request for request in self.requests if request > 0]) + sum(map(units, self.adopted))
+    def largest(self) -> int:
+        """Units of its largest request."""
+        return max([0, *self.requests])
 
     @property
     def asks(self) -> tuple[object, ...]:
