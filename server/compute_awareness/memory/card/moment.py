@@ -38,7 +38,7 @@ class Moment:
     Args:
         index: in the row of sections.
         pool: as it is now.
-        served: how many requests had been served from free blocks before the section.
+        largest: of the free blocks that the section took from.
         live: address, size and number of the tensors that may be let go in sections to come.
         least: the smallest request to come, in units.
         highest: the highest block of each size that a request was served from.
@@ -51,7 +51,7 @@ class Moment:
         self,
         index: int,
         pool: Pool,
-        served: int,
+        largest: int,
         live: list[tuple[int, int, int]],
         least: int,
         highest: dict[int, int],
@@ -60,8 +60,9 @@ class Moment:
         self.index, self.reserved, self.free, self.live = index, pool.reserved, pool.free.copy(), live
         self.least, self.highest, self.wanted = least, highest, wanted
         self.served = len(pool.chosen)
-        self.tail = _rest(pool, max(pool.chosen[served:], default=0))
-        """What is left of the largest free block that the section took from, if that is one of its own size; else 0.
+        """How many requests were served from free blocks so far."""
+        self.tail = _rest(pool, largest)
+        """What is left of the largest free block that the section took from, if it is the only one of its size; else 0.
         Its size has no say in the states: sections may take of it again and again."""
         self._states: States | None = None
 
@@ -70,7 +71,9 @@ class Moment:
         """Sizes of the free blocks that a request fits in, and of each of them that is not idle. Where they differ,
         the states do, or are not worth a comparison."""
         free, highest, wanted = self.free, self.highest, self.wanted
-        fits = [block for block in free[bisect_left(free, self.least << SHIFT) :] if block != self.tail]
+        fits = free[bisect_left(free, self.least << SHIFT) :]
+        if self.tail:
+            fits.remove(self.tail)
         busy = [size for block in fits if block <= highest.get(size := block >> SHIFT, 0) or size in wanted]
         return frozenset([block >> SHIFT for block in fits]), tuple(busy)
 
@@ -140,7 +143,7 @@ class Moment:
         if shrinks < 0 or end != _end(then.tail) or end in {address for address, _, _ in self.live}:
             return 0
         served = pool.chosen[then.served : self.served]
-        largest = max([section.largest for section in row[then.index : self.index]])
+        largest = max([request for section in row[then.index : self.index] for request in section.asked])
         others = max([block >> SHIFT for block in served if _end(block) != end], default=0)
         least = min([block >> SHIFT for block in served if _end(block) == end], default=0) - largest
         return max(0, (least - max(largest + pool.least_rest, others + 1)) // shrinks)

@@ -20,12 +20,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import groupby
 
-from ..tape import Tape, Tensor
+from ..tape import Tape
 from .allocator import ADDRESS, SHIFT, UNIT, simulate
 from .moment import FIRST_TENSOR, Moment, match
+from .parts import Frame, Parts, take_apart
 from .pool import Pool
-from .section import Entry, Outline, Section, is_of, units
+from .section import Section, is_of, units
 
 
 def reserved(tape: Tape, standing: Sequence[int] = (), workspace: int = 0, beside: int = 0) -> int:
@@ -36,13 +38,12 @@ def reserved(tape: Tape, standing: Sequence[int] = (), workspace: int = 0, besid
         workspace: bytes taken before the first section (see `Tape.requests`).
         beside: bytes of one tensor more that stays.
     """
-    parts: _Parts = {}
-    if not _sort(tape, parts):
+    parts = Parts({}, {})
+    if not take_apart(tape, parts):
         return simulate(tape.requests([*standing, beside], workspace)).peak_reserved
-    alone = parts[tape]
+    alone = parts.sections.get(tape)
     if alone is not None and not (alone[0].adopted or alone[1].adopted):
         return _in_one_go(alone, tuple(standing), workspace, beside)
-    parts[tape] = None
     total = 0
     for small in (False, True):
         player = _Player(tape, parts, standing, workspace, beside, small)
@@ -51,40 +52,6 @@ def reserved(tape: Tape, standing: Sequence[int] = (), workspace: int = 0, besid
             nbytes = _Player(tape, parts, standing, workspace, beside, small, skips=False).play()
         total += nbytes
     return total
-
-
-_Parts = dict[Tape, tuple[Section, Section] | None]
-"""The tapes that one is made of: what each asks the large pool for, and the small one; None for those with sections."""
-
-
-def _sort(tape: Tape, parts: _Parts) -> bool:
-    """Adds the tape and its sections. False where they free tensors from elsewhere that are not known by their size."""
-    outline, values = tape.outline if tape.outline is not None else _outline(tape)
-    if outline is not None and outline.n_entries == len(tape.log):
-        parts[tape] = outline.split(values)
-        return True
-    parts[tape] = None
-    for entry in tape.log:
-        if isinstance(entry, Tensor):
-            if entry.home is not None or entry.origin is not None:
-                return False
-        elif isinstance(entry, tuple) and entry[0] not in parts and not _sort(entry[0], parts):
-            return False
-    return True
-
-
-def _outline(tape: Tape) -> tuple[Outline | None, list[int]]:
-    """The outline of a tape, and its sizes; none where it has sections, or frees tensors that are known otherwise."""
-    numbers: dict[int, int] = {}
-    entries: list[Entry] = []
-    for entry in tape.log:
-        if isinstance(entry, int):
-            entries.append(numbers.setdefault(entry, len(numbers)) if entry >= 0 else entry)
-        elif isinstance(entry, tuple) or entry.home is not None or entry.origin is not None:
-            return None, []
-        else:
-            entries.append((numbers.setdefault(entry.bytes, len(numbers)),))
-    return Outline(entries), list(numbers)
 
 
 def _in_one_go(pools: tuple[Section, Section], standing: tuple[int, ...], workspace: int, beside: int) -> int:
@@ -116,42 +83,39 @@ class _Player:
     def __init__(
         self,
         tape: Tape,
-        parts: _Parts,
+        parts: Parts,
         standing: Sequence[int],
         workspace: int,
         beside: int,
         small: bool,
         skips: bool = True,
     ) -> None:
-        self.tape, self.small, self.skips = tape, small, skips
+        self.tape, self.frames, self.small, self.skips = tape, parts.frames, small, skips
         self.workspace = units(workspace) if is_of(small, workspace) else 0
         there, pool = _standing(tuple(standing), small)
         self.pool = pool.copy()
         alike: dict[object, Section] = {}
-        self.sections = {
-            part: alike.setdefault(both[small].asks, both[small]) for part, both in parts.items() if both is not None
-        }
-        logs = [part.log for part, both in parts.items() if both is None]
-        adopted = {entry.bytes for log in logs for entry in log if isinstance(entry, Tensor)}
-        adopted.update(*(section.adopted for section in alike.values()))
+        self.sections = {tape: alike.setdefault(both[small].asks, both[small]) for tape, both in parts.sections.items()}
+        adopted = {nbytes for frame in parts.frames.values() for run in frame.runs for nbytes in run.foreign}
+        adopted.update(*[section.adopted for section in alike.values()])
         self.youngest: dict[int, list[tuple[int, int]]] = {size: [] for size in adopted if is_of(small, size)}
-        """Live tensors of the sizes that are freed by others, youngest last: block, and number if a tape with sections
-        made it, else -1."""
+        """Live tensors of the sizes that are freed by others, youngest last: block, and number if a frame made it, else
+        -1."""
         self.sizes: list[int] = []
-        """Bytes of what tapes with sections make, also of the other pool."""
+        """Bytes of what frames make, also of the other pool."""
         self.own: dict[int, int] = {}
         """Their live blocks by number, but for those that are never let go."""
         self.freed: set[int] = set()
-        """The numbers of what the tape that made it lets go."""
+        """The numbers of what the frame that made it lets go."""
         for nbytes, candidates in self.youngest.items():
             candidates += [(block, -1) for block in there.get(nbytes, ())]
         if is_of(small, beside):
             (block,) = self.pool.play((units(beside),))
             if beside in self.youngest:
                 self.youngest[beside].append((block, -1))
-        requests = [units(entry) for log in logs for entry in log if isinstance(entry, int) and is_of(small, entry)]
-        for section in alike.values():
-            requests += [request for request in section.requests if request > 0]
+        sizes = {nbytes for frame in parts.frames.values() for nbytes in frame.sizes}
+        requests = [units(nbytes) for nbytes in sizes if is_of(small, nbytes)]
+        requests += [request for section in alike.values() for request in section.asked]
         self.least = min([*requests, self.workspace or requests[0]]) if requests else 0
         """The smallest request, in units."""
         self.fewer: dict[int, int] = {}
@@ -162,55 +126,52 @@ class _Player:
 
     def play(self) -> int:
         """Bytes that the pool has reserved in the end."""
-        if not any(isinstance(entry, tuple) for entry in self.tape.log):
+        frame = self.frames.get(self.tape)
+        if frame is None or not any(run.row for run in frame.runs):
             self._take_workspace()
-        self._play_tape(self.tape)
+        if frame is None:
+            self._play_row([self.sections[self.tape]], Counter())
+        else:
+            self._play_frame(frame)
         return self.pool.reserved * UNIT
 
-    def _play_tape(self, tape: Tape) -> None:
-        """One that has sections, or the outermost."""
-        log, at, made = tape.log, 0, len(self.sizes)
-        self.sizes += [entry for entry in log if isinstance(entry, int) and entry >= 0]
-        mine = range(made, len(self.sizes))
-        self.freed.update([made + ~entry for entry in log if isinstance(entry, int) and entry < 0])
-        while at < len(log):
-            entry = log[at]
-            start, at = at, at + 1
-            if isinstance(entry, tuple):
-                self._take_workspace()
-                if entry[0] not in self.sections:
-                    for _ in range(entry[1]):
-                        self._play_tape(entry[0])
-                    continue
-                row = [self.sections[entry[0]]] * entry[1]
-                while at < len(log) and isinstance(following := log[at], tuple) and following[0] in self.sections:
-                    row += [self.sections[following[0]]] * following[1]
-                    at += 1
-                self._play_row(row, Counter([entry.bytes for entry in log[at:] if isinstance(entry, Tensor)]))
-            elif isinstance(entry, Tensor):
-                if entry.bytes in self.youngest:
-                    self._release(self._youngest(entry.bytes, mine))
+    def _play_frame(self, frame: Frame) -> None:
+        first = made = len(self.sizes)
+        self.sizes += frame.sizes
+        self.freed.update([first + number for number in frame.freed])
+        mine = range(first, len(self.sizes))
+        for at, run in enumerate(frame.runs):
+            if run.own:
+                made = self._play_own(run.own, first, made)
+            elif run.foreign:
+                blocks = [self._youngest(nbytes, mine) for nbytes in run.foreign if nbytes in self.youngest]
+                self.pool.play([0] * len(blocks), iter(blocks))
             else:
-                while at < len(log) and isinstance(log[at], int):
-                    at += 1
-                made = self._play_own(log[start:at], mine.start, made)
+                self._take_workspace()
+                later = Counter([nbytes for other in frame.runs[at:] for nbytes in other.foreign])
+                for is_frame, row in groupby(run.row, lambda entry: entry[0] in self.frames):
+                    if is_frame:
+                        for tape, times in row:
+                            for _ in range(times):
+                                self._play_frame(self.frames[tape])
+                    else:
+                        self._play_row([self.sections[tape] for tape, times in row for _ in range(times)], later)
 
     def _take_workspace(self) -> None:
         if self.workspace:
             self.pool.play((self.workspace,))
             self.workspace = 0
 
-    # -- tensors of tapes with sections
+    # -- tensors of frames
 
-    def _play_own(self, entries: Sequence[object], first: int, made: int) -> int:
-        """What a tape allocates and frees of its own, without a section in between. `first`: the number of its first
-        tensor; `made`: of the next, which is returned as it is then."""
+    def _play_own(self, entries: Sequence[int], first: int, made: int) -> int:
+        """What a frame allocates and frees of its own, in a row. `first`: the number of its first tensor; `made`: of
+        the next, which is returned as it is then."""
         requests: list[int] = []
         freed: list[int] = []
         new: dict[int, int] = {}  # tensors that are there at the end, among those that the requests make
         asked = 0
         for entry in entries:
-            assert isinstance(entry, int)
             number = made if entry >= 0 else first + ~entry
             nbytes = self.sizes[number]
             made += entry >= 0
@@ -279,20 +240,23 @@ class _Player:
         wanted: set[int] = set()  # sizes of free blocks that are chosen anew in every section
         seen: dict[object, list[Moment]] = {}
         highest: dict[int, int] = {}
+        skipped = len(row) - _kept(row, later - frees)
         index = 0
         while index < len(row):
             section = row[index]
             before = len(pool.chosen)
             self._play_section(section)
             index += 1
-            if index == len(row) or not self.skips:
+            if index >= skipped or not self.skips:
                 continue
-            for block in pool.chosen[before:]:
+            served = {*pool.chosen[before:]}
+            highest = highest.copy()
+            for block in served:
                 if block > highest.get(block >> SHIFT, 0):
                     highest[block >> SHIFT] = block
             if section.shrinks:
                 seen.clear()
-            now = Moment(index, pool, before, self._live(frees), self.least, highest.copy(), wanted)
+            now = Moment(index, pool, max(served, default=0), self._live(frees), self.least, highest, wanted)
             earlier = seen.setdefault(now.sizes, [])
             found = match(earlier, now, row, pool)
             earlier.append(now)
@@ -304,14 +268,15 @@ class _Player:
                 continue
             then = found.then
             period = index - then.index
-            times = min(found.times, (len(row) - index - _kept(row[index:], later - frees)) // period)
-            if times <= 0:
+            times = min(found.times, (skipped - index) // period)
+            if not times:
                 continue
             shrinks = (then.tail >> SHIFT) - (now.tail >> SHIFT)
             if shrinks:
                 pool.shorten(now.tail, times * shrinks)
             pool.reserved += times * (pool.reserved - then.reserved)
             del row[index : index + times * period]
+            skipped -= times * period
             seen.clear()
             self.is_sure()
             pool.chosen.clear()
@@ -348,7 +313,7 @@ class _Player:
 def _kept(row: Sequence[Section], later: Counter[int]) -> int:
     """How many sections at the end of a row leave what is freed later, by bytes. They are not to be skipped, as it has
     to be known what is beside it."""
-    missing = {nbytes: later[nbytes] for _, nbytes in row[-1].left if later[nbytes] > 0} if row else {}
+    missing = {nbytes: later[nbytes] for _, nbytes in row[-1].left if later[nbytes] > 0}
     for number, section in enumerate(reversed(row)):
         if all(count <= 0 for count in missing.values()):
             return number

@@ -27,23 +27,21 @@ class Section:
     """What a section asks one pool for, as `Pool.play` takes it; what it frees of others, and what it leaves.
 
     Args:
+        asked: units of what it allocates, each size once.
         adopted: bytes of each tensor that it frees and did not make.
         left: number and bytes of what it makes and does not free.
     """
 
-    def __init__(self, requests: list[int], adopted: list[int], left: list[tuple[int, int]]) -> None:
-        self.requests, self.adopted, self.left = requests, adopted, left
+    def __init__(
+        self, requests: list[int], asked: list[int], adopted: list[int], left: list[tuple[int, int]]
+    ) -> None:
+        self.requests, self.asked, self.adopted, self.left = requests, asked, adopted, left
 
     @cached_property
     def shrinks(self) -> bool:
         """It frees more of a size than it leaves."""
         left = [nbytes for _, nbytes in self.left]
         return any(self.adopted.count(nbytes) > left.count(nbytes) for nbytes in self.adopted)
-
-    @cached_property
-    def largest(self) -> int:
-        """Units of its largest request."""
-        return max([0, *self.requests])
 
     @property
     def asks(self) -> tuple[object, ...]:
@@ -104,6 +102,8 @@ class _Half:
     def __init__(self) -> None:
         self.requests: list[int] = []
         """1 + the place of what is allocated; ~number of what is freed; 0 for one that it did not make."""
+        self.places: list[int] = []
+        """1 + the place, each once."""
         self.adopted: list[int] = []
         self.left: dict[int, int] = {}
         self.made = 0
@@ -115,6 +115,8 @@ class _Half:
             requests.pop()
         else:
             requests.append(place + 1)
+            if place + 1 not in self.places:
+                self.places.append(place + 1)
             self.made += 1
             number += 1
         self.left[number] = place
@@ -132,6 +134,7 @@ class _Half:
         """With the sizes in bytes, and in units."""
         return Section(
             [whole[request] if request >= 0 else request for request in self.requests],
+            [whole[place] for place in self.places],
             [sizes[place] for place in self.adopted],
             [(number, sizes[place]) for number, place in self.left.items()],
         )
