@@ -61,9 +61,9 @@ class Moment:
         self.least, self.highest, self.wanted = least, highest, wanted
         self.served = len(pool.chosen)
         """How many requests were served from free blocks so far."""
-        self.tail = _rest(pool, largest)
-        """What is left of the largest free block that the section took from, if it is the only one of its size; else 0.
-        Its size has no say in the states: sections may take of it again and again."""
+        self.tail = _rest(pool, largest, least)
+        """What is left of the largest free block that the section took from, if a request fits in it and no other is of
+        its size; else 0. Its size has no say in the states: sections may take of it again and again."""
         self._states: States | None = None
 
     @property
@@ -153,12 +153,12 @@ def _end(block: int) -> int:
     return (block & ADDRESS) + (block >> SHIFT)
 
 
-def _rest(pool: Pool, block: int) -> int:
-    """What is free at the end of what was a free block; 0 if nothing is, or another free block is as large."""
+def _rest(pool: Pool, block: int, least: int) -> int:
+    """What is free at the end of what was a free block; 0 if that is less than `least`, or another is as large."""
     end = _end(block)
     start = pool.ends.get(end, end)
     size = end - start
-    if size <= 0 or bisect_left(pool.free, (size + 1) << SHIFT) - bisect_left(pool.free, size << SHIFT) > 1:
+    if size < max(least, 1) or bisect_left(pool.free, (size + 1) << SHIFT) - bisect_left(pool.free, size << SHIFT) > 1:
         return 0
     return size << SHIFT | start
 

@@ -32,9 +32,7 @@ class Section:
         left: number and bytes of what it makes and does not free.
     """
 
-    def __init__(
-        self, requests: list[int], asked: list[int], adopted: list[int], left: list[tuple[int, int]]
-    ) -> None:
+    def __init__(self, requests: list[int], asked: list[int], adopted: list[int], left: list[tuple[int, int]]) -> None:
         self.requests, self.asked, self.adopted, self.left = requests, asked, adopted, left
 
     @cached_property
