@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from ..tape import Tape, Tensor
 from .section import Entry, Outline, Section
 
+Log = list[int | Tensor | tuple[Tape, int]]
+
 
 class Run(NamedTuple):
     """Entries of a log of one kind, one after the other: two of the lists are empty."""
@@ -40,19 +42,22 @@ class Parts(NamedTuple):
     """The others."""
 
 
-def take_apart(tape: Tape, parts: Parts) -> bool:
+def take_apart(tape: Tape, parts: Parts, outermost: bool = True) -> bool:
     """Adds the tape and its sections to the parts. False where they free tensors from elsewhere that are not known by
-    their size."""
+    their size. Of the outermost tape what is only freed in the end is left out."""
     outline, values = tape.outline if tape.outline is not None else _outline(tape)
     if outline is not None and outline.n_entries == len(tape.log):
         parts.sections[tape] = outline.split(values)
         return True
-    frame = _frame(tape)
+    frame = _frame(_until_last_request(tape.log) if outermost else tape.log)
     if frame is None:
         return False
     parts.frames[tape] = frame
     sections = {section for run in frame.runs for section, _ in run.row}
-    return all(take_apart(each, parts) for each in sections if each not in parts.sections and each not in parts.frames)
+    return all(
+        section in parts.sections or section in parts.frames or take_apart(section, parts, outermost=False)
+        for section in sections
+    )
 
 
 def _outline(tape: Tape) -> tuple[Outline | None, list[int]]:
@@ -69,10 +74,17 @@ def _outline(tape: Tape) -> tuple[Outline | None, list[int]]:
     return Outline(entries), list(numbers)
 
 
-def _frame(tape: Tape) -> Frame | None:
+def _until_last_request(log: Log) -> Log:
+    end = len(log)
+    while end and (isinstance(last := log[end - 1], Tensor) or (isinstance(last, int) and last <= 0)):
+        end -= 1
+    return log[:end]
+
+
+def _frame(log: Log) -> Frame | None:
     """None where it frees tensors that are known otherwise than by their size."""
     frame = Frame([], [], [])
-    for kind, group in groupby(tape.log, type):
+    for kind, group in groupby(log, type):
         entries: list[Any] = list(group)
         if kind is tuple:
             frame.runs.append(Run([], [], entries))

@@ -121,7 +121,7 @@ def _attention(graph: Graph, d_sae: int, width: int, options: Temporal) -> Tenso
         out = _unfused(graph, keys, wide, tokens * heads * length, width, options)
     copied = out if fused or heads == 1 or length == 1 else tape.new(wide * width)
     result = tape.new(wide * width)  # c_proj
-    tape.drop(*held, *{out, copied})
+    tape.drop(*held, *dict.fromkeys((out, copied)))  # in the same order each time
     return result
 
 
