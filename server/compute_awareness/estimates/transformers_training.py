@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, NotCovered
@@ -244,4 +245,9 @@ def _check(spec: ModelSpec, attention: str) -> None:
 def _lora(workload: Training, step: Step) -> Lora:
     """peft's adapters; the names of the model's linear layers come from playing one tiny block."""
     tiny = replace(step, spec=step.spec.model_copy(update={"n_layers": 1}), batch_size=1, seq_len=1, accumulation=1)
-    return lora(step.spec, workload.lora_rank, workload.lora_targets, play(tiny).linears)
+    return lora(step.spec, workload.lora_rank, workload.lora_targets, _linears(tiny))
+
+
+@lru_cache(maxsize=64)
+def _linears(step: Step) -> list[str]:
+    return play(step).linears

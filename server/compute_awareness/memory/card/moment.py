@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Sequence, Set
 from typing import NamedTuple
 
@@ -28,7 +27,7 @@ class States(NamedTuple):
     """Of idle ones with the first of a size only."""
     idle: dict[int, int]
     """The first idle block of each size."""
-    counts: Counter[int]
+    counts: dict[int, int]
     """How many there are."""
 
 
@@ -98,7 +97,7 @@ class Moment:
         every: list[Part] = []
         first: list[Part] = []
         idle: dict[int, int] = {}
-        counts: Counter[int] = Counter()
+        counts: dict[int, int] = {}
         end = -1
         last = len(blocks) - 1
         for at, (address, size, who) in enumerate(blocks):
@@ -109,7 +108,7 @@ class Moment:
                 block = size << SHIFT | address
                 if size not in self.wanted and block > self.highest.get(size, 0):
                     every.append((size, _FREE, False))
-                    counts[size] += 1
+                    counts[size] = counts.get(size, 0) + 1
                     if size not in idle:
                         idle[size] = block
                         first.append((size, _IDLE, False))
@@ -193,7 +192,7 @@ def match(earlier: Sequence[Moment], now: Moment, row: Sequence[Section], pool: 
             # A lone idle block is as good as written down, whether it is taken or not.
             taken = [
                 size for size, block in before.idle.items()
-                if now.highest.get(size, 0) >= block and (before.counts[size] > 1 or after.counts[size] > 1)
+                if now.highest.get(size, 0) >= block and (before.counts[size] > 1 or after.counts.get(size, 0) > 1)
             ]  # fmt: skip
             rough = Match(then, times, taken)
     return rough

@@ -235,8 +235,9 @@ class _Player:
         pool = self.pool
         # How many of the youngest tensors of a size a section frees. Where it leaves as many, the next one frees those.
         frees: Counter[int] = Counter()
-        for section in {id(section): section for section in row if section.adopted and not section.shrinks}.values():
-            frees |= Counter(section.adopted)
+        for section in set(row):
+            if section.adopted and not section.shrinks:
+                frees |= Counter(section.adopted)
         wanted: set[int] = set()  # sizes of free blocks that are chosen anew in every section
         seen: dict[object, list[Moment]] = {}
         highest: dict[int, int] = {}
@@ -247,7 +248,8 @@ class _Player:
             before = len(pool.chosen)
             self._play_section(section)
             index += 1
-            if index >= skipped or not self.skips:
+            # A moment is of use if a section may be skipped after it, or after another one.
+            if not self.skips or index + (not seen) >= skipped:
                 continue
             served = {*pool.chosen[before:]}
             highest = highest.copy()
@@ -281,7 +283,7 @@ class _Player:
             self.is_sure()
             pool.chosen.clear()
             for size, count in now.states.counts.items():
-                if count != then.states.counts[size]:
+                if count != then.states.counts.get(size, 0):
                     first = now.states.idle[size]
                     self.fewer[size] = min(first, self.fewer.get(size, first))
             for size, candidates in self.youngest.items():
