@@ -29,7 +29,10 @@ from compute_awareness.memory.sae import dictionary_learning, dictionary_learnin
 from compute_awareness.memory.sae import training as sae
 from compute_awareness.memory.sae.activation_buffer import ActivationBuffer
 from compute_awareness.memory.sae.activation_store import LanguageModelPart, Refill, refills, worst_refills
+from compute_awareness.memory.sae.inference import INFERENCE_VECTORS, Use
 from compute_awareness.memory.sae.matching_pursuit import Pursuit
+from compute_awareness.memory.sae.splice import Splice, play_with_sae, with_sae
+from compute_awareness.memory.sae.temporal import Temporal
 from compute_awareness.memory.tape import Tape, Tensor
 from compute_awareness.models.catalogue import find, names
 from compute_awareness.models.spec import ModelSpec
@@ -338,6 +341,27 @@ def test_the_trainers_of_dictionary_learning(data: st.DataObject) -> None:
         return trained
 
     _same(of(dictionary_learning_run.train), of(dictionary_learning_run.train_anew), draw(SHAPES))
+
+
+@settings(PLAIN, max_examples=60)
+@given(st.data())
+def test_an_sae_spliced_in(data: st.DataObject) -> None:
+    draw = data.draw
+    spec = find("gpt2")
+    assert spec is not None
+    architecture = draw(st.sampled_from(sorted(INFERENCE_VECTORS)))
+    use = Use(
+        architecture, 768, draw(st.sampled_from([1024, 24_576])), 768, 16, 0, width=draw(WIDTHS),
+        input_width=draw(WIDTHS), pursuit=Pursuit(20) if architecture == "matching_pursuit" else None,
+        temporal=Temporal(0, 0, active=draw(st.sampled_from([None, 16]))) if architecture == "temporal" else None,
+    )  # fmt: skip
+    reads, hook_name = draw(st.sampled_from([("resid_pre",) * 2, ("resid_mid", "mlp_out"), ("resid_post",) * 2]))
+    names = {name: f"blocks.3.hook_{name}" for name in (reads, hook_name)}
+    run = Run(spec.model_copy(update={"n_layers": 5}), 0, 0, use.input_width)
+    splice = Splice(run, names[hook_name], use, names[reads], draw(st.booleans()), draw(st.booleans()))
+    _same(
+        lambda b, s: with_sae(splice.at(b, s)), lambda b, s: play_with_sae(splice.at(b, s)), draw(SHAPES), with_log=True
+    )
 
 
 @settings(PLAIN, max_examples=300)

@@ -119,7 +119,7 @@ def _attention(tape: Tape, d_sae: int, width: int, options: Temporal, cpu_kernel
         out = _unfused(tape, keys, wide, tokens * heads * length, width, options)
     copied = out if fused or heads == 1 or length == 1 else tape.new(wide * width)
     result = tape.new(wide * width)  # c_proj
-    tape.drop(*held, *{out, copied})
+    tape.drop(*held, *dict.fromkeys((out, copied)))  # in the same order each time
     return result
 
 
