@@ -14,6 +14,8 @@ from compute_awareness import hook_names
 from compute_awareness.errors import InputError
 from compute_awareness.memory.bridge import forward as bridge
 from compute_awareness.memory.bridge.run import Run as BridgeRun
+from compute_awareness.memory.card.passes import as_requests
+from compute_awareness.memory.card.staging import Kernels
 from compute_awareness.memory.hooked import edges, patching
 from compute_awareness.memory.hooked import generate as hooked_generate
 from compute_awareness.memory.hooked import training as hooked_training
@@ -192,6 +194,13 @@ def test_a_hooked_transformer_with_gradients(data: st.DataObject) -> None:
             of(hooked_training.play_anew, trained, "adamw", batches, cpu),
             shapes,
         )
+        adam, capability = draw(st.sampled_from(["adam", "sgd"])), draw(st.sampled_from([None, "7.5", "9.0"]))
+        _same(
+            of(hooked_training.requests, trained, adam, batches, capability),
+            of(_requests_played_anew, trained, adam, batches, capability),
+            shapes,
+            with_log=True,
+        )
     wanted = draw(st.sampled_from([None, ["*hook_resid_post"], ["*hook_z", "*mlp_out"], ["*hook_pattern"]]))
     cached = replace(run, selects=hook_names.selector(ActivationCache(model="gpt2", names_filter=wanted), spec))
     attribution = patching.attribution_patching, patching.play_attribution_patching
@@ -208,6 +217,10 @@ def test_a_hooked_transformer_with_gradients(data: st.DataObject) -> None:
         of(edges.play_edge_attribution, edged, 2, integrated, cpu),
         shapes,
     )
+
+
+def _requests_played_anew(run: Run, name: Any, batches: int, capability: str | None) -> Tape:
+    return as_requests(*hooked_training.play_in_order(run, name, batches, Kernels(capability)))
 
 
 @settings(PLAIN, max_examples=20)

@@ -167,10 +167,7 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
 
 def _standing(spec: ModelSpec, width: int, adam: optimizer.Optimizer, trained: Sequence[tuple[int, int]]) -> list[int]:
     """Bytes of each tensor that stands through a step: weights and buffers, adapters, the optimizer's state."""
-    states = [optimizer.state_bytes(adam, [one]) for one in trained]
-    if adam != "sgd_momentum":  # two moments
-        states = [half for state in states for half in (state // 2, state - state // 2)]
-    return [*parameters.hf_tensors(spec, width), *(nbytes for nbytes in states if nbytes)]
+    return [*parameters.hf_tensors(spec, width), *optimizer.state_tensors(adam, trained)]
 
 
 def _several_cards(workload: Training) -> list[str]:

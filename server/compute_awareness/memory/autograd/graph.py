@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from ..card.staging import Kernels
 from ..tape import Tape, Tensor
 from .shapes import Shape, contiguous_stride, like_stride, same_layout, size_of
 
@@ -170,6 +171,8 @@ class Graph:
         self.kept: list[Var] = []
         """Gradients of the layers that `unplayed` stands for."""
         self.autocast: Autocast | None = None
+        self.kernels: Kernels | None = None
+        """What CUDA's kernels take beside their results, where that is played as well."""
         self.reduced = False
         """DistributedDataParallel's `gradient_as_bucket_view`: a leaf's gradient is in its bucket as soon as it is
         whole, and lives on as a view of it (counted elsewhere); what autograd made is let go."""

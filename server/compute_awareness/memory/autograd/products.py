@@ -31,17 +31,23 @@ def _gradient_of_mat2(mat1: Var, grad: Var, shape: Shape, transposed: bool) -> V
 
 def mm(a: Var, b: Var, bias: Var | None = None) -> Var:
     """a.mm(b), or addmm with a bias: saves each operand that the other's gradient needs."""
-    saved = [v for v, other in ((b, a), (a, b)) if other.needs_grad]
+    # The generated nodes keep and let go of them by name: MmBackward0 `mat2` and `self`, AddmmBackward0 `mat1`, `mat2`.
+    pairs = ((b, a), (a, b)) if bias is None else ((a, b), (b, a))
+    saved = [v for v, other in pairs if other.needs_grad]
     a.graph.before([a, b, bias], saved)
     out = _product(a, b)
-    transposed, shape = _column_major(b.stride, b.shape), b.shape
+    transposed, shape, has_bias = _column_major(b.stride, b.shape), b.shape, bias is not None
 
     def backward(node: Node, grads: Grads) -> Grads:
         g = grads[0]
         assert g is not None
-        saved = iter(node.saved)
-        first = _product(g, transpose(next(saved), 0, 1)) if node.needs[0] else None
-        second = _gradient_of_mat2(next(saved), g, shape, transposed) if node.needs[1] else None
+        first = None
+        if node.needs[0] and has_bias:
+            first = _product(g, transpose(node.saved[-1], 0, 1))
+        at = 0 if has_bias else -1
+        second = _gradient_of_mat2(node.saved[at], g, shape, transposed) if node.needs[1] else None
+        if node.needs[0] and not has_bias:  # by name, too: MmBackward0 computes that of `mat2` before that of `self`
+            first = _product(g, transpose(node.saved[0], 0, 1))
         # bias: summed over the rows when the engine fits it to the bias's shape
         return [first, second, g if node.needs[2] else None]
 
@@ -75,10 +81,9 @@ def bmm(a: Var, b: Var) -> Var:
     def backward(node: Node, grads: Grads) -> Grads:
         g = grads[0]
         assert g is not None
-        saved = iter(node.saved)
-        first = _product(g, transpose(next(saved), 1, 2)) if node.needs[0] else None
-        second = _product(transpose(next(saved), 1, 2), g) if node.needs[1] else None
-        return [first, second]
+        # BmmBackward0 of the generated Functions.cpp computes the gradient of `mat2` before that of `self`
+        second = _product(transpose(node.saved[-1], 1, 2), g) if node.needs[1] else None
+        return [_product(g, transpose(node.saved[0], 1, 2)) if node.needs[0] else None, second]
 
     saved = [v for v, other in ((b, a), (a, b)) if other.needs_grad]
     a.graph.record([a, b], [out], backward, saved)

@@ -231,13 +231,15 @@ class _Player:
         seen: dict[object, list[Moment]] = {}
         highest: dict[int, int] = {}
         asked = index = 0
+        within = self._within_reach(row, frees)
         while index < len(row):
             section = row[index]
             before = len(pool.chosen)
             self._play_section(section)
             asked += section.asked
             index += 1
-            if index == len(row) or not self.skips:
+            left = len(row) - index
+            if not (left and self.skips and within[left - 1]) or (section.shrinks and row[index].shrinks):
                 continue
             for block in pool.chosen[before:]:
                 if block > highest.get(block >> SHIFT, 0):
@@ -259,6 +261,8 @@ class _Player:
                 continue
             then = found.then
             times = min(found.times, now.periods(then, pool.least_rest))
+            while times and not within[left - times * (index - then.index)]:
+                times -= 1
             if not times:
                 continue
             if now.tail != then.tail:
@@ -274,6 +278,22 @@ class _Player:
                     self.fewer[size] = min(first, self.fewer.get(size, first))
             for size, candidates in self.youngest.items():
                 self.depth[size] = max(self.depth.get(size, 0), len(candidates) - frees[size])
+
+    @staticmethod
+    def _within_reach(row: Sequence[Section], frees: Counter[int]) -> list[bool]:
+        """By the number of sections that are left of a row: whether what they free was there before no deeper than
+        `frees` of a size. Going back through layers, each frees what one of them saved, so none may be missing."""
+        if not any(section.shrinks for section in row):
+            return [True] * len(row)
+        within = [True]
+        lacks: Counter[int] = Counter()
+        for section in reversed(row):
+            lacks = Counter(
+                {nbytes: count for nbytes, lacking in lacks.items() if (count := lacking - section.leaves[nbytes]) > 0}
+            )
+            lacks.update(section.takes)
+            within.append(all(count <= frees[nbytes] for nbytes, count in lacks.items()))
+        return within
 
     def _play_section(self, section: Section) -> None:
         blocks = self.pool.play(section.requests, map(self._youngest, section.adopted))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from ..tape import Tape, Tensor
 from .allocator import SMALL, UNIT
 
@@ -27,6 +29,10 @@ class Section:
         """Bytes of each tensor that it frees and did not make."""
         self.left: list[tuple[int, int]] = []
         """Number and bytes of what it makes and does not free."""
+        self.takes: Counter[int] = Counter()
+        """How many of each size it frees and did not make."""
+        self.leaves: Counter[int] = Counter()
+        """How many of each size it leaves."""
         self.shrinks = False
         """It frees more of a size than it leaves."""
         self.asked = 0
@@ -37,8 +43,8 @@ class Section:
     def end(self, sizes: list[int], freed: set[int]) -> None:
         """All requests are there. `sizes`: bytes of what it makes; `freed`: the numbers of what it frees of that."""
         self.left = [(number, nbytes) for number, nbytes in enumerate(sizes) if number not in freed]
-        left = [nbytes for _, nbytes in self.left]
-        self.shrinks = any(self.adopted.count(nbytes) > left.count(nbytes) for nbytes in self.adopted)
+        self.takes, self.leaves = Counter(self.adopted), Counter([nbytes for _, nbytes in self.left])
+        self.shrinks = any(count > self.leaves[nbytes] for nbytes, count in self.takes.items())
         self.asked = sum([request for request in self.requests if request > 0]) + sum(map(units, self.adopted))
         self.asks = tuple(self.requests), tuple(self.adopted)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from ..recorded.size import applied
 from ..tape import Tape
 from .device import cublas_workspace
 
@@ -65,12 +66,16 @@ class Kernels:
         """[rows, columns] is summed over its rows, the result made."""
         if self._buffers is not None:
             tape.touch(self._buffers.get(columns, 0))
-        elif nbytes := staging_bytes(rows, columns, self._processors):
-            tape.touch(nbytes)
+        else:  # also where it is none: a recorded tape has it for every shape
+            tape.touch(applied(_staging_bytes, rows, columns, *self._processors))  # pyright: ignore[reportArgumentType]
 
 
 def staging_bytes(rows: int, columns: int, card: Processors) -> int:
     """Bytes of the buffer while [rows, columns] is summed over its rows; 0 where one block sums a column alone."""
+    return _staging_bytes(rows, columns, *card)
+
+
+def _staging_bytes(rows: int, columns: int, number: int, threads: int) -> int:
     vector = 4 if columns % 4 == 0 else 2 if columns % 2 == 0 else 1
     most = _MAX_THREADS // vector
     across, down = _power(columns // vector, most), _power(rows, most)
@@ -82,7 +87,7 @@ def staging_bytes(rows: int, columns: int, card: Processors) -> int:
         return 0  # the block's rows are other outputs, none shares a column
     values = -(-values // height)
     grid = -(-(columns // vector) // outputs)
-    target = card.number * (card.threads // (width * height))
+    target = number * (threads // (width * height))
     if values < _MAX_VALUES or grid > target:
         return 0
     blocks = max(min(-(-target // grid), -(-values // _MIN_VALUES)), -(-values // _MAX_VALUES))
