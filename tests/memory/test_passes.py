@@ -12,7 +12,7 @@ from compute_awareness.memory import optimizer, parameters
 from compute_awareness.memory.card import playback
 from compute_awareness.memory.card.allocator import simulate
 from compute_awareness.memory.card.passes import as_requests
-from compute_awareness.memory.card.staging import Kernels
+from compute_awareness.memory.card.staging import THREADS, Kernels
 from compute_awareness.memory.hooked import training
 from compute_awareness.memory.hooked.run import Run
 from compute_awareness.memory.tape import Tape
@@ -34,7 +34,7 @@ def test_a_training_step_reserves_what_the_whole_order_reserves(data: st.DataObj
     spec = spec.model_copy(update={"n_layers": draw(st.sampled_from([1, 2, 3, 12, 24, spec.n_layers]))})
     width, folded, adam = draw(st.sampled_from([2, 4])), draw(st.booleans()), draw(st.sampled_from(["adam", "sgd"]))
     run = Run(spec, draw(st.integers(1, 8)), draw(st.integers(1, 1024)), width, folded=folded, gradients=True)
-    step: tuple[Any, ...] = run, adam, draw(st.integers(1, 2)), Kernels("9.0")
+    step: tuple[Any, ...] = run, adam, draw(st.integers(1, 2)), Kernels("9.0", handles=THREADS)
     tape, back = training.play_in_order(*step)
     trained = training.step(run, adam).trained
     standing = [32 * MIB, 32 * MIB, *parameters.tl_tensors(spec, width, folded)]

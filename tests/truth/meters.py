@@ -132,6 +132,26 @@ def signed(requests: Iterable[int]) -> list[int]:
     return done
 
 
+# What torch's CPU copies a transposed matrix through, 60 x 60 elements at a time (copy_transpose_valid).
+_TRANSPOSING = 60 * 60 * 4
+
+
+def in_order(done: Iterable[int], least: int) -> list[int]:
+    """Of `allocations` or `signed` those of at least so many bytes. What is freed with nothing allocated in between is
+    in order of size: to the caching allocator it is all the same."""
+    kept: list[int] = []
+    freed: list[int] = []
+    for nbytes in done:
+        if abs(nbytes) < least or abs(nbytes) == _TRANSPOSING:
+            continue
+        if nbytes < 0:
+            freed.append(nbytes)
+        else:
+            kept += [*sorted(freed), nbytes]
+            freed = []
+    return kept + sorted(freed)
+
+
 def profiler_peak(fn: Callable[[], Any], products_scratch: bool = True) -> Measured:
     """Run `fn` and return the highest sum of CPU allocations minus frees that torch's profiler recorded in it.
 

@@ -17,7 +17,7 @@ from hooked_models import KINDS, build, inline, small
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from judge import judge
-from meters import allocations, distinct_bytes, profiler_peak, signed
+from meters import allocations, distinct_bytes, in_order, profiler_peak, signed
 
 from compute_awareness.errors import InputError
 from compute_awareness.estimates.hooked_training import hooked_training
@@ -97,8 +97,6 @@ def test_a_step_to_the_byte(name: str) -> None:
     drawn()
 
 
-# What torch's CPU copies a transposed matrix through, 60 x 60 elements at a time (copy_transpose_valid).
-TRANSPOSING = 60 * 60 * 4
 LEAST = 2000
 
 
@@ -124,10 +122,7 @@ def test_tensors_come_and_go_in_the_library_s_order(name: str) -> None:
         tape, _ = memory.play_in_order(
             Run(spec, batch_size, seq_len, 4, folded=folded, gradients=True), "sgd", cpu=True
         )
-        ours, real = (
-            [nbytes for nbytes in done if abs(nbytes) >= LEAST and abs(nbytes) != TRANSPOSING]
-            for done in (signed(tape.requests()), real)
-        )
+        ours, real = (in_order(done, LEAST) for done in (signed(tape.requests()), real))
         assert len(ours) > 100 and ours == real
 
     drawn()

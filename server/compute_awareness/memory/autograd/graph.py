@@ -173,6 +173,8 @@ class Graph:
         self.autocast: Autocast | None = None
         self.kernels: Kernels | None = None
         """What CUDA's kernels take beside their results, where that is played as well."""
+        self.goes_back = False
+        """Whether the backward pass runs, which on CUDA has a thread of its own."""
         self.reduced = False
         """DistributedDataParallel's `gradient_as_bucket_view`: a leaf's gradient is in its bucket as soon as it is
         whole, and lives on as a view of it (counted elsewhere); what autograd made is let go."""
@@ -196,6 +198,11 @@ class Graph:
     def touch(self, nbytes: int) -> None:
         """Scratch that comes and goes."""
         self.tape.touch(nbytes)
+
+    def multiplied(self) -> None:
+        """A matrix product's result is made, and its kernel is about to run."""
+        if self.kernels is not None:
+            self.kernels.product(self.tape, "backward" if self.goes_back else "main")
 
     @property
     def recomputing(self) -> bool:
@@ -339,4 +346,6 @@ class Graph:
         with self.grad_mode(False):
             first = [grad if grad is not None else self.new(root.shape, root.width)]
             del grad
+            self.goes_back = True
             run(root, first)
+            self.goes_back = False

@@ -15,7 +15,9 @@ from .views import expand, reshape, transpose, view
 
 def _product(a: Var, b: Var) -> Var:
     """mm or bmm without history."""
-    return a.graph.new((*a.shape[:-1], b.shape[-1]), a.width)
+    out = a.graph.new((*a.shape[:-1], b.shape[-1]), a.width)
+    a.graph.multiplied()
+    return out
 
 
 def _column_major(stride: Shape, shape: Shape) -> bool:
@@ -24,9 +26,9 @@ def _column_major(stride: Shape, shape: Shape) -> bool:
 
 def _gradient_of_mat2(mat1: Var, grad: Var, shape: Shape, transposed: bool) -> Var:
     """mm_mat2_backward: laid out as mat2 is; column major by the transposed view of a product."""
-    if not transposed:
-        return grad.graph.new(shape, grad.width)
-    return transpose(grad.graph.new((shape[1], shape[0]), grad.width), 0, 1)
+    out = grad.graph.new((shape[1], shape[0]) if transposed else shape, grad.width)
+    grad.graph.multiplied()
+    return transpose(out, 0, 1) if transposed else out
 
 
 def mm(a: Var, b: Var, bias: Var | None = None) -> Var:

@@ -20,15 +20,17 @@ def as_requests(tape: Tape, back: Collection[Tape]) -> Tape:
     it.
 
     Args:
-        tape: with sections, which have none of their own.
+        tape: with sections; those that have sections themselves are played in its place.
         back: those sections that go back through a layer.
     """
     result = tape.closed()
-    whole = {entry[0]: _by_size(entry[0]) for entry in tape.log if isinstance(entry, tuple)}
+    entries: list[Entry] = []
+    _in_place(tape, entries, 0)
+    whole = {entry[0]: _by_size(entry[0]) for entry in entries if isinstance(entry, tuple)}
     short = {section: _without_what_comes_and_goes(section) for section in whole if section in back}
     result.log = []
     seen: set[Tape] = set()
-    for entry in tape.log:
+    for entry in entries:
         if not isinstance(entry, tuple):
             result.log.append(_by_its_size(entry))
             continue
@@ -42,6 +44,24 @@ def as_requests(tape: Tape, back: Collection[Tape]) -> Tape:
         else:
             result.log.append((whole[section], times))
     return result
+
+
+def _in_place(tape: Tape, entries: list[Entry], made: int) -> int:
+    """The tape's entries, and for a section of sections its own. `made`: tensors so far; returns how many there are."""
+    numbers: list[int] = []
+    for entry in tape.log:
+        if isinstance(entry, tuple) and any(isinstance(inner, tuple) for inner in entry[0].log):
+            for _ in range(entry[1]):
+                made = _in_place(entry[0], entries, made)
+        elif isinstance(entry, Tensor | tuple):
+            entries.append(entry)
+        elif isinstance(entry, int) and entry < 0:
+            entries.append(~numbers[~entry])
+        else:  # what is not known yet is no int
+            entries.append(entry)
+            numbers.append(made)
+            made += 1
+    return made
 
 
 def _by_size(section: Tape) -> Tape:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from .. import optimizer
 from ..autograd.graph import Var
 from ..card.passes import as_requests
-from ..card.staging import Kernels
+from ..card.staging import THREADS, Kernels
 from ..recorded.recall import recall
 from ..tape import Tape
 from .backward import Section
@@ -51,7 +51,7 @@ def requests(run: Run, name: optimizer.Optimizer, batches: int, capability: str 
         ("hooked step's requests", replace(run, batch_size=0, seq_len=0), name, min(batches, 2), capability),
         (run.batch_size, run.seq_len),
         lambda b, s: as_requests(
-            *play_in_order(replace(run, batch_size=b, seq_len=s), name, batches, Kernels(capability))
+            *play_in_order(replace(run, batch_size=b, seq_len=s), name, batches, Kernels(capability, handles=THREADS))
         ),
         with_log=True,
     )
