@@ -225,21 +225,20 @@ class _Player:
         # How many of the youngest tensors of a size a section frees. Where it leaves as many, the next one frees those.
         frees: Counter[int] = Counter()
         for section in {id(section): section for section in row if section.adopted and not section.shrinks}.values():
-            frees |= Counter(section.adopted)
+            frees |= section.takes
         most = max(section.asked for section in row)
         wanted: set[int] = set()  # sizes of free blocks that are chosen anew in every section
         seen: dict[object, list[Moment]] = {}
         highest: dict[int, int] = {}
         asked = index = 0
-        within = self._within_reach(row, frees)
+        skips = self.skips and len(row) > 1 and not self._goes_back(row, frees)
         while index < len(row):
             section = row[index]
             before = len(pool.chosen)
             self._play_section(section)
             asked += section.asked
             index += 1
-            left = len(row) - index
-            if not (left and self.skips and within[left - 1]) or (section.shrinks and row[index].shrinks):
+            if index == len(row) or not skips:
                 continue
             for block in pool.chosen[before:]:
                 if block > highest.get(block >> SHIFT, 0):
@@ -261,8 +260,6 @@ class _Player:
                 continue
             then = found.then
             times = min(found.times, now.periods(then, pool.least_rest))
-            while times and not within[left - times * (index - then.index)]:
-                times -= 1
             if not times:
                 continue
             if now.tail != then.tail:
@@ -280,20 +277,21 @@ class _Player:
                 self.depth[size] = max(self.depth.get(size, 0), len(candidates) - frees[size])
 
     @staticmethod
-    def _within_reach(row: Sequence[Section], frees: Counter[int]) -> list[bool]:
-        """By the number of sections that are left of a row: whether what they free was there before no deeper than
-        `frees` of a size. Going back through layers, each frees what one of them saved, so none may be missing."""
+    def _goes_back(row: Sequence[Section], frees: Counter[int]) -> bool:
+        """Whether somewhere in a row sections free more than `frees` of a size, deeper than the last section left them:
+        going back through layers, each frees what one of them saved, so none may be missing."""
         if not any(section.shrinks for section in row):
-            return [True] * len(row)
-        within = [True]
-        lacks: Counter[int] = Counter()
+            return False
+        lacks: dict[int, int] = {}
         for section in reversed(row):
-            lacks = Counter(
-                {nbytes: count for nbytes, lacking in lacks.items() if (count := lacking - section.leaves[nbytes]) > 0}
-            )
-            lacks.update(section.takes)
-            within.append(all(count <= frees[nbytes] for nbytes, count in lacks.items()))
-        return within
+            if lacks:
+                left = section.leaves
+                lacks = {nbytes: lack - left[nbytes] for nbytes, lack in lacks.items() if lack > left[nbytes]}
+            for nbytes, count in section.takes.items():
+                lacks[nbytes] = lack = lacks.get(nbytes, 0) + count
+                if lack > frees[nbytes]:
+                    return True
+        return False
 
     def _play_section(self, section: Section) -> None:
         blocks = self.pool.play(section.requests, map(self._youngest, section.adopted))

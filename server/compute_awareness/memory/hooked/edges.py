@@ -77,8 +77,8 @@ class EdgeSection(Section):
         self.graph.record([x], [out], backward)
         return out
 
-    def play_backward(self, tape: Tape, layer: int) -> None:
-        """The backward half as block `layer`; what is no block has no scores."""
+    def play_backward(self, tape: Tape, layer: int, scored: bool = True) -> None:
+        """The backward half as block `layer`; what is no block has no scores. `scored`: with what scoring takes."""
         spec = self.run.spec
         tape.append(self.pieces[0])
         for (name, nbytes), piece in zip(self.scores, self.pieces[1:], strict=True):
@@ -87,7 +87,8 @@ class EdgeSection(Section):
                 before = n_forward(self.run)
             elif name == "hook_mlp_in" and not spec.parallel_attn_mlp:
                 before += spec.n_heads
-            tape.drop(*[tape.new(part) for part in nbytes(before)])
+            if scored:
+                tape.drop(*[tape.new(part) for part in nbytes(before)])
             tape.append(piece)
 
 
@@ -194,7 +195,8 @@ def edges_in_order(
             if id(section) not in gone_back:
                 gone_back[id(section)] = section.go_back(out, gradient)
             gradient = gone_back[id(section)]
-            section.play_backward(tape, layer)
+            # As in `as_requests`: of a kind's blocks the first that goes back stands for the others, which take less.
+            section.play_backward(tape, layer, scored=kernels is None or section.backward not in back)
             back.update(section.pieces)
         for section, _ in sections:
             section.close()

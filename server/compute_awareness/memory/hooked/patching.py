@@ -56,14 +56,14 @@ def attribution_requests(run: Run, capability: str | None) -> Tape:
     Args:
         capability: compute capability of the card; None = a typical one.
     """
-    return recall(
-        ("attribution patching's requests", replace(run, batch_size=0, seq_len=0), capability),
-        (run.batch_size, run.seq_len),
-        lambda b, s: as_requests(
-            *attribution_in_order(replace(run, batch_size=b, seq_len=s), Kernels(capability, handles=("main",)))[::2]
-        ),
-        with_log=True,
-    )
+
+    def play(b: int, s: int) -> Tape:
+        kernels = Kernels(capability, handles=("main",))
+        tape, _, back = attribution_in_order(replace(run, batch_size=b, seq_len=s), kernels)
+        return as_requests(tape, back)
+
+    kind = "attribution patching's requests", replace(run, batch_size=0, seq_len=0), capability
+    return recall(kind, (run.batch_size, run.seq_len), play, with_log=True)
 
 
 def attribution_patching(run: Run, cpu: bool = False) -> tuple[Tape, Forward]:
