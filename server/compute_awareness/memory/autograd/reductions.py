@@ -9,7 +9,7 @@ from __future__ import annotations
 from .casting import cast, raised
 from .elementwise import like, one_new, saves_output
 from .graph import BOOL, FLOAT32, Grads, Node, Var
-from .shapes import Shape
+from .shapes import Shape, size_of
 from .views import contiguous
 
 
@@ -22,20 +22,6 @@ def mean(x: Var) -> Var:
         g = grads[0]
         assert g is not None
         return [g.graph.new(shape, g.width)]
-
-    x.graph.record([x], [out], backward)
-    return out
-
-
-def total(x: Var) -> Var:
-    """x.sum() to one number; backward only expands (no memory)."""
-    out = x.graph.new((), x.width)
-    shape = x.shape
-
-    def backward(node: Node, grads: Grads) -> Grads:
-        g = grads[0]
-        assert g is not None
-        return [Var(g.graph, g.storage, shape, (0,) * len(shape), g.width, is_view=True)]
 
     x.graph.record([x], [out], backward)
     return out
@@ -87,11 +73,26 @@ def norm(x: Var, p: int = 2) -> Var:
     return out
 
 
+def total(x: Var) -> Var:
+    """x.sum() to one number; backward only expands (no memory)."""
+    out = x.graph.new((), x.width)
+    shape = x.shape
+
+    def backward(node: Node, grads: Grads) -> Grads:
+        g = grads[0]
+        assert g is not None
+        return [Var(g.graph, g.storage, shape, (0,) * len(shape), g.width, is_view=True)]
+
+    x.graph.record([x], [out], backward)
+    return out
+
+
 def sum_to(x: Var, shape: Shape) -> Var:
-    """at::sum_to: the sum over broadcast dimensions, a new tensor."""
+    """at::sum_to: the sum over broadcast dimensions, a new tensor. Over rows, CUDA's kernel takes a buffer."""
     out = x.graph.new(shape, x.width)
-    if x.graph.kernels is not None and len(shape) < len(x.shape):
-        x.graph.summed(x.elements // out.elements, out.elements)
+    kernels, dims = x.graph.kernels, len(x.shape) - len(shape)
+    if kernels is not None and dims and x.shape[dims:] == shape:
+        kernels.sum(x.graph.tape, size_of(x.shape[:dims]), size_of(shape))
     return out
 
 
