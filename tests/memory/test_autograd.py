@@ -247,7 +247,8 @@ def test_which_gradient_of_a_product_comes_first(name: str) -> None:
 def test_what_cuda_kernels_take_beside_their_results() -> None:
     """A workspace with each thread's first product; a buffer with a sum over rows, none with one along a row."""
     rows, columns = 4096, 24_576
-    graph = Graph(kernels=Kernels("9.0"))
+    graph = Graph()
+    graph.kernels = Kernels("9.0")
     x, w = graph.new((rows, D), 4), graph.parameter((D, columns), 4)
     bias, scale = graph.parameter((columns,), 4), graph.parameter((rows, 1), 4)
     graph.backward(ops.total(ops.mul(ops.add(ops.matmul(x, w), bias), scale)))

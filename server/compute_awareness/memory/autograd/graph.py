@@ -168,7 +168,6 @@ class Graph:
     Args:
         cpu: also play what only torch's CPU kernels allocate (casts of mixed operands, float noise of dropout, scratch
             of some kernels): for comparisons with runs on the CPU. Estimates leave it off.
-        kernels: also play what only CUDA's take: workspaces of matrix products, buffers of sums over rows.
         saved: component of what is saved for backward.
         copies: component of the copies of weights that autocast keeps.
     """
@@ -178,22 +177,24 @@ class Graph:
         tape: Tape | None = None,
         cpu: bool = False,
         *,
-        kernels: Kernels | None = None,
         saved: str = "activations",
         copies: str = "weight_copies",
     ) -> None:
         self.tape = tape if tape is not None else Tape()
-        self.cpu, self.kernels = cpu, kernels
+        self.cpu = cpu
         self.saved_as, self.copies_as = saved, copies
         self.enabled = True
         self.kept: list[Var] = []
         """Gradients of the layers that `unplayed` stands for."""
         self.autocast: Autocast | None = None
+        self.kernels: Kernels | None = None
+        """What CUDA's kernels take beside their results, where that is played as well."""
+        self.goes_back = False
+        """Whether the backward pass runs, which on CUDA has a thread of its own."""
         self.reduced = False
         """DistributedDataParallel's `gradient_as_bucket_view`: a leaf's gradient is in its bucket as soon as it is
         whole, and lives on as a view of it (counted elsewhere); what autograd made is let go."""
         self._seq = 0
-        self._thread = "main"
         self._frame: Frame | None = None
         self._filling: list[Node] | None = None
 
@@ -219,14 +220,9 @@ class Graph:
         self.tape.touch(nbytes)
 
     def multiplied(self) -> None:
-        """A matrix product was made: the first one of a thread takes CUDA's workspace."""
+        """A matrix product's result is made, and its kernel is about to run."""
         if self.kernels is not None:
-            self.kernels.product(self.tape, self._thread)
-
-    def summed(self, rows: int, columns: int) -> None:
-        """[rows, columns] was summed over its rows: CUDA takes a buffer meanwhile."""
-        if self.kernels is not None:
-            self.kernels.sum(self.tape, rows, columns)
+            self.kernels.product(self.tape, "backward" if self.goes_back else "main")
 
     @property
     def recomputing(self) -> bool:
@@ -343,11 +339,11 @@ class Graph:
         of equal layers make the peak, and those between need not be played one by one.
         """
         out = x.alias()
-        bundle = [self.new((saved,), 1, None, self.saved_as)] if saved else []
+        bundle = [self.new((saved,), 1, None, "activations")] if saved else []
         if saved_copies:
-            bundle.append(self.new((saved_copies,), 1, None, self.copies_as))
+            bundle.append(self.new((saved_copies,), 1, None, "weight_copies"))
         if copies and self.autocast is not None:
-            self.autocast.unplayed.append(self.new((copies,), 1, None, self.copies_as))
+            self.autocast.unplayed.append(self.new((copies,), 1, None, "weight_copies"))
 
         def backward(node: Node, grads: Grads) -> Grads:
             node.saved = []
@@ -367,11 +363,9 @@ class Graph:
         """`root.backward(grad)`: leaves get `.grad`, saved tensors go. The caller may still hold `root`."""
         from .engine import run  # which needs the operators, and they need this module
 
-        self._thread = "backward"
-        try:
-            with self.grad_mode(False):
-                first = [grad if grad is not None else self.new(root.shape, root.width)]
-                del grad
-                run(root, first)
-        finally:
-            self._thread = "main"
+        with self.grad_mode(False):
+            first = [grad if grad is not None else self.new(root.shape, root.width)]
+            del grad
+            self.goes_back = True
+            run(root, first)
+            self.goes_back = False

@@ -78,8 +78,7 @@ def conv1d(x: Var, weight: Var, bias: Var) -> Var:
 
 
 def bmm(a: Var, b: Var) -> Var:
-    """a.bmm(b), [n, i, k] and [n, k, j]: saves each operand that the other's gradient needs; as mm's, the gradient of b
-    comes first."""
+    """a.bmm(b), [n, i, k] and [n, k, j]: saves each operand that the other's gradient needs."""
     a, b = all_lowered(a, b)
     out = _product(a, b)
 

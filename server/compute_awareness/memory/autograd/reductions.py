@@ -27,20 +27,6 @@ def mean(x: Var) -> Var:
     return out
 
 
-def total(x: Var) -> Var:
-    """x.sum() to one number; backward only expands (no memory)."""
-    out = x.graph.new((), x.width)
-    shape = x.shape
-
-    def backward(node: Node, grads: Grads) -> Grads:
-        g = grads[0]
-        assert g is not None
-        return [Var(g.graph, g.storage, shape, (0,) * len(shape), g.width, is_view=True)]
-
-    x.graph.record([x], [out], backward)
-    return out
-
-
 def sum_over(x: Var, dim: int = -1, keepdim: bool = False) -> Var:
     """x.sum(dim): backward expands without memory."""
     dim %= len(x.shape)
@@ -87,11 +73,25 @@ def norm(x: Var, p: int = 2) -> Var:
     return out
 
 
+def total(x: Var) -> Var:
+    """x.sum() to one number; backward only expands (no memory)."""
+    out = x.graph.new((), x.width)
+    shape = x.shape
+
+    def backward(node: Node, grads: Grads) -> Grads:
+        g = grads[0]
+        assert g is not None
+        return [Var(g.graph, g.storage, shape, (0,) * len(shape), g.width, is_view=True)]
+
+    x.graph.record([x], [out], backward)
+    return out
+
+
 def sum_to(x: Var, shape: Shape) -> Var:
     """at::sum_to: the sum over broadcast dimensions, a new tensor. Over rows, CUDA's kernel takes a buffer."""
-    out, dims = x.graph.new(shape, x.width), len(x.shape) - len(shape)
-    if dims and x.shape[dims:] == shape:
-        x.graph.summed(size_of(x.shape[:dims]), size_of(shape))
+    out, kernels, dims = x.graph.new(shape, x.width), x.graph.kernels, len(x.shape) - len(shape)
+    if kernels is not None and dims and x.shape[dims:] == shape:
+        kernels.sum(x.graph.tape, size_of(x.shape[:dims]), size_of(shape))
     return out
 
 

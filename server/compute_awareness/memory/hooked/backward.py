@@ -60,7 +60,8 @@ class Section:
         self.selected = selected
         self.backward_too = backward_too
         self._tape = _Current()
-        self.graph = Graph(self._tape, cpu, kernels=kernels)
+        self.graph = Graph(self._tape, cpu)
+        self.graph.kernels = kernels
         if run.autocast:
             self.graph.autocast = Autocast(cuda=True)
         self.copies = 0

@@ -56,10 +56,10 @@ def train_step(
         fired = tape.new(step.bf)
         firing = tape.new(FLOAT * step.bf, "sae_activations")
         tape.drop(fired)
-        graph.summed(shape.batch, shape.d_sae)
+        step.sum_rows()
         did_fire = tape.new(shape.d_sae)
         summed = tape.new(FLOAT * shape.d_sae)
-        graph.summed(shape.batch, shape.d_sae)
+        step.sum_rows()
         tape.drop(summed)
 
     tape.phase = "SAE backward"

@@ -44,8 +44,7 @@ def encode(sae_in: Var, W_dec: Var, pursuit: Pursuit) -> Var:
     played = min(pursuit.iterations, _PLAYED)
     for number in range(played):
         if number == _PLAYED // 2 and residual.needs_grad:
-            between = pursuit.iterations - played
-            residual = graph.unplayed(residual, between * bytes_per_iteration(rows, d_in, width), 0)
+            residual = _unplayed(residual, (pursuit.iterations - played) * bytes_per_iteration(rows, d_in, width))
         with graph.grad_mode(False):
             indices = _best_latents(residual, W_dec)
         selected = ops.embedding(views.view(indices, rows), W_dec)
@@ -73,6 +72,14 @@ def encode(sae_in: Var, W_dec: Var, pursuit: Pursuit) -> Var:
             held["done"] = graph.new((rows,), BOOL)
             del small
     return acts
+
+
+def _unplayed(x: Var, saved: int) -> Var:
+    """x after iterations that are not played: what they save for the backward pass is one tensor of as many bytes."""
+    bundle = [x.graph.new((saved,), 1, None, x.graph.saved_as)] if saved else []
+    out = x.alias()
+    x.graph.record([x], [out], lambda node, grads: [grads[0]], bundle)
+    return out
 
 
 def _best_latents(residual: Var, W_dec: Var) -> Var:

@@ -114,9 +114,8 @@ class Step:
 
     def __init__(self, tape: Tape, shape: Shape, batch: Tensor, *, linear: bool = False) -> None:
         self.tape, self.shape = tape, shape
-        self.graph = Graph(
-            tape, shape.cpu_kernels, kernels=shape.kernels, saved="sae_activations", copies="sae_activations"
-        )
+        self.graph = Graph(tape, shape.cpu_kernels, saved="sae_activations", copies="sae_activations")
+        self.graph.kernels = shape.kernels
         self.rows, self.d_in, self.d_sae, self.width = shape.batch, shape.d_in, shape.d_sae, shape.width
         self.bd, self.bf = shape.batch * shape.d_in, shape.batch * shape.d_sae
         self.batch = self.graph.on(batch, (self.rows, self.d_in), FLOAT)
@@ -152,6 +151,11 @@ class Step:
     def features(self) -> Var:
         """[batch, d_sae] in the SAE's dtype, e.g. zeros."""
         return self.graph.new((self.rows, self.d_sae), self.width)
+
+    def sum_rows(self) -> None:
+        """[batch, d_sae] is summed over its rows: what CUDA's kernel takes meanwhile."""
+        if self.shape.kernels is not None:
+            self.shape.kernels.sum(self.tape, self.rows, self.d_sae)
 
     # -- pieces of the forward pass that architectures share
 
