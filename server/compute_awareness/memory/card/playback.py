@@ -27,7 +27,7 @@ from .allocator import ADDRESS, SHIFT, UNIT, simulate
 from .moment import FIRST_TENSOR, Moment, match
 from .parts import Frame, Parts, take_apart
 from .pool import Pool
-from .section import Section, is_of, units
+from .section import Section, asking, is_of
 
 
 def reserved(tape: Tape, standing: Sequence[int] = (), workspace: int = 0, beside: int = 0) -> int:
@@ -59,7 +59,7 @@ def _in_one_go(pools: tuple[Section, Section], standing: tuple[int, ...], worksp
     total = 0
     for small, section in enumerate(pools):
         pool = _standing(standing, bool(small))[1].copy()
-        pool.play([units(nbytes) for nbytes in (beside, workspace) if is_of(bool(small), nbytes)])
+        pool.play([asking(nbytes) for nbytes in (beside, workspace) if is_of(bool(small), nbytes)])
         pool.play(section.requests)
         total += pool.reserved * UNIT
     return total
@@ -71,7 +71,7 @@ def _standing(standing: tuple[int, ...], small: bool) -> tuple[dict[int, list[in
     pool = Pool(small)
     mine = [nbytes for nbytes in standing if is_of(small, nbytes)]
     blocks: dict[int, list[int]] = {}
-    for nbytes, block in zip(mine, pool.play(map(units, mine)), strict=True):
+    for nbytes, block in zip(mine, pool.play(map(asking, mine)), strict=True):
         blocks.setdefault(nbytes, []).append(block)
     pool.chosen.clear()
     return blocks, pool
@@ -91,7 +91,7 @@ class _Player:
         skips: bool = True,
     ) -> None:
         self.tape, self.frames, self.small, self.skips = tape, parts.frames, small, skips
-        self.workspace = units(workspace) if is_of(small, workspace) else 0
+        self.workspace = asking(workspace) if is_of(small, workspace) else 0
         there, pool = _standing(tuple(standing), small)
         self.pool = pool.copy()
         alike: dict[object, Section] = {}
@@ -110,14 +110,14 @@ class _Player:
         for nbytes, candidates in self.youngest.items():
             candidates += [(block, -1) for block in there.get(nbytes, ())]
         if is_of(small, beside):
-            (block,) = self.pool.play((units(beside),))
+            (block,) = self.pool.play((asking(beside),))
             if beside in self.youngest:
                 self.youngest[beside].append((block, -1))
         sizes = {nbytes for frame in parts.frames.values() for nbytes in frame.sizes}
-        requests = [units(nbytes) for nbytes in sizes if is_of(small, nbytes)]
+        requests = [asking(nbytes) for nbytes in sizes if is_of(small, nbytes)]
         requests += [request for section in alike.values() for request in section.asked]
         self.least = min([*requests, self.workspace or requests[0]]) if requests else 0
-        """The smallest request, in units."""
+        """The smallest request."""
         self.fewer: dict[int, int] = {}
         """Sizes of idle blocks that there are fewer of than there should be: the first of them."""
         self.depth: dict[int, int] = {}
@@ -180,7 +180,7 @@ class _Player:
             if entry >= 0:
                 new[number] = asked
                 asked += 1
-                requests.append(units(nbytes))
+                requests.append(asking(nbytes))
             elif number in new:
                 requests.append(~new.pop(number))
             elif number in self.own:

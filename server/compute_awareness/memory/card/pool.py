@@ -32,39 +32,41 @@ class Pool:
         """What is less than this is not split off."""
 
     def play(self, requests: Iterable[int], others: Iterator[int] = _NONE) -> list[int]:
-        """Requests in units: n > 0 allocates, ~i frees what the i-th of these made, 0 frees the next of `others`, which
+        """Requests: size << SHIFT allocates, ~i frees what the i-th of these made, 0 frees the next of `others`, which
         are live blocks (-1: none). Returns the blocks that were made, freed or not."""
-        free, ends, least_rest = self.free, self.ends, self.least_rest
+        free, ends, least_rest = self.free, self.ends, self.least_rest << SHIFT
         chosen, take = self.chosen.append, ends.pop
         blocks: list[int] = []
         made = blocks.append
         for request in requests:
             if request > 0:
-                at = bisect_left(free, request << SHIFT)
+                at = bisect_left(free, request)
                 if at < len(free):
                     block = free.pop(at)
                     chosen(block)
                     address = block & ADDRESS
                     end = take(address)
-                    rest = end - address - request
+                    rest = block - request
                     if rest < least_rest:
                         del ends[end]
                         made(block)
                         continue
                 else:
-                    size = segment_size(request)
+                    size = segment_size(request >> SHIFT)
                     address = self._next_address
                     end = address + size
                     self._next_address = end + 1
                     check_addresses(end + 1)
                     self.reserved += size
-                    rest = size - request
+                    block = size << SHIFT | address
+                    rest = block - request
                     if rest < least_rest:
-                        made(size << SHIFT | address)
+                        made(block)
                         continue
-                made(request << SHIFT | address)
-                address += request
-                insort(free, rest << SHIFT | address)
+                made(request | address)
+                size = request >> SHIFT
+                address += size
+                insort(free, rest + size)
             else:
                 block = blocks[~request] if request else next(others)
                 if block < 0:
@@ -73,13 +75,17 @@ class Pool:
                 end = address + (block >> SHIFT)
                 if address in ends:
                     before = take(address)
-                    del free[bisect_left(free, (address - before) << SHIFT | before)]
+                    lower = (address - before) << SHIFT | before
+                    del free[bisect_left(free, lower)]
+                    block += lower - address
                     address = before
                 if end in ends:
                     after = take(end)
-                    del free[bisect_left(free, (after - end) << SHIFT | end)]
+                    more = (after - end) << SHIFT
+                    del free[bisect_left(free, more | end)]
+                    block += more
                     end = after
-                insort(free, (end - address) << SHIFT | address)
+                insort(free, block)
             ends[address] = end
             ends[end] = address
         return blocks
