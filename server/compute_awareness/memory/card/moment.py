@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence, Set
 from typing import NamedTuple
 
@@ -206,3 +207,17 @@ def _repeats(row: Sequence[Section], start: int, end: int) -> int:
         times += 1
         end += len(period)
     return times
+
+
+def n_kept(row: Sequence[Section], later: Counter[int]) -> int:
+    """How many sections at the end of a row leave what is freed later, by bytes. They are not to be skipped, as it has
+    to be known what is beside it."""
+    missing = {nbytes: later[nbytes] for _, nbytes in row[-1].left if later[nbytes] > 0}
+    for number, section in enumerate(reversed(row)):
+        if all(count <= 0 for count in missing.values()):
+            return number
+        for change, sizes in ((-1, [nbytes for _, nbytes in section.left]), (1, section.adopted)):
+            for nbytes in sizes:
+                if nbytes in missing:
+                    missing[nbytes] += change
+    return len(row)

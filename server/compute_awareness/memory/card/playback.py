@@ -12,21 +12,24 @@ Layers that leave something behind also leave free blocks behind, between walls.
 
 - One that is smaller than the smallest request is a wall, too.
 - Of those of one size that no request was served from so far, the state has the first only (see `Moment.states`).
-- The last one, from which layers take a piece each, may be of any size as long as it is large (see `Moment.periods`).
+- The largest that layers take a piece each of may be of any size as long as it stays larger than what is taken in
+  place of it (see `Moment.periods`).
+
+What is freed after a row of layers has to be known, and what is beside it. So the last layers, which left it, are
+played (see `n_kept`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import groupby
 
 from ..tape import Tape
 from .allocator import ADDRESS, SHIFT, UNIT, simulate
-from .moment import FIRST_TENSOR, Moment, match
+from .moment import FIRST_TENSOR, Moment, match, n_kept
 from .parts import Frame, Parts, take_apart
-from .pool import Pool
+from .pool import with_standing
 from .section import Section, asking, is_of
 
 
@@ -58,23 +61,11 @@ def _in_one_go(pools: tuple[Section, Section], standing: tuple[int, ...], worksp
     """A tape without sections, which frees only what it made."""
     total = 0
     for small, section in enumerate(pools):
-        pool = _standing(standing, bool(small))[1].copy()
+        pool = with_standing(standing, bool(small))[1].copy()
         pool.play([asking(nbytes) for nbytes in (beside, workspace) if is_of(bool(small), nbytes)])
         pool.play(section.requests)
         total += pool.reserved * UNIT
     return total
-
-
-@lru_cache(maxsize=64)
-def _standing(standing: tuple[int, ...], small: bool) -> tuple[dict[int, list[int]], Pool]:
-    """Blocks by bytes, and the pool, once the tensors that stay are there: a model's weights are the same each time."""
-    pool = Pool(small)
-    mine = [nbytes for nbytes in standing if is_of(small, nbytes)]
-    blocks: dict[int, list[int]] = {}
-    for nbytes, block in zip(mine, pool.play(map(asking, mine)), strict=True):
-        blocks.setdefault(nbytes, []).append(block)
-    pool.chosen.clear()
-    return blocks, pool
 
 
 class _Player:
@@ -92,7 +83,7 @@ class _Player:
     ) -> None:
         self.tape, self.frames, self.small, self.skips = tape, parts.frames, small, skips
         self.workspace = asking(workspace) if is_of(small, workspace) else 0
-        there, pool = _standing(tuple(standing), small)
+        there, pool = with_standing(tuple(standing), small)
         self.pool = pool.copy()
         alike: dict[object, Section] = {}
         self.sections = {tape: alike.setdefault(both[small].asks, both[small]) for tape, both in parts.sections.items()}
@@ -241,7 +232,7 @@ class _Player:
         wanted: set[int] = set()  # sizes of free blocks that are chosen anew in every section
         seen: dict[object, list[Moment]] = {}
         highest: dict[int, int] = {}
-        skipped = len(row) - _kept(row, later - frees)
+        skipped = len(row) - n_kept(row, later - frees)
         index = 0
         while index < len(row):
             section = row[index]
@@ -310,17 +301,3 @@ class _Player:
                     live.append((block & ADDRESS, block >> SHIFT, who))
                 who += sizes
         return live
-
-
-def _kept(row: Sequence[Section], later: Counter[int]) -> int:
-    """How many sections at the end of a row leave what is freed later, by bytes. They are not to be skipped, as it has
-    to be known what is beside it."""
-    missing = {nbytes: later[nbytes] for _, nbytes in row[-1].left if later[nbytes] > 0}
-    for number, section in enumerate(reversed(row)):
-        if all(count <= 0 for count in missing.values()):
-            return number
-        for change, sizes in ((-1, [nbytes for _, nbytes in section.left]), (1, section.adopted)):
-            for nbytes in sizes:
-                if nbytes in missing:
-                    missing[nbytes] += change
-    return len(row)

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from .allocator import ADDRESS, SHIFT, SMALL, check_addresses, segment_size
+from .section import asking, is_of
 
 _NONE: Iterator[int] = iter(())
 
@@ -106,3 +108,15 @@ class Pool:
         other.free, other.chosen, other.ends = self.free.copy(), self.chosen.copy(), self.ends.copy()
         other.reserved, other._next_address = self.reserved, self._next_address
         return other
+
+
+@lru_cache(maxsize=64)
+def with_standing(standing: tuple[int, ...], small: bool) -> tuple[dict[int, list[int]], Pool]:
+    """Blocks by bytes, and the pool, once the tensors that stay are there: a model's weights are the same each time."""
+    pool = Pool(small)
+    mine = [nbytes for nbytes in standing if is_of(small, nbytes)]
+    blocks: dict[int, list[int]] = {}
+    for nbytes, block in zip(mine, pool.play(map(asking, mine)), strict=True):
+        blocks.setdefault(nbytes, []).append(block)
+    pool.chosen.clear()
+    return blocks, pool
