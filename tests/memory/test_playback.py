@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from compute_awareness.memory import parameters
 from compute_awareness.memory.card import playback
 from compute_awareness.memory.card.allocator import simulate
+from compute_awareness.memory.card.pool import Pool
 from compute_awareness.memory.hooked import transformer as hooked
 from compute_awareness.memory.huggingface import forward as huggingface
 from compute_awareness.memory.recorded.recall import forget, recall
@@ -179,7 +180,7 @@ def test_layers_are_skipped_only_where_they_repeat(n_layers: int) -> None:
 
 def test_a_deep_model_takes_hardly_more_requests_than_a_shallow_one(monkeypatch: pytest.MonkeyPatch) -> None:
     played = []
-    monkeypatch.setattr(playback.Pool, "play", _counting(playback.Pool.play, played))
+    monkeypatch.setattr(Pool, "play", _counting(Pool.play, played))
     requests = []
     for n_layers in (20, 400):
         played.clear()
@@ -189,8 +190,45 @@ def test_a_deep_model_takes_hardly_more_requests_than_a_shallow_one(monkeypatch:
     assert requests[1] < requests[0] + 20, "but for what is left of a period"
 
 
+def test_layers_that_eat_up_a_block_which_is_not_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
+    tape, layer = Tape(), Tape()
+    for nbytes in (300 * KIB, 700 * KIB, 900 * KIB):
+        hole = tape.new(nbytes)
+        tape.new(10 * KIB)
+        tape.drop(hole)
+    layer.touch(20 * KIB)
+    layer.new(6 * KIB)
+    layer.touch(12 * KIB)
+    tape.append(layer, 150)
+    tape.new(800 * KIB)
+    _agree(tape, [], 0)
+    played = []
+    monkeypatch.setattr(Pool, "play", _counting(Pool.play, played))
+    playback.reserved(tape)
+    assert len(played) < 30, "two or three at the beginning of a block and at its end"
+
+
+@pytest.mark.parametrize("more", [0, 30 * MIB])
+def test_layers_that_left_what_is_freed_later_are_not_all_played_twice(
+    more: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tape, layer = Tape(), Tape()
+    for nbytes in (12 * MIB, 30 * MIB, 12 * MIB, 12 * MIB):
+        layer.new(nbytes)
+        layer.touch(9 * MIB)
+    tape.append(layer, 100)
+    for _ in range(25):
+        tape.drop(tape.adopt(12 * MIB, "temporaries"))
+    tape.new(more)
+    _agree(tape, [], 32 * MIB)
+    played = []
+    monkeypatch.setattr(Pool, "play", _counting(Pool.play, played))
+    playback.reserved(tape)
+    assert len(played) < (30 if more else 20)
+
+
 def _counting(play: object, played: list[object]) -> object:
-    def counted(self: playback.Pool, requests: object, others: object = iter(())) -> object:
+    def counted(self: Pool, requests: object, others: object = iter(())) -> object:
         played.append(requests)
         return play(self, requests, others)  # pyright: ignore
 

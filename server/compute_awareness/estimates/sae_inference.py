@@ -62,7 +62,7 @@ def sae_inference(workload: SaeInference, capability: str | None) -> Estimate:
     weights = Counter(sae_weights=workload.n_saes * use.params * use.width)
     standing = use.tensors * workload.n_saes
     if model is not None:
-        weights |= Counter(weights=model.part.weights, buffers=model.part.buffers)
+        weights |= Counter(weights=model.weights, buffers=model.buffers)
         standing = [*parameters.tl_tensors(model.spec, model_width, folded=False), *standing]
     if workload.splice:
         assert model is not None

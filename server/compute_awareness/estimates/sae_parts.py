@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
 from .. import hook_names
@@ -27,8 +28,21 @@ class HookedModel:
 
     spec: ModelSpec
     run: Run
-    played: hooked_transformer.Forward
     width_of_hook: int
+
+    @cached_property
+    def played(self) -> hooked_transformer.Forward:
+        return hooked_transformer.forward(self.run)
+
+    @property
+    def weights(self) -> int:
+        """Bytes."""
+        return weights.tl_params(self.spec, False) * self.run.width
+
+    @property
+    def buffers(self) -> int:
+        """Bytes."""
+        return weights.tl_buffer_bytes(self.spec, self.run.width)
 
     @property
     def _tokens(self) -> int:
@@ -39,8 +53,8 @@ class HookedModel:
     def part(self) -> sae.LanguageModelPart:
         """Weights, buffers and the call, as the activation store sees them. Bytes."""
         return sae.LanguageModelPart(
-            weights=weights.tl_params(self.spec, False) * self.run.width,
-            buffers=weights.tl_buffer_bytes(self.spec, self.run.width),
+            weights=self.weights,
+            buffers=self.buffers,
             forward_peak=self.played.tape.peak - self._tokens,
             retained=self.played.tape.by_component["activation_cache"],
         )
@@ -74,15 +88,20 @@ def hooked_model(
     )  # fmt: skip
     if layer is not None and layer >= spec.n_layers:
         raise InputError(f"hook_name: block {layer} is outside the {spec.n_layers} blocks of {spec.name}")
-    played = hooked_transformer.forward(run)
-    if not played.hook_counts:
+    if not _fires(replace(run, batch_size=1, seq_len=1)):
         raise InputError(hook_names.no_such_hook(hook_name, run))
     width_of_hook = hook_names.hook_width(spec, hook_name)
     if width_of_hook is None:
         raise InputError(f"hook_name: {hook_name} is not an activation an SAE can be trained on")
     if d_in is not None and d_in != width_of_hook:
         raise InputError(f"d_in: {d_in} given, but {hook_name} of {spec.name} is {width_of_hook} wide")
-    return HookedModel(spec, run, played, width_of_hook)
+    return HookedModel(spec, run, width_of_hook)
+
+
+@lru_cache(maxsize=64)
+def _fires(run: Run) -> bool:
+    """Whether the call has the hook that it caches."""
+    return bool(hooked_transformer.forward(run).hook_counts)
 
 
 def features(d_sae: int | None, expansion_factor: float | None, d_in: int, warnings: list[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence, Set
 from typing import NamedTuple
 
@@ -39,7 +40,7 @@ class Moment:
         pool: as it is now.
         largest: of the free blocks that the section took from.
         live: address, size and number of the tensors that may be let go in sections to come.
-        least: the smallest request to come, in units.
+        least: the smallest request to come.
         highest: the highest block of each size that a request was served from.
         wanted: sizes of free blocks that are never idle.
     """
@@ -70,7 +71,7 @@ class Moment:
         """Sizes of the free blocks that a request fits in, and of each of them that is not idle. Where they differ,
         the states do, or are not worth a comparison."""
         free, highest, wanted = self.free, self.highest, self.wanted
-        fits = free[bisect_left(free, self.least << SHIFT) :]
+        fits = free[bisect_left(free, self.least) :]
         if self.tail:
             fits.remove(self.tail)
         busy = [size for block in fits if block <= highest.get(size := block >> SHIFT, 0) or size in wanted]
@@ -90,7 +91,7 @@ class Moment:
         large enough, the first of its size would have been taken then; and where it is of equal size it is higher,
         as the first of its size is, then and now.
         """
-        fits = bisect_left(self.free, self.least << SHIFT)
+        fits = bisect_left(self.free, self.least)
         blocks = [(block & ADDRESS, block >> SHIFT, _FREE) for block in self._beside_live(fits) + self.free[fits:]]
         blocks += self.live
         blocks.sort()
@@ -142,7 +143,7 @@ class Moment:
         if shrinks < 0 or end != _end(then.tail) or end in {address for address, _, _ in self.live}:
             return 0
         served = pool.chosen[then.served : self.served]
-        largest = max([request for section in row[then.index : self.index] for request in section.asked])
+        largest = max([request for section in row[then.index : self.index] for request in section.asked]) >> SHIFT
         others = max([block >> SHIFT for block in served if _end(block) != end], default=0)
         least = min([block >> SHIFT for block in served if _end(block) == end], default=0) - largest
         return max(0, (least - max(largest + pool.least_rest, others + 1)) // shrinks)
@@ -157,9 +158,10 @@ def _rest(pool: Pool, block: int, least: int) -> int:
     end = _end(block)
     start = pool.ends.get(end, end)
     size = end - start
-    if size < max(least, 1) or bisect_left(pool.free, (size + 1) << SHIFT) - bisect_left(pool.free, size << SHIFT) > 1:
+    if size <= 0 or size << SHIFT < least:
         return 0
-    return size << SHIFT | start
+    as_large = bisect_left(pool.free, (size + 1) << SHIFT) - bisect_left(pool.free, size << SHIFT)
+    return size << SHIFT | start if as_large == 1 else 0
 
 
 class Match(NamedTuple):
@@ -205,3 +207,17 @@ def _repeats(row: Sequence[Section], start: int, end: int) -> int:
         times += 1
         end += len(period)
     return times
+
+
+def n_kept(row: Sequence[Section], later: Counter[int]) -> int:
+    """How many sections at the end of a row leave what is freed later, by bytes. They are not to be skipped, as it has
+    to be known what is beside it."""
+    missing = {nbytes: later[nbytes] for _, nbytes in row[-1].left if later[nbytes] > 0}
+    for number, section in enumerate(reversed(row)):
+        if all(count <= 0 for count in missing.values()):
+            return number
+        for change, sizes in ((-1, [nbytes for _, nbytes in section.left]), (1, section.adopted)):
+            for nbytes in sizes:
+                if nbytes in missing:
+                    missing[nbytes] += change
+    return len(row)

@@ -12,22 +12,25 @@ Layers that leave something behind also leave free blocks behind, between walls.
 
 - One that is smaller than the smallest request is a wall, too.
 - Of those of one size that no request was served from so far, the state has the first only (see `Moment.states`).
-- The last one, from which layers take a piece each, may be of any size as long as it is large (see `Moment.periods`).
+- The largest that layers take a piece each of may be of any size as long as it stays larger than what is taken in
+  place of it (see `Moment.periods`).
+
+What is freed after a row of layers has to be known, and what is beside it. So the last layers, which left it, are
+played (see `n_kept`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import groupby
 
 from ..tape import Tape
 from .allocator import ADDRESS, SHIFT, UNIT, simulate
-from .moment import FIRST_TENSOR, Moment, match
+from .moment import FIRST_TENSOR, Moment, match, n_kept
 from .parts import Frame, Parts, take_apart
-from .pool import Pool
-from .section import Section, is_of, units
+from .pool import with_standing
+from .section import Section, asking, is_of
 
 
 def reserved(tape: Tape, standing: Sequence[int] = (), workspace: int = 0, beside: int = 0) -> int:
@@ -58,23 +61,11 @@ def _in_one_go(pools: tuple[Section, Section], standing: tuple[int, ...], worksp
     """A tape without sections, which frees only what it made."""
     total = 0
     for small, section in enumerate(pools):
-        pool = _standing(standing, bool(small))[1].copy()
-        pool.play([units(nbytes) for nbytes in (beside, workspace) if is_of(bool(small), nbytes)])
+        pool = with_standing(standing, bool(small))[1].copy()
+        pool.play([asking(nbytes) for nbytes in (beside, workspace) if is_of(bool(small), nbytes)])
         pool.play(section.requests)
         total += pool.reserved * UNIT
     return total
-
-
-@lru_cache(maxsize=64)
-def _standing(standing: tuple[int, ...], small: bool) -> tuple[dict[int, list[int]], Pool]:
-    """Blocks by bytes, and the pool, once the tensors that stay are there: a model's weights are the same each time."""
-    pool = Pool(small)
-    mine = [nbytes for nbytes in standing if is_of(small, nbytes)]
-    blocks: dict[int, list[int]] = {}
-    for nbytes, block in zip(mine, pool.play(map(units, mine)), strict=True):
-        blocks.setdefault(nbytes, []).append(block)
-    pool.chosen.clear()
-    return blocks, pool
 
 
 class _Player:
@@ -91,8 +82,8 @@ class _Player:
         skips: bool = True,
     ) -> None:
         self.tape, self.frames, self.small, self.skips = tape, parts.frames, small, skips
-        self.workspace = units(workspace) if is_of(small, workspace) else 0
-        there, pool = _standing(tuple(standing), small)
+        self.workspace = asking(workspace) if is_of(small, workspace) else 0
+        there, pool = with_standing(tuple(standing), small)
         self.pool = pool.copy()
         alike: dict[object, Section] = {}
         self.sections = {tape: alike.setdefault(both[small].asks, both[small]) for tape, both in parts.sections.items()}
@@ -110,14 +101,14 @@ class _Player:
         for nbytes, candidates in self.youngest.items():
             candidates += [(block, -1) for block in there.get(nbytes, ())]
         if is_of(small, beside):
-            (block,) = self.pool.play((units(beside),))
+            (block,) = self.pool.play((asking(beside),))
             if beside in self.youngest:
                 self.youngest[beside].append((block, -1))
         sizes = {nbytes for frame in parts.frames.values() for nbytes in frame.sizes}
-        requests = [units(nbytes) for nbytes in sizes if is_of(small, nbytes)]
+        requests = [asking(nbytes) for nbytes in sizes if is_of(small, nbytes)]
         requests += [request for section in alike.values() for request in section.asked]
         self.least = min([*requests, self.workspace or requests[0]]) if requests else 0
-        """The smallest request, in units."""
+        """The smallest request."""
         self.fewer: dict[int, int] = {}
         """Sizes of idle blocks that there are fewer of than there should be: the first of them."""
         self.depth: dict[int, int] = {}
@@ -180,7 +171,7 @@ class _Player:
             if entry >= 0:
                 new[number] = asked
                 asked += 1
-                requests.append(units(nbytes))
+                requests.append(asking(nbytes))
             elif number in new:
                 requests.append(~new.pop(number))
             elif number in self.own:
@@ -241,7 +232,7 @@ class _Player:
         wanted: set[int] = set()  # sizes of free blocks that are chosen anew in every section
         seen: dict[object, list[Moment]] = {}
         highest: dict[int, int] = {}
-        skipped = len(row) - _kept(row, later - frees)
+        skipped = len(row) - n_kept(row, later - frees)
         skips = self.skips and len(row) > 1 and not self._goes_back(row, frees)
         index = 0
         while index < len(row):
@@ -328,17 +319,3 @@ class _Player:
                     live.append((block & ADDRESS, block >> SHIFT, who))
                 who += sizes
         return live
-
-
-def _kept(row: Sequence[Section], later: Counter[int]) -> int:
-    """How many sections at the end of a row leave what is freed later, by bytes. They are not to be skipped, as it has
-    to be known what is beside it."""
-    missing = {nbytes: later[nbytes] for _, nbytes in row[-1].left if later[nbytes] > 0}
-    for number, section in enumerate(reversed(row)):
-        if all(count <= 0 for count in missing.values()):
-            return number
-        for change, sizes in ((-1, [nbytes for _, nbytes in section.left]), (1, section.adopted)):
-            for nbytes in sizes:
-                if nbytes in missing:
-                    missing[nbytes] += change
-    return len(row)

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from .allocator import ADDRESS, SHIFT, SMALL, check_addresses, segment_size
+from .section import asking, is_of
 
 _NONE: Iterator[int] = iter(())
 
@@ -32,39 +34,41 @@ class Pool:
         """What is less than this is not split off."""
 
     def play(self, requests: Iterable[int], others: Iterator[int] = _NONE) -> list[int]:
-        """Requests in units: n > 0 allocates, ~i frees what the i-th of these made, 0 frees the next of `others`, which
+        """Requests: size << SHIFT allocates, ~i frees what the i-th of these made, 0 frees the next of `others`, which
         are live blocks (-1: none). Returns the blocks that were made, freed or not."""
-        free, ends, least_rest = self.free, self.ends, self.least_rest
+        free, ends, least_rest = self.free, self.ends, self.least_rest << SHIFT
         chosen, take = self.chosen.append, ends.pop
         blocks: list[int] = []
         made = blocks.append
         for request in requests:
             if request > 0:
-                at = bisect_left(free, request << SHIFT)
+                at = bisect_left(free, request)
                 if at < len(free):
                     block = free.pop(at)
                     chosen(block)
                     address = block & ADDRESS
                     end = take(address)
-                    rest = end - address - request
+                    rest = block - request
                     if rest < least_rest:
                         del ends[end]
                         made(block)
                         continue
                 else:
-                    size = segment_size(request)
+                    size = segment_size(request >> SHIFT)
                     address = self._next_address
                     end = address + size
                     self._next_address = end + 1
                     check_addresses(end + 1)
                     self.reserved += size
-                    rest = size - request
+                    block = size << SHIFT | address
+                    rest = block - request
                     if rest < least_rest:
-                        made(size << SHIFT | address)
+                        made(block)
                         continue
-                made(request << SHIFT | address)
-                address += request
-                insort(free, rest << SHIFT | address)
+                made(request | address)
+                size = request >> SHIFT
+                address += size
+                insort(free, rest + size)
             else:
                 block = blocks[~request] if request else next(others)
                 if block < 0:
@@ -73,13 +77,17 @@ class Pool:
                 end = address + (block >> SHIFT)
                 if address in ends:
                     before = take(address)
-                    del free[bisect_left(free, (address - before) << SHIFT | before)]
+                    lower = (address - before) << SHIFT | before
+                    del free[bisect_left(free, lower)]
+                    block += lower - address
                     address = before
                 if end in ends:
                     after = take(end)
-                    del free[bisect_left(free, (after - end) << SHIFT | end)]
+                    more = (after - end) << SHIFT
+                    del free[bisect_left(free, more | end)]
+                    block += more
                     end = after
-                insort(free, (end - address) << SHIFT | address)
+                insort(free, block)
             ends[address] = end
             ends[end] = address
         return blocks
@@ -100,3 +108,15 @@ class Pool:
         other.free, other.chosen, other.ends = self.free.copy(), self.chosen.copy(), self.ends.copy()
         other.reserved, other._next_address = self.reserved, self._next_address
         return other
+
+
+@lru_cache(maxsize=64)
+def with_standing(standing: tuple[int, ...], small: bool) -> tuple[dict[int, list[int]], Pool]:
+    """Blocks by bytes, and the pool, once the tensors that stay are there: a model's weights are the same each time."""
+    pool = Pool(small)
+    mine = [nbytes for nbytes in standing if is_of(small, nbytes)]
+    blocks: dict[int, list[int]] = {}
+    for nbytes, block in zip(mine, pool.play(map(asking, mine)), strict=True):
+        blocks.setdefault(nbytes, []).append(block)
+    pool.chosen.clear()
+    return blocks, pool

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 
-from .allocator import SMALL, UNIT
+from .allocator import SHIFT, SMALL, UNIT
 
 _SMALL_BYTES = SMALL * UNIT
 _KEPT = 32
@@ -19,16 +19,16 @@ def is_of(small: bool, nbytes: int) -> bool:
     return 0 < nbytes <= _SMALL_BYTES if small else nbytes > _SMALL_BYTES
 
 
-def units(nbytes: int) -> int:
-    """Bytes in whole units of the allocator."""
-    return -(-nbytes // UNIT)
+def asking(nbytes: int) -> int:
+    """A request for so many bytes, as `Pool.play` takes it: a block at address 0."""
+    return -(-nbytes // UNIT) << SHIFT
 
 
 class Section:
     """What a section asks one pool for, as `Pool.play` takes it; what it frees of others, and what it leaves.
 
     Args:
-        asked: units of what it allocates, each size once.
+        asked: the requests for what it allocates, each size once.
         adopted: bytes of each tensor that it frees and did not make.
         left: number and bytes of what it makes and does not free.
     """
@@ -78,9 +78,9 @@ class Outline:
             if len(self._known) == _KEPT:
                 self._known.clear()
             halves = self._known[pools] = self._halves(dict(zip(self._numbers, pools, strict=True)))
-        whole = [0, *[-(-nbytes // UNIT) for nbytes in sizes]]
+        requests = [0, *map(asking, sizes)]
         large, small = halves
-        return large.filled(sizes, whole), small.filled(sizes, whole)
+        return large.filled(sizes, requests), small.filled(sizes, requests)
 
     def _halves(self, pools: dict[int, int]) -> tuple[_Half, _Half]:
         places = {number: place for place, number in enumerate(self._numbers)}
@@ -138,11 +138,11 @@ class _Half:
         self.requests.append(0)
         self.adopted.append(place)
 
-    def filled(self, sizes: list[int], whole: list[int]) -> Section:
-        """With the sizes in bytes, and in units."""
+    def filled(self, sizes: list[int], requests: list[int]) -> Section:
+        """With the sizes in bytes, and the requests for them."""
         return Section(
-            [whole[request] if request >= 0 else request for request in self.requests],
-            [whole[place] for place in self.places],
+            [requests[request] if request >= 0 else request for request in self.requests],
+            [requests[place] for place in self.places],
             [sizes[place] for place in self.adopted],
             [(number, sizes[place]) for number, place in self.left.items()],
         )
