@@ -167,10 +167,9 @@ def _splice(tape: Ledger, workload: SaeInference, model: HookedModel, use: Use) 
         return out
 
     run = replace(model.run, selects=None, stop_at_layer=None)
-    played = spliced_forward(run, workload.hook_name_out or workload.hook_name, with_sae, workload.hook_name)
     tape.phase = "spliced forward"
-    tape.append(played)
-    for name, size in Counter(played.by_component).items():
+    spliced_forward(run, workload.hook_name_out or workload.hook_name, with_sae, workload.hook_name, tape)
+    for name, size in tape.by_component.items():
         tape.largest[name] = max(tape.largest[name], size)
 
 
