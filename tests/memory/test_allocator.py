@@ -119,7 +119,8 @@ class Literal:
             if self.reserved + wanted > self.capacity:
                 return False
         self.opened += 1
-        self.segments.append(Segment(small, [Block(self.opened << 50, wanted, False)]))
+        address = (self.opened if small else -self.opened) << 50  # where an H100's driver puts them
+        self.segments.append(Segment(small, [Block(address, wanted, False)]))
         self.peak_reserved = max(self.peak_reserved, self.reserved)
         return True
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 
-from .allocator import ADDRESS, SHIFT, SMALL, check_addresses, segment_size
+from .allocator import ADDRESS, SHIFT, SMALL, TOP, check_addresses, segment_size
 
 _NONE: Iterator[int] = iter(())
 
@@ -27,7 +27,8 @@ class Pool:
         """Free blocks that requests were served from, in order."""
         self.reserved = 0
         self._small = small
-        self._next_address = 0
+        self.next_address = 0 if small else TOP
+        """Small segments begin here and the next one above, large ones end one below, and the next one below that."""
         self.least_rest = 1 if small else SMALL + 1
         """What is less than this is not split off."""
 
@@ -53,10 +54,8 @@ class Pool:
                         continue
                 else:
                     size = segment_size(request)
-                    address = self._next_address
+                    address = self._open(size)
                     end = address + size
-                    self._next_address = end + 1
-                    check_addresses(end + 1)
                     self.reserved += size
                     rest = size - request
                     if rest < least_rest:
@@ -84,6 +83,18 @@ class Pool:
             ends[end] = address
         return blocks
 
+    def _open(self, size: int) -> int:
+        """The address of a new segment."""
+        address = self.next_address
+        if self._small:
+            self.next_address = address + size + 1
+            check_addresses(self.next_address)
+        else:
+            address -= size + 1
+            check_addresses(TOP - address)
+            self.next_address = address
+        return address
+
     def shorten_last(self, size: int) -> None:
         """The largest free block loses so many units at its end."""
         block = self.free.pop()
@@ -98,5 +109,5 @@ class Pool:
         """A pool in the same state that goes its own way."""
         other = Pool(self._small)
         other.free, other.chosen, other.ends = self.free.copy(), self.chosen.copy(), self.ends.copy()
-        other.reserved, other._next_address = self.reserved, self._next_address
+        other.reserved, other.next_address = self.reserved, self.next_address
         return other
