@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -40,6 +40,29 @@ class Recorder(TorchDispatchMode):
             if isinstance(leaf, torch.Tensor):
                 self.see(leaf)
         return result
+
+
+def cpu_requests(run: Callable[[], Any]) -> list[int]:
+    """What torch's CPU allocator was asked for in a run, operators' insides too, by the profiler; as `Tape.requests`.
+    What the run returns is freed in the end."""
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as profiled:
+        run()
+    requests: list[int] = []
+    numbers: dict[int, list[int]] = {}
+    made = 0
+    assert profiled.profiler is not None
+    memory = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    for event in sorted(memory, key=lambda event: event.start_ns()):
+        nbytes = event.nbytes()
+        if nbytes > 0:
+            numbers.setdefault(nbytes, []).append(made)
+            requests.append(nbytes)
+            made += 1
+        elif numbers.get(-nbytes):  # of equal ones it does not matter which
+            requests.append(~numbers[-nbytes].pop())
+    return requests
 
 
 def above(requests: Iterable[int], least: int) -> list[int]:
