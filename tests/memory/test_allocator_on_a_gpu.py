@@ -36,6 +36,6 @@ def test_what_torch_reserved_to_the_byte(case: dict[str, Any]) -> None:
             else:
                 allocator.free(blocks[~request])
         if part == "loading":  # torch.cuda.empty_cache(), reset_peak_memory_stats()
-            allocator._release_cached()
+            allocator.release_cached()
             allocator.peak_reserved = allocator.reserved
     assert allocator.peak_reserved * UNIT == case["max_memory_reserved"]

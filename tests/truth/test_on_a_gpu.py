@@ -16,6 +16,8 @@ import pytest
 from recorder import above
 
 from compute_awareness.estimates import assemble
+from compute_awareness.memory.card.allocator import Reserved, _Segments
+from compute_awareness.memory.card.device import cublas_workspace
 from compute_awareness.memory.tape import Tape
 
 ROOT = Path(__file__).parents[2]
@@ -93,7 +95,12 @@ def test_a_pass_asks_for_what_the_card_was_asked_for_in_its_order(
         played.append((tape.requests((), workspace), workspace))
         return 0
 
+    def spy_after_processing(_: Any, requests: list[int]) -> Reserved:
+        played.append((requests, cublas_workspace(READINGS["about"]["compute_capability"])))
+        return Reserved(0, 0, 0, 0)
+
     monkeypatch.setattr(assemble, "reserved_by", spy)
+    monkeypatch.setattr(_Segments, "played", spy_after_processing)
     against(compared, name)
     (requests, workspace), case = played[-1], RECORDED[name]
     before = sum(request >= 0 for request in case["loading"])

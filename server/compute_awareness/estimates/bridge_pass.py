@@ -8,9 +8,11 @@ from ..errors import InputError, NotCovered, nearest
 from ..memory import parameters, weights
 from ..memory.bridge import forward as bridge_forward
 from ..memory.bridge import names as bridge_names
+from ..memory.bridge import processing
 from ..memory.bridge import weights as bridge_weights
 from ..memory.bridge.forward import Forward
 from ..memory.bridge.run import FLOAT32, Run
+from ..memory.card import device
 from ..memory.estimate import Component, Estimate, HookFamily
 from ..memory.loading import loading
 from ..models.resolve import resolve
@@ -77,6 +79,10 @@ def bridge_pass(workload: ActivationCache | Inference, capability: str | None) -
         "buffers": weights.hf_buffer_bytes(spec, width),
     }
     at_peak, largest = largest_and_peak(tape, standing)
+    reserved = None
+    if run.processed:
+        requests = tape.requests((), device.cublas_workspace(capability))
+        reserved = processing.processed(spec, width).played(requests).peak_reserved
     extra = []
     if played.host_bytes:
         extra.append(
@@ -110,6 +116,7 @@ def bridge_pass(workload: ActivationCache | Inference, capability: str | None) -
         late_bytes=late_bytes,
         events=tape,
         standing=parameters.hf_tensors(spec, width),
+        reserved=reserved,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass
 
 from ...errors import InputError
@@ -61,6 +62,11 @@ def simulate(requests: Iterable[int], capacity: int | None = None, expandable_se
     if expandable_segments and capacity is not None:
         raise ValueError("expandable segments are simulated without a capacity only")
     allocator = _Expandable() if expandable_segments else _Segments(None if capacity is None else capacity // UNIT)
+    return _play(allocator, requests)
+
+
+def _play(allocator: _Expandable | _Segments, requests: Iterable[int]) -> Reserved:
+    """`simulate` on top of what the allocator has already."""
     blocks: list[int] = []  # address of each allocation; -1 for one of no bytes
     for request in requests:
         if request > 0:
@@ -154,7 +160,7 @@ class _Segments(_Pools):
         else:
             have = segment_size(size)
             if self.capacity is not None and self.reserved + have > self.capacity:
-                self._release_cached()
+                self.release_cached()
                 if self.reserved + have > self.capacity:
                     return -1
             self._reserve(have)
@@ -170,7 +176,17 @@ class _Segments(_Pools):
     def free(self, address: int) -> None:
         self._release_to(self.free_blocks[address >= TOP], address)
 
-    def _release_cached(self) -> None:
+    def played(self, requests: Iterable[int]) -> Reserved:
+        """What `simulate` says of `requests` that come on top of what is there; nothing changes here. The peak is from
+        now on."""
+        other = copy(self)
+        other.free_blocks = self.free_blocks[0].copy(), self.free_blocks[1].copy()
+        other.size_at, other.start_of, other.live = self.size_at.copy(), self.start_of.copy(), self.live.copy()
+        other.segments = self.segments.copy()
+        other.peak_reserved, other.peak_allocated = self.reserved, self.allocated
+        return _play(other, requests)
+
+    def release_cached(self) -> None:
         """Segments without a live block go back to the driver (release_cached_blocks)."""
         for pool in self.free_blocks:
             kept = []
