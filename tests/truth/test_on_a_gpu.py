@@ -16,9 +16,11 @@ import pytest
 from recorder import above
 
 from compute_awareness.estimates import assemble
+from compute_awareness.estimator import estimate
 from compute_awareness.memory.card.allocator import Reserved, _Segments
 from compute_awareness.memory.card.device import cublas_workspace
 from compute_awareness.memory.tape import Tape
+from compute_awareness.workload import parse_workload
 
 ROOT = Path(__file__).parents[2]
 MIB = 1024**2
@@ -108,6 +110,15 @@ def test_a_pass_asks_for_what_the_card_was_asked_for_in_its_order(
     real = [request if request >= 0 else request + before for request in case["run"]]
     ours, real = (until_the_last_allocation(each, workspace) for each in (requests, real))
     assert len(ours) > 50 and ours == real[: len(ours)]
+
+
+@pytest.mark.parametrize("name", [name for name in ROWS if "transformer_bridge" in name])
+def test_what_a_bridge_takes_more_in_later_passes(name: str) -> None:
+    """The segment that the logits need once patterns of the pass before lie in theirs, to the MiB."""
+    measured = ROWS[name]["measured"]
+    result = estimate(parse_workload(ROWS[name]["workload"]), READINGS["about"]["compute_capability"])
+    assert abs(result.late_bytes - (measured["again_reserved"] - measured["reserved"])) <= 2 * MIB
+    assert result.range.high >= measured["again_device"]
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 
-from .allocator import ADDRESS, SHIFT, SMALL, TOP, check_addresses, segment_size
+from .allocator import ADDRESS, SHIFT, SMALL, TOP, _Segments, check_addresses, segment_size
 
 _NONE: Iterator[int] = iter(())
 
@@ -104,6 +104,19 @@ class Pool:
         self.ends[address] = end - size
         self.ends[end - size] = address
         insort(self.free, block - (size << SHIFT))
+
+    @classmethod
+    def large_of(cls, allocator: _Segments) -> Pool:
+        """The large pool as an allocator has it, what is live in it left where it is."""
+        pool = cls(False)
+        pool.free = allocator.free_blocks[0].copy()
+        for block in pool.free:
+            start = block & ADDRESS
+            end = start + (block >> SHIFT)
+            pool.ends[start], pool.ends[end] = end, start
+        pool.reserved = sum(size for address, size in allocator.segments.items() if address < TOP)
+        pool.next_address = allocator.lowest
+        return pool
 
     def copy(self) -> Pool:
         """A pool in the same state that goes its own way."""
