@@ -30,7 +30,6 @@ from timing import interleave
 
 from compute_awareness.estimates import assemble, sae_training
 from compute_awareness.estimator import estimate
-from compute_awareness.memory.card.allocator import Reserved
 from compute_awareness.memory.recorded.recall import forget
 from compute_awareness.workload import AnyWorkload, parse_workload
 
@@ -125,13 +124,12 @@ def _first_two(given: dict[str, Any], times: int = 5) -> tuple[float, float]:
 @contextlib.contextmanager
 def _without_the_allocator() -> Iterator[None]:
     """Nothing is played to the simulated allocator."""
-    reserved, simulate = assemble.reserved_by, sae_training.simulate
-    assemble.reserved_by = lambda *_: 0
-    sae_training.simulate = lambda *_: Reserved(0, 0, 0, 0)
+    reserved = assemble.reserved_by
+    assemble.reserved_by = sae_training.reserved_by = lambda *_: 0
     try:
         yield
     finally:
-        assemble.reserved_by, sae_training.simulate = reserved, simulate
+        assemble.reserved_by = sae_training.reserved_by = reserved
 
 
 def _loop() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 from gpu_truth_cases import EDGES
 
-from compute_awareness.advice.verdict import judge
+from compute_awareness.advice.place import Place
+from compute_awareness.advice.verdict import verdict_at
 from compute_awareness.estimator import estimate
-from compute_awareness.memory.card.device import on_card
 from compute_awareness.workload import parse_workload
 
 SIZES_GB = (8, 16, 24, 40)
@@ -19,8 +19,7 @@ _MOST = 1 << 22
 def status(workload: dict[str, Any], free: int, capability: str | None) -> str:
     """preflight's verdict on a card of `capability` with `free` bytes."""
     result = estimate(parse_workload(workload), capability)
-    needed, low, high = on_card(result.peak.tensors, result.late_bytes, capability, result.overheads)
-    return judge(needed, low, high, free, "the card").status
+    return verdict_at(result, Place("gpu", "the card", free, capability)).status
 
 
 def largest_that_fits(workload: dict[str, Any], field: str, free: int, capability: str | None) -> int:
@@ -38,6 +37,11 @@ def largest_that_fits(workload: dict[str, Any], field: str, free: int, capabilit
     return low
 
 
+def a_tenth_more(green: int) -> int:
+    """The least whole number that is a tenth larger."""
+    return max(green + 1, -(-11 * green // 10))
+
+
 def edges(
     run: Callable[[dict[str, Any], int], dict[str, Any]], total: int, capability: str | None
 ) -> Iterator[dict[str, Any]]:
@@ -53,7 +57,7 @@ def edges(
             green = largest_that_fits(case.workload, field, cap, capability)
             if green == 0:
                 continue
-            larger = max(green + 1, -(-11 * green // 10))
+            larger = a_tenth_more(green)
             ran = {n: run(case.workload | {field: n}, cap) for n in (green, larger)}
             yield {
                 "id": case.id, "card_gb": gigabytes, "field": field, "green": green, "larger": larger,

@@ -200,7 +200,7 @@ def test_a_run_on_one_card_is_told_how_it_gets_that_card():
     # So says the code of what makes it fit.
     changed = flow(FORWARD, machine(card(0, 5, others=18), card(1, 23))).advice.solutions
     codes = {change.title: change.code.splitlines()[0] for change in changed}
-    in_part = next(title for title in codes if title.startswith("22 of 32 layers"))
+    in_part = next(title for title in codes if " of 32 layers" in title)
     assert codes[in_part] == "# Start it with CUDA_VISIBLE_DEVICES=1"
 
 

@@ -152,7 +152,31 @@ UNKNOWN = Place(kind="unknown", name="the machine it will run on", free_bytes=No
 
 
 def needed(estimate: Estimate, place: Place) -> tuple[int, int, int]:
-    """(expected, low, high) bytes of the device's memory that the run takes there, loading its weights included."""
+    """(expected, low, high) bytes of the device's memory that the run takes there, loading its weights included.
+
+    Where a card has less than the high end, but the run gets by with it (`memory.card.room`), the high end is what the
+    card has.
+    """
+    expected, low, high = takes(estimate, place)
+    limit = place.free_bytes
+    if limit is None and place.gpu is not None:
+        limit = place.gpu.usable_bytes
+    if place.kind == "gpu" and limit is not None and low <= limit < high and _gets_by(estimate, place, limit):
+        return min(expected, limit), low, limit
+    return expected, low, high
+
+
+def _gets_by(estimate: Estimate, place: Place, limit: int) -> bool:
+    tensors, capability = estimate.peak.tensors, place.compute_capability
+    if place.counts == "tensors" or estimate.loading_device_bytes > tensors:
+        return False
+    terms = device.own_overheads(tensors, 0, capability, estimate.overheads)
+    room = device.left_for_allocator(limit, tensors, terms)
+    return estimate.runs_in(room, device.cublas_workspace(capability))
+
+
+def takes(estimate: Estimate, place: Place) -> tuple[int, int, int]:
+    """As `needed`, where there is room for all that torch reserves."""
     tensors, late = estimate.peak.tensors, estimate.late_bytes
     if estimate.precision == "rough":
         late += int(ROUGH_MARGIN * tensors)

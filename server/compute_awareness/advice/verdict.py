@@ -11,7 +11,7 @@ from ..units import gib
 from .answers import Verdict
 from .cards import Card, Cards, names, numbers
 from .gpus import UNEVEN_SPLIT
-from .place import Place, needed
+from .place import Place, needed, takes
 from .several import cards_help, processes, splits, why_not
 
 
@@ -58,6 +58,13 @@ def verdict_at(estimate: Estimate, place: Place) -> Verdict:
     one_of = place.count > 1 and place.cards is None
     verdict = judge(expected, low, high, place.free_bytes, f"one of {place.name}" if one_of else place.name)
     verdict.device = place.name
+    roomy = takes(estimate, place)
+    if verdict.status == "fits" and place.free_bytes is not None and roomy[2] > place.free_bytes:
+        verdict.why = (
+            f"It fits in the {gib(place.free_bytes)} that {place.name} has, and may use all of it: with more room it "
+            f"takes {gib(roomy[0])} (up to {gib(roomy[2])}); with less, torch gives back what it keeps idle before it "
+            f"fails, and played so it runs."
+        )
     if too_large:
         verdict.why += _with_more(filled, expected, place)
     verdict.why += of_its_card(verdict, estimate, place)

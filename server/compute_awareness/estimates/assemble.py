@@ -9,6 +9,7 @@ from typing import Any, get_args
 from ..memory import weights
 from ..memory.card import device
 from ..memory.card.playback import reserved as reserved_by
+from ..memory.card.room import Requests
 from ..memory.estimate import Component, ComponentName, Estimate, HookFamily, Peak, Precision, Range, WorkPart
 from ..memory.loading import Loading
 from ..memory.tape import Tape
@@ -86,7 +87,7 @@ def assemble(
     low, high = device.spread(tensors, terms, late_bytes)
     from_allocator = ("allocator_rounding", "cublas_workspace", "backward_workspace", "kernel_buffers")
     allocator = sum(term.bytes for term in terms if term.name in from_allocator)
-    return Estimate(
+    made = Estimate(
         workload=filled,
         components=components + (extra or []),
         peak=Peak(
@@ -110,6 +111,9 @@ def assemble(
         assumptions=assumptions,
         warnings=warnings,
     )
+    if events is not None and unlisted >= 0 and not backward:
+        made.asks_for(Requests(tensors, standing, unlisted, events))
+    return made
 
 
 def largest_and_peak(tape: Tape, standing: dict[str, int]) -> tuple[Counter[str], Counter[str]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from .card.room import Requests
 
 ComponentName = Literal[
     "weights", "buffers", "activation_cache", "activations", "logits", "gradients", "optimizer_state", "kv_cache",
@@ -142,3 +144,23 @@ class Estimate(_Answer):
     assumptions: list[str] = Field(default_factory=list)
     warnings: list[str] = Field(default_factory=list)
     summary: str = Field(default="", description="One sentence a person can read")
+
+    _requests: Requests | None = PrivateAttr(default=None)
+
+    @property
+    def requests(self) -> Requests | None:
+        """What it asks torch's allocator for; None where the order is not known."""
+        return self._requests
+
+    def asks_for(self, requests: Requests) -> None:
+        """The order of its allocations is known. Not for a run with a backward pass: its second step, with an optimizer
+        state that lies between what was free, is not among them."""
+        self._requests = requests
+
+    def runs_in(self, allocator_bytes: int, workspace: int) -> bool:
+        """Whether torch's allocator gets by with so many bytes, `workspace` of cuBLAS among them, when it gives back
+        what it keeps idle; False where the order of the allocations is not known."""
+        asked = self._requests
+        if asked is None or asked.tensors != self.peak.tensors or self.late_bytes or self.precision == "rough":
+            return False
+        return asked.run_in(allocator_bytes, workspace)

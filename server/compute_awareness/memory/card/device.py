@@ -166,7 +166,7 @@ def _context_term(capability: str | None) -> Overhead:
         name="cuda_context",
         bytes=context["typical"] * MIB,
         low=context["low"] * MIB,
-        high=(context["high"] + _facts()["uncertainty_mib"]) * MIB,
+        high=(context["high"] + context.get("uncertainty", _facts()["uncertainty_mib"])) * MIB,
         source=context.get("source") or f"out-of-memory messages of public repositories: {context['seen_on']}",
     )
 
@@ -188,18 +188,33 @@ def on_card(
     What the allocator keeps is taken over from `terms`, the estimate's overheads (it differs between cards by the
     segment of the workspace at most); the workspace and the context are the card's own.
     """
+    own = own_overheads(tensors, late_bytes, capability, terms)
+    low, high = spread(tensors, own, late_bytes)
+    return tensors + sum(term.bytes for term in own), low, high
+
+
+def own_overheads(
+    tensors: int, late_bytes: int, capability: str | None, terms: Sequence[Overhead] = ()
+) -> list[Overhead]:
+    """The terms that `on_card` adds up."""
     kept = {term.name: term for term in terms}
     own = overheads(tensors, capability, None, late_bytes, backward="backward_workspace" in kept)
     own = [kept.get(term.name, term) if term.name == "allocator_rounding" else term for term in own]
-    own += [term for term in terms if term.name in ("kernel_buffers", "nccl")]
-    low, high = spread(tensors, own, late_bytes)
-    return tensors + sum(term.bytes for term in own), low, high
+    return own + [term for term in terms if term.name in ("kernel_buffers", "nccl")]
 
 
 def spread(tensors: int, terms: Sequence[Overhead], late_bytes: int = 0) -> tuple[int, int]:
     """(low, high) bytes on the card: the least and the most of every term, and at the high end what comes late."""
     low, high = sum(term.low for term in terms), sum(term.high for term in terms)
     return tensors + low, tensors + late_bytes + high
+
+
+def left_for_allocator(free: int, tensors: int, terms: Sequence[Overhead]) -> int:
+    """Bytes of `free` that torch's allocator surely gets for a run whose order of allocations is known: without the
+    most that anything else takes, and a margin for what the order may be off (`fragmentation`, `tight_source`)."""
+    margin = int(tensors * _facts()["fragmentation"]["tight_margin"]) + _facts()["caching_allocator"]["large_segment"]
+    played = ("allocator_rounding", "cublas_workspace")
+    return free - margin - sum(term.high for term in terms if term.name not in played)
 
 
 def reserved_bytes(tensors: int, compute_capability: str | None = None) -> int:

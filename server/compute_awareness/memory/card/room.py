@@ -1,0 +1,37 @@
+"""Whether a run gets by with less than it reserves where there is room.
+
+What torch keeps idle in its caching allocator shows on the card, and is no need: where the driver has nothing left,
+torch gives back every segment without a live tensor and asks once more (release_cached_blocks in
+c10/cuda/CUDACachingAllocator.cpp). On an H100 whose memory was capped, forward passes ran so in 13.3 GiB that take
+15.4 GiB where there is room, and where they died, the simulated allocator died at the same request
+(`tests/truth/test_at_the_edge.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ..tape import Tape
+from .allocator import Reserved, simulate
+
+
+@dataclass(frozen=True)
+class Requests:
+    """What a run asks the caching allocator for, in order."""
+
+    tensors: int
+    """Bytes of its tensors at the peak."""
+    standing: Sequence[int]
+    """Bytes of each tensor that is there before, and stays."""
+    beside: int
+    """Bytes of one tensor more that stays."""
+    events: Tape = field(compare=False, repr=False)
+
+    def played(self, capacity: int, workspace: int) -> Reserved:
+        """In `capacity` bytes from the driver, `workspace` of cuBLAS among them."""
+        return simulate(self.events.requests([*self.standing, self.beside], workspace), capacity)
+
+    def run_in(self, capacity: int, workspace: int) -> bool:
+        """Whether so many bytes are enough for the allocator."""
+        return capacity >= self.tensors and self.played(capacity, workspace).failed is None
