@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,7 @@ import torch
 from builders import held_tensors, hf_model, hooked_transformer, quiet
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from recorder import Recorder
 
 from compute_awareness.memory import parameters, weights
 from compute_awareness.memory.card.allocator import Reserved, simulate
@@ -121,7 +119,8 @@ class Literal:
             if self.reserved + wanted > self.capacity:
                 return False
         self.opened += 1
-        self.segments.append(Segment(small, [Block(self.opened << 50, wanted, False)]))
+        address = (self.opened if small else -self.opened) << 50  # where an H100's driver puts them
+        self.segments.append(Segment(small, [Block(address, wanted, False)]))
         self.peak_reserved = max(self.peak_reserved, self.reserved)
         return True
 
@@ -349,37 +348,6 @@ def test_the_parameters_add_up_for_every_model_of_the_catalogue() -> None:
 
 
 # -- the sequence of real forward passes
-
-
-class Recorder(TorchDispatchMode):
-    """Writes down every storage an operator returns, and when it goes, as `Tape.requests` does."""
-
-    def __init__(self, standing: list[torch.Tensor]) -> None:
-        super().__init__()
-        self.known: dict[int, Any] = {tensor.untyped_storage()._cdata: None for tensor in standing}
-        self.requests: list[int] = []
-        self.made = 0
-
-    def see(self, tensor: torch.Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key, number = storage._cdata, self.made
-        if key in self.known:
-            return
-
-        def gone(_: Any) -> None:
-            del self.known[key]
-            self.requests.append(~number)
-
-        self.made += 1
-        self.requests.append(storage.nbytes())
-        self.known[key] = weakref.ref(storage, gone)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, torch.Tensor):
-                self.see(leaf)
-        return result
 
 
 def _real(model: Any, run: Any, batch_size: int, seq_len: int, standing: list[int]) -> Reserved:

@@ -7,6 +7,7 @@ must agree to the byte.
 
 from __future__ import annotations
 
+import gc
 import re
 from collections import Counter
 from fnmatch import translate
@@ -21,13 +22,17 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from judge import judge
 from meters import distinct_bytes, measure_peak, profiler_peak
+from recorder import Recorder
 
 from compute_awareness.errors import InputError
 from compute_awareness.estimates.bridge_pass import bridge_pass
 from compute_awareness.memory import weights
 from compute_awareness.memory.bridge import weights as bridge_weights
 from compute_awareness.memory.bridge.attention import JOINT
+from compute_awareness.memory.bridge.processing import processed
+from compute_awareness.memory.card.allocator import UNIT, _Segments, simulate
 from compute_awareness.memory.estimate import Estimate
+from compute_awareness.memory.parameters import hf_tensors
 from compute_awareness.models.catalogue import find
 from compute_awareness.models.spec import ModelSpec
 from compute_awareness.workload import parse_workload
@@ -300,3 +305,43 @@ def test_what_is_not_covered_is_refused_by_name(name: str, given: dict[str, Any]
     workload = {"task": "activation_cache", "library": "transformer_bridge", "model": name, "seq_len": 8}
     with pytest.raises(InputError, match=re.escape(says)):
         bridge_pass(parse_workload(workload | given), None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [("gpt2", "float32"), ("pythia-160m", "bfloat16"), ("llama-3.2-1b", "float32"), ("qwen2.5-0.5b", "bfloat16"),
+     ("opt-125m", "float32")],
+)  # fmt: skip
+def test_what_the_allocator_keeps_after_processing(name: str, dtype: str) -> None:
+    """Matrices so large that they share segments: within two of those of what the real library's order leaves."""
+    from transformer_lens.model_bridge import TransformerBridge
+
+    known = find(name)
+    assert known is not None
+    spec = known.model_copy(
+        update={"name": f"{name}-short", "n_layers": 4, "d_vocab": 3000, "d_model": 768, "n_heads": 12, "d_head": 64,
+                "n_kv_heads": 12 if known.n_kv_heads == known.n_heads else 4, "d_mlp": 4 * 768}
+    )  # fmt: skip
+    with quiet(), Recorder([]) as recorder:
+        hf = hf_model(spec, device="cpu", dtype=dtype, attention="eager")
+        bridge = TransformerBridge.boot_transformers(
+            spec.hf_id or spec.name, hf_model=hf, device="cpu", dtype=torch_dtype(dtype), tokenizer=_tokenizer()
+        )
+        bridge.enable_compatibility_mode()
+        gc.collect()
+        requests = list(recorder.requests)
+    real, blocks = _Segments(None), list[int]()
+    for request in requests:
+        if request > 0:
+            blocks.append(real.malloc(-(-request // UNIT)))
+        elif request == 0:
+            blocks.append(-1)
+        elif blocks[~request] >= 0:
+            real.free(blocks[~request])
+    real.release_cached()
+    ours = processed(spec, WIDTH[dtype])
+    assert abs(ours.reserved - real.reserved) * UNIT <= 42 * 1024**2
+    plain = simulate(hf_tensors(spec, WIDTH[dtype])).reserved
+    assert real.reserved * UNIT > 1.2 * plain, "processing leaves more than loading alone"
+    # What comes on top finds room in what is free there.
+    assert ours.played([3 * 1024**2]).peak_reserved == ours.reserved * UNIT

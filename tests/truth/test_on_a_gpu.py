@@ -5,6 +5,7 @@ The readings stay, the estimates go on: whatever is changed must still agree wit
 
 from __future__ import annotations
 
+import gzip
 import importlib
 import json
 import sys
@@ -12,13 +13,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from recorder import above
+
+from compute_awareness.estimates import assemble
+from compute_awareness.estimator import estimate
+from compute_awareness.memory.card.allocator import Reserved, _Segments
+from compute_awareness.memory.card.device import cublas_workspace
+from compute_awareness.memory.tape import Tape
+from compute_awareness.workload import parse_workload
 
 ROOT = Path(__file__).parents[2]
 MIB = 1024**2
-READINGS = json.loads((ROOT / "benchmarks" / "results" / "gpu_truth.json").read_text(encoding="utf-8"))
+RESULTS = ROOT / "benchmarks" / "results"
+READINGS = json.loads((RESULTS / "gpu_truth.json").read_text(encoding="utf-8"))
 ROWS = {row["id"]: row for row in READINGS["rows"]}
 # Small models say nothing in percent: a segment of 20 MiB is a tenth of them.
 LARGE = [name for name, row in ROWS.items() if row["measured"]["reserved"] > 400 * MIB]
+RECORDED = {
+    case["id"]: case for case in json.loads(gzip.decompress((RESULTS / "gpu_requests.json.gz").read_bytes()))["cases"]
+}
+PASSES = [name for name in RECORDED if name.split()[0] in ("inference", "activation_cache", "sae_inference")]
 # No sequence of allocations is played for these, or one whose order is not the card's: `reserved` is a rule of thumb.
 BY_RULE = ("generation", "patching", "gradient_checkpointing")
 
@@ -57,8 +71,53 @@ def test_what_was_asked_of_the_allocator(compared: Any, name: str) -> None:
 def test_what_the_allocator_took(compared: Any, name: str) -> None:
     error = against(compared, name)["reserved"]["error_percent"]
     by_rule = any(kind in name for kind in BY_RULE)
-    spliced_or_bridge = "splice" in name or "transformer_bridge" in name
-    assert abs(error) <= (10 if by_rule else 7.5 if spliced_or_bridge else 2.5)
+    assert abs(error) <= (10 if by_rule else 4 if "transformer_bridge" in name else 2.5)
+
+
+def until_the_last_allocation(requests: list[int], workspace: int) -> list[int]:
+    """Bytes of what the large pool was asked for, rounded as it rounds, and -bytes of what was let go; frees with
+    nothing in between are sorted. Without cuBLAS's workspace, which is a layer's first product too early here, and
+    without what goes when the call returns."""
+    found = above([request if request < 0 else -(-request // 512) * 512 for request in requests], MIB)
+    found.remove(workspace)
+    while found[-1] < 0:
+        found.pop()
+    return found
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_a_pass_asks_for_what_the_card_was_asked_for_in_its_order(
+    compared: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each tensor above 1 MiB, from the first to the last, and when it goes."""
+    played: list[tuple[list[int], int]] = []
+
+    def spy(tape: Tape, standing: Any, workspace: int, *_: Any) -> int:
+        played.append((tape.requests((), workspace), workspace))
+        return 0
+
+    def spy_after_processing(_: Any, requests: list[int]) -> Reserved:
+        played.append((requests, cublas_workspace(READINGS["about"]["compute_capability"])))
+        return Reserved(0, 0, 0, 0)
+
+    monkeypatch.setattr(assemble, "reserved_by", spy)
+    monkeypatch.setattr(_Segments, "played", spy_after_processing)
+    against(compared, name)
+    (requests, workspace), case = played[-1], RECORDED[name]
+    before = sum(request >= 0 for request in case["loading"])
+    assert all(request >= 0 or ~request >= before for request in case["run"]), "a pass frees only what it made"
+    real = [request if request >= 0 else request + before for request in case["run"]]
+    ours, real = (until_the_last_allocation(each, workspace) for each in (requests, real))
+    assert len(ours) > 50 and ours == real[: len(ours)]
+
+
+@pytest.mark.parametrize("name", [name for name in ROWS if "transformer_bridge" in name])
+def test_what_a_bridge_takes_more_in_later_passes(name: str) -> None:
+    """The segment that the logits need once patterns of the pass before lie in theirs, to the MiB."""
+    measured = ROWS[name]["measured"]
+    result = estimate(parse_workload(ROWS[name]["workload"]), READINGS["about"]["compute_capability"])
+    assert abs(result.late_bytes - (measured["again_reserved"] - measured["reserved"])) <= 2 * MIB
+    assert result.range.high >= measured["again_device"]
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -10,18 +10,21 @@ from typing import Any, get_args
 import pytest
 import torch
 from builders import held_tensors, hooked_transformer, quiet
-from hypothesis import example, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from judge import judge
 from meters import distinct_bytes, measure_peak, profiler_peak
+from recorder import Recorder, above
 
 from compute_awareness.errors import InputError
 from compute_awareness.estimates.sae_inference import sae_inference
+from compute_awareness.memory.hooked.run import Run
 from compute_awareness.memory.sae import inference as played
 from compute_awareness.memory.sae.inference import Use
 from compute_awareness.memory.sae.matching_pursuit import Pursuit
+from compute_awareness.memory.sae.splice import spliced_forward
 from compute_awareness.memory.sae.temporal import Temporal
-from compute_awareness.memory.tape import Tape
+from compute_awareness.memory.tape import Tape, Tensor
 from compute_awareness.models.catalogue import find
 from compute_awareness.models.spec import ModelSpec
 from compute_awareness.workload.sae_inference import SaeInference, SaeInferenceArchitecture
@@ -255,6 +258,52 @@ def compare_spliced(sae: Any, keep: bool, error: bool, fields: dict[str, Any]) -
     )  # fmt: skip
     judge("sae_lens", "6.54.12", "sae_inference", fields["architecture"], "spliced", result.peak.tensors, real, 0.003,
           (fields, keep, error))  # fmt: skip
+
+
+READS = ["hook_resid_pre", "hook_attn_out", "hook_resid_mid", "ln2.hook_normalized", "hook_mlp_out", "hook_resid_post"]
+
+
+@settings(derandomize=True, deadline=None, max_examples=12, database=None, phases=[Phase.generate])
+@given(
+    name=st.sampled_from(["gpt2-small", "pythia-70m", "llama-3.2-1b", "gemma-2-2b"]),
+    read=st.sampled_from(READS), layer=st.integers(0, 3), batch=st.integers(1, 3), seq_len=st.integers(20, 60),
+    architecture=st.sampled_from(["standard", "jumprelu", "topk"]), d_sae=st.integers(300, 3000), keep=st.booleans(),
+    error=st.booleans(),
+)  # fmt: skip
+def test_spliced_in_the_order_of_the_library(
+    name: str, read: str, layer: int, architecture: str, batch: int, seq_len: int, d_sae: int, keep: bool, error: bool
+) -> None:
+    """What is alive when decides how much the caching allocator reserves."""
+    from sae_lens.analysis.hooked_sae_transformer import HookedSAETransformer
+
+    spec = find(name)
+    assert spec is not None
+    spec = spec.model_copy(update={"n_layers": 4, "d_vocab": 2000, "name": "short"})
+    hook = f"blocks.{layer}.{read}"
+    d_in = spec.d_model
+    sae = build(architecture, d_in, d_sae, d_in, 8, "float32", hook).to("meta")
+    with quiet():
+        model = HookedSAETransformer(hooked_transformer(spec, device="meta", folded=False).cfg)
+    tokens = torch.zeros(batch, seq_len, dtype=torch.long, device="meta")
+    call = model.run_with_cache_with_saes if keep else model.run_with_saes
+    kept = {"names_filter": lambda name: name.endswith("hook_sae_acts_post")} if keep else {}
+    with torch.no_grad(), quiet(), Recorder([*held_tensors(model), *sae.parameters(), tokens]) as recorder:
+        result = call(tokens, saes=[sae], use_error_term=error, **kept)
+    real = list(recorder.requests)
+    del result
+
+    run = Run(spec, batch, seq_len, 4, folded=False)
+    use = Use(architecture, d_in, d_sae, d_in, 8, batch * seq_len)
+
+    def with_sae(tape: Tape, source: Tensor, original: Tensor) -> Tensor:
+        acts, out = played.attached(tape, use, source, original, 4, error_term=error)
+        if not keep:
+            tape.drop(acts)
+        return out
+
+    ours = spliced_forward(run, hook, with_sae).requests()
+    least = 4 * batch * seq_len * 16
+    assert above(ours, least) == above(real, least)
 
 
 def test_every_architecture_that_saelens_registers_is_covered() -> None:

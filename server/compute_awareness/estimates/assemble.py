@@ -56,7 +56,7 @@ def assemble(
         capability: compute capability of the card, for the context; None = a typical card.
         loading: the worst moment of loading the weights.
         extra: components in host memory.
-        late_bytes: tensor bytes that may come on top late in the run; they widen the range.
+        late_bytes: bytes that may come on top late in the run, in tensors or segments; they widen the range.
         work: what the run does (`runtime`).
         events: the tape whose order of allocations the caching allocator is simulated with; None = a rule of thumb.
         standing: with `events`, bytes of each tensor that is on the card before the tape begins and stays

@@ -8,9 +8,14 @@ from ..errors import InputError, NotCovered, nearest
 from ..memory import parameters, weights
 from ..memory.bridge import forward as bridge_forward
 from ..memory.bridge import names as bridge_names
+from ..memory.bridge import processing
 from ..memory.bridge import weights as bridge_weights
 from ..memory.bridge.forward import Forward
+from ..memory.bridge.later import late_segments
+from ..memory.bridge.later import loaded as large_pool
 from ..memory.bridge.run import FLOAT32, Run
+from ..memory.card import device
+from ..memory.card.pool import Pool
 from ..memory.estimate import Component, Estimate, HookFamily
 from ..memory.loading import loading
 from ..models.resolve import resolve
@@ -55,8 +60,9 @@ def bridge_pass(workload: ActivationCache | Inference, capability: str | None) -
     if isinstance(workload, ActivationCache):
         warnings = _unread(workload, spec, run) + warnings
     late_bytes = 0
+    pattern = run.width * run.batch_size * spec.n_heads * run.seq_len**2
     if played.patterns_kept:
-        patterns = played.patterns_kept * run.width * run.batch_size * spec.n_heads * run.seq_len**2
+        patterns = played.patterns_kept * pattern
         again = bridge_forward.forward(replace(run, after_another=True)).tape.peak
         late_bytes = max(0, again - tape.peak)
         warnings.append(
@@ -77,6 +83,16 @@ def bridge_pass(workload: ActivationCache | Inference, capability: str | None) -
         "buffers": weights.hf_buffer_bytes(spec, width),
     }
     at_peak, largest = largest_and_peak(tape, standing)
+    reserved = None
+    workspace = device.cublas_workspace(capability)
+    requests = tape.requests((), workspace) if run.processed or played.patterns_kept else []
+    if run.processed:
+        reserved = processing.processed(spec, width).played(requests).peak_reserved
+    if played.patterns_kept:
+        loaded = parameters.hf_tensors(spec, width)
+        more = sum(standing.values()) - sum(loaded)
+        pool = Pool.large_of(processing.processed(spec, width)) if run.processed else large_pool((*loaded, more))
+        late_bytes = max(late_bytes, late_segments(pool, requests, pattern, played.patterns_kept, workspace))
     extra = []
     if played.host_bytes:
         extra.append(
@@ -110,6 +126,7 @@ def bridge_pass(workload: ActivationCache | Inference, capability: str | None) -
         late_bytes=late_bytes,
         events=tape,
         standing=parameters.hf_tensors(spec, width),
+        reserved=reserved,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from ..memory.hooked import transformer as hooked_transformer
 from ..memory.loading import loading
 from ..memory.sae import inference as sae
 from ..memory.sae.inference import Use
-from ..memory.sae.splice import Splice, with_sae
+from ..memory.sae.splice import Splice, play_on, with_sae
 from ..memory.sae.step import Ledger
 from ..memory.sae.temporal import Temporal
 from ..runtime import flops
@@ -164,8 +164,8 @@ def _splice(tape: Ledger, workload: SaeInference, model: HookedModel, use: Use) 
         )
     )  # fmt: skip
     tape.phase = "spliced forward"
-    tape.append(played)
-    for name, size in Counter(played.by_component).items():
+    play_on(tape, played)
+    for name, size in tape.by_component.items():
         tape.largest[name] = max(tape.largest[name], size)
 
 

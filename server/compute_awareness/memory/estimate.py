@@ -120,7 +120,9 @@ class Estimate(_Answer):
     verified_on: str = Field(default="", description="Library versions the figure was checked against")
     hooks: list[HookFamily] = Field(default_factory=list, description="activation_cache: bytes per hook family")
     late_bytes: int = Field(
-        default=0, description="Tensor bytes that may come on top of peak.tensors late in the run; in range.high"
+        default=0,
+        description="Bytes that may come on top of the peak late in the run: tensors, or on CUDA a segment that later "
+        "passes need; in range.high",
     )
     host_bytes: int = Field(default=0, description="RAM the run needs beside the device (caches moved to the CPU)")
     loading_host_bytes: int = Field(

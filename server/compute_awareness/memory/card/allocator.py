@@ -6,15 +6,17 @@ requests are rounded up to 512 bytes; up to 1 MiB they come from segments of 2 M
 (of equal ones the lowest address), split where enough would be left, and joined with free neighbours when it is let
 go. Segments go back to the driver only when it has nothing left.
 
-One stream, default settings (no max_split_size, no rounding to powers of two), no CUDA graphs. Segments get rising
-addresses here; where the driver puts them decides only between free blocks of exactly equal size. Sizes and addresses
-are counted in units of 512 bytes inside, so that a free block sorts as one integer.
+One stream, default settings (no max_split_size, no rounding to powers of two), no CUDA graphs. Where the driver puts a
+segment decides between free blocks of exactly equal size: on an H100 each large one lay below those before it (but for
+what fits into the rest of 32 MiB that an earlier one began, which is left out here), small ones above each other.
+Sizes and addresses are counted in units of 512 bytes inside, so that a free block sorts as one integer.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass
 
 from ...errors import InputError
@@ -27,8 +29,8 @@ _MIN_LARGE = 10 * SMALL  # kMinLargeAlloc
 _ROUND_LARGE = 2 * SMALL  # kRoundLarge
 SHIFT = 40
 ADDRESS = (1 << SHIFT) - 1
-_MOST = 1 << (SHIFT - 1)
-"""Units that large segments have addresses for: 256 TiB. The small pool's addresses begin there."""
+TOP = 1 << (SHIFT - 1)
+"""Units that large segments have addresses for, from here down: 256 TiB. The small pool's addresses begin here."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,11 @@ def simulate(requests: Iterable[int], capacity: int | None = None, expandable_se
     if expandable_segments and capacity is not None:
         raise ValueError("expandable segments are simulated without a capacity only")
     allocator = _Expandable() if expandable_segments else _Segments(None if capacity is None else capacity // UNIT)
+    return _play(allocator, requests)
+
+
+def _play(allocator: _Expandable | _Segments, requests: Iterable[int]) -> Reserved:
+    """`simulate` on top of what the allocator has already."""
     blocks: list[int] = []  # address of each allocation; -1 for one of no bytes
     for request in requests:
         if request > 0:
@@ -85,7 +92,6 @@ class _Pools:
         self.start_of: dict[int, int] = {}  # and by where they end
         self.live: dict[int, int] = {}
         self.segments: dict[int, int] = {}
-        self.next_address = 0
         self.reserved = self.peak_reserved = 0
         self.allocated = self.peak_allocated = 0
 
@@ -138,8 +144,8 @@ class _Segments(_Pools):
     def __init__(self, capacity: int | None) -> None:
         super().__init__()
         self.capacity = capacity
-        self.small_from = 1 << (SHIFT - 1)
-        self.next_small = self.small_from
+        self.lowest = self.next_small = TOP
+        """Where the large segment that was opened last begins, and the next small one."""
 
     def malloc(self, size: int) -> int:
         """Address of a block of `size` units; -1 where the capacity does not allow it."""
@@ -154,7 +160,7 @@ class _Segments(_Pools):
         else:
             have = segment_size(size)
             if self.capacity is not None and self.reserved + have > self.capacity:
-                self._release_cached()
+                self.release_cached()
                 if self.reserved + have > self.capacity:
                     return -1
             self._reserve(have)
@@ -162,16 +168,25 @@ class _Segments(_Pools):
                 address = self.next_small
                 self.next_small += have + 1
             else:
-                address = self.next_address
-                self.next_address += have + 1
-                check_addresses(self.next_address)
+                address = self.lowest = self.lowest - have - 1
+                check_addresses(TOP - address)
             self.segments[address] = have
         return self._take(pool, address, have, size, 1 if small else SMALL + 1)
 
     def free(self, address: int) -> None:
-        self._release_to(self.free_blocks[address >= self.small_from], address)
+        self._release_to(self.free_blocks[address >= TOP], address)
 
-    def _release_cached(self) -> None:
+    def played(self, requests: Iterable[int]) -> Reserved:
+        """What `simulate` says of `requests` that come on top of what is there; nothing changes here. The peak is from
+        now on."""
+        other = copy(self)
+        other.free_blocks = self.free_blocks[0].copy(), self.free_blocks[1].copy()
+        other.size_at, other.start_of, other.live = self.size_at.copy(), self.start_of.copy(), self.live.copy()
+        other.segments = self.segments.copy()
+        other.peak_reserved, other.peak_allocated = self.reserved, self.allocated
+        return _play(other, requests)
+
+    def release_cached(self) -> None:
         """Segments without a live block go back to the driver (release_cached_blocks)."""
         for pool in self.free_blocks:
             kept = []
@@ -190,7 +205,7 @@ class _Expandable(_Pools):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bases = (0, 1 << (SHIFT - 1))
+        self.bases = (0, TOP)
         self.ends: list[int] = list(self.bases)
 
     def malloc(self, size: int) -> int:
@@ -223,7 +238,7 @@ class _Expandable(_Pools):
 
 def check_addresses(used: int) -> None:
     """Raises InputError where a pool has opened more segments than there are addresses for."""
-    if used > _MOST:
+    if used > TOP:
         raise InputError("this takes more than 256 TiB on one device; check batch_size and seq_len")
 
 

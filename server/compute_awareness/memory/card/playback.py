@@ -110,7 +110,8 @@ class _Player:
         self.least = min([*requests, self.workspace or requests[0]]) if requests else 0
         """The smallest request."""
         self.fewer: dict[int, int] = {}
-        """Sizes of idle blocks that there are fewer of than there should be: the first of them."""
+        """Sizes of idle blocks that there are fewer of than there should be: the least that one may lie at in place of
+        which those would be chosen."""
         self.depth: dict[int, int] = {}
         """How many of the youngest tensors of a size, from the oldest on, may lie elsewhere than they should."""
         self.sure = True
@@ -276,7 +277,9 @@ class _Player:
             pool.chosen.clear()
             for size, count in now.states.counts.items():
                 if count != then.states.counts.get(size, 0):
-                    first = now.states.idle[size]
+                    # Missing ones would lie where their sections opened segments: above all that the small pool has
+                    # had so far, below all that the large one has.
+                    first = now.states.idle[size] if self.small else size << SHIFT | pool.next_address
                     self.fewer[size] = min(first, self.fewer.get(size, first))
             for size, candidates in self.youngest.items():
                 self.depth[size] = max(self.depth.get(size, 0), len(candidates) - frees[size])

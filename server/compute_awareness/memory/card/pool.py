@@ -12,7 +12,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
-from .allocator import ADDRESS, SHIFT, SMALL, check_addresses, segment_size
+from .allocator import ADDRESS, SHIFT, SMALL, TOP, _Segments, check_addresses, segment_size
 from .section import asking, is_of
 
 _NONE: Iterator[int] = iter(())
@@ -29,7 +29,8 @@ class Pool:
         """Free blocks that requests were served from, in order."""
         self.reserved = 0
         self._small = small
-        self._next_address = 0
+        self.next_address = 0 if small else TOP
+        """Small segments begin here and the next one above, large ones end one below, and the next one below that."""
         self.least_rest = 1 if small else SMALL + 1
         """What is less than this is not split off."""
 
@@ -55,10 +56,8 @@ class Pool:
                         continue
                 else:
                     size = segment_size(request >> SHIFT)
-                    address = self._next_address
+                    address = self._open(size)
                     end = address + size
-                    self._next_address = end + 1
-                    check_addresses(end + 1)
                     self.reserved += size
                     block = size << SHIFT | address
                     rest = block - request
@@ -92,6 +91,18 @@ class Pool:
             ends[end] = address
         return blocks
 
+    def _open(self, size: int) -> int:
+        """The address of a new segment."""
+        address = self.next_address
+        if self._small:
+            self.next_address = address + size + 1
+            check_addresses(self.next_address)
+        else:
+            address -= size + 1
+            check_addresses(TOP - address)
+            self.next_address = address
+        return address
+
     def shorten(self, block: int, size: int) -> None:
         """A free block loses so many units at its end."""
         del self.free[bisect_left(self.free, block)]
@@ -102,11 +113,24 @@ class Pool:
         self.ends[end - size] = address
         insort(self.free, block - (size << SHIFT))
 
+    @classmethod
+    def large_of(cls, allocator: _Segments) -> Pool:
+        """The large pool as an allocator has it, what is live in it left where it is."""
+        pool = cls(False)
+        pool.free = allocator.free_blocks[0].copy()
+        for block in pool.free:
+            start = block & ADDRESS
+            end = start + (block >> SHIFT)
+            pool.ends[start], pool.ends[end] = end, start
+        pool.reserved = sum(size for address, size in allocator.segments.items() if address < TOP)
+        pool.next_address = allocator.lowest
+        return pool
+
     def copy(self) -> Pool:
         """A pool in the same state that goes its own way."""
         other = Pool(self._small)
         other.free, other.chosen, other.ends = self.free.copy(), self.chosen.copy(), self.ends.copy()
-        other.reserved, other._next_address = self.reserved, self._next_address
+        other.reserved, other.next_address = self.reserved, self.next_address
         return other
 
 

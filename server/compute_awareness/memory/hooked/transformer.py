@@ -128,9 +128,9 @@ def _block(p: Pass, resid_pre: Tensor, local: bool, shortformer_pos: Tensor | No
     p.hook("hook_attn_out", attn_out)
 
     if spec.d_mlp == 0:
-        resid_post = p.new(tokens_d)
+        resid_post = p.hook("hook_resid_post", p.new(tokens_d))
         t.drop(attn_out, *held)
-        return p.hook("hook_resid_post", resid_post)
+        return resid_post
     if spec.parallel_attn_mlp:
         resid_mid = t.hold(resid_pre)
     else:
@@ -148,8 +148,9 @@ def _block(p: Pass, resid_pre: Tensor, local: bool, shortformer_pos: Tensor | No
         resid_post = p.new(tokens_d)
     if not (run.use_hook_mlp_in and spec.parallel_attn_mlp):
         t.drop(mlp_in)
+    p.hook("hook_resid_post", resid_post)
     t.drop(mlp_out, source, resid_mid, attn_out, *held)
-    return p.hook("hook_resid_post", resid_post)
+    return resid_post
 
 
 def _embed(p: Pass) -> tuple[Tensor, Tensor | None]:

@@ -87,7 +87,7 @@ def _cache(p: Pass, *replaced: Tensor) -> Layout | None:
 def _core(p: Pass, q: Layout, k: Layout, v: Layout) -> Attended:
     """The attention function and the output projection; q, k and v are held by the caller."""
     if p.attention == "sdpa":
-        mixed, weights = (math_sdpa(p, q) if in_math_kernel(p) else sdpa(p)), None
+        mixed, weights = (math_sdpa(p, q) if in_math_kernel(p) else sdpa(p, q)), None
     else:
         mixed, weights = eager(p, q, k, v)
     return Attended(_project(p, mixed), weights)

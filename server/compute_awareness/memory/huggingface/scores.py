@@ -23,10 +23,12 @@ def merging_copies(p: Pass, layout: Layout) -> bool:
     return layout == "fused" or p.s > 1
 
 
-def sdpa(p: Pass) -> Tensor:
+def sdpa(p: Pass, q: Layout) -> Tensor:
     """sdpa_attention_forward with a fused kernel: the output, and the logarithms of the sums in float32.
 
     A mask rules out the kernel's own grouping of heads, so keys and values are repeated, and becomes a float tensor.
+    Flash and cuDNN attention, which CUDA takes in 16 bit without a mask, lay the output out as the queries are (an
+    H100's history shows the copy that follows); the memory-efficient kernel and the CPU's put tokens outermost.
     """
     tape, held = p.tape, []
     if p.masked:
@@ -38,7 +40,7 @@ def sdpa(p: Pass) -> Tensor:
     out = tape.new(p.Q, "activations")
     tape.touch(FLOAT32 * p.b * p.spec.n_heads * p.s)
     tape.drop(bias, *held)
-    return out
+    return heads_to_tokens(p, out) if q == "heads" and p.w != FLOAT32 and not p.masked else out
 
 
 def in_math_kernel(p: Pass) -> bool:
@@ -58,19 +60,22 @@ def math_sdpa(p: Pass, q: Layout) -> Tensor:
     held = [tape.new(n) for n in (wide_q, p.as_float32(p.K), p.as_float32(p.K))] if half else []
     held.append(tape.new(wide_q))  # the scaled queries
     if p.s > 1:
-        tape.touch(2 * p.s * p.s)
+        ones, causal = tape.new(p.s * p.s), tape.new(p.s * p.s)
+        tape.drop(ones)
         held.append(tape.new(FLOAT32 * p.s * p.s))
+        tape.drop(causal)
     held += [tape.new(wide_q), tape.new(wide_q)]
     scaled_keys = tape.new(wide_q)
     scores = matmul(p, wide_q, 0, wide_s, merging_copies(p, q), False)
     tape.drop(scaled_keys)
-    weights = rebind(p, scores, wide_s)
+    weights = tape.new(wide_s, "activations")
+    tape.touch(p.S // p.w)  # _safe_softmax: which rows are masked throughout
+    tape.drop(scores)
+    if half:
+        held.append(tape.new(p.S))  # the weights are given back, too
     out = tape.new(wide_q, "activations")
     if half:
-        narrow = tape.new(p.Q, "activations")
-        tape.touch(p.S)
-        tape.drop(out)
-        out = narrow
+        out = rebind(p, out, p.Q)
     tape.drop(weights, *held)
     return heads_to_tokens(p, out)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from ... import hook_names
 from ..hooked.run import Pass, Run
-from ..hooked.transformer import _block, family, forward
+from ..hooked.transformer import _block, _embed, _unembed, family, forward
 from ..recorded.recall import recall
 from ..tape import Tape, Tensor
 from .inference import Use, attached
@@ -33,55 +33,70 @@ class _Spliced(Pass):
         if name == self.reads:
             self.captured = self.tape.hold(tensor)
         if name == self.name:
-            frame = self.new(self.tokens * self.run.spec.d_model * self._outputs() if name == "hook_resid_post" else 0)
             captured, self.captured = self.captured, None
             assert captured is not None
             result = self.replacement(self.tape, captured, tensor)
             self.tape.drop(captured)
-            # It takes the place of a tensor as large as itself, but the block's input is still held by the caller.
-            if name == "hook_resid_pre":
+            if name == "hook_resid_pre":  # the caller of the block still holds its input
                 self.late.append(result)
             else:
+                if tensor.refs == 1 and tensor.home is result.home and tensor.bytes == result.bytes:
+                    # Equal in all but the address: the section goes on with the new one under the old one's name.
+                    tensor.number, result.number = result.number, tensor.number
                 self.tape.drop(result)
-            self.tape.drop(frame)
         return super().hook(name, tensor)
-
-    def _outputs(self) -> int:
-        """What the block's frame still holds at hook_resid_post: attn_out, mlp_out, resid_mid and its normed copy."""
-        spec = self.run.spec
-        if spec.d_mlp == 0:
-            return 1
-        normed = spec.norm != "none" and spec.norm_placement != "post"
-        return (2 if spec.parallel_attn_mlp else 3) + normed
 
 
 def spliced_forward(run: Run, hook_name: str, replacement: Replacement, reads: str | None = None) -> Tape:
     """The tape of one call, at the moment it returns, with `replacement` played at `hook_name`.
 
     `reads`: an earlier hook of the same block, whose activation it gets instead of the one at `hook_name`.
-
-    What the replacement leaves behind (features in a cache) is counted from the start of the call, which is too early
-    only where the call stands highest before the hook.
-    The block with the hook is played by itself beside the whole call: the higher one decides.
     """
-    spec = run.spec
-    width = run.width * run.batch_size * run.seq_len * spec.d_model
     tape = Tape()
+    plain = forward(run)
     layer = hook_names.layer_of(hook_name)
-    tokens, residual = tape.new(8 * run.batch_size * run.seq_len), tape.new(width)
     section = _Spliced(run, family(hook_name), replacement, family(reads or hook_name))
-    incoming = section.tape.adopt(width, "temporaries")
-    if layer is None:
-        section.name = section.reads = hook_name
-        section.hook(hook_name, incoming)
+    incoming = section.tape.adopt(run.width * section.tokens * run.spec.d_model, "temporaries")
+    if layer is not None:
+        at = layer + 1
+        _block(section, incoming, run.spec.is_local(layer), None)
+        section.tape.drop(incoming, *section.late)
+    elif hook_name in plain.sections[0][1]:
+        at = 0
+        _embed(section)
     else:
-        out = _block(section, incoming, spec.is_local(layer), None)
-        section.tape.drop(out)
-    section.tape.drop(*section.late)
-    tape.append(section.tape)
-    tape.drop(tokens, residual)
-    tape.append(forward(run).tape)
+        at = len(plain.sections) - 1
+        _unembed(section, incoming)
+    played = 0
+    for entry in plain.tape.log:
+        if isinstance(entry, tuple):
+            alike, times = entry
+            before = at - played if played <= at < played + times else times
+            tape.append(alike, before)
+            if before < times:
+                tape.append(section.tape)
+                tape.append(alike, times - before - 1)
+            played += times
+        elif isinstance(entry, Tensor):
+            tape.drop(tape.adopt(entry.bytes, entry.component))
+        else:
+            tape.new(entry)
     return tape
+
+
+def play_on(tape: Tape, call: Tape) -> None:
+    """Plays a call section by section on another tape, in place of one section that has sections of its own: the
+    allocator's quick playback knows those only."""
+    own: list[Tensor] = []
+    for entry in call.log:
+        if isinstance(entry, tuple):
+            tape.append(*entry)
+        elif isinstance(entry, Tensor):
+            tape.drop(tape.adopt(entry.bytes, entry.component))
+        elif entry >= 0:
+            own.append(tape.new(entry))
+        else:
+            tape.drop(own[~entry])
 
 
 @dataclass(frozen=True)
