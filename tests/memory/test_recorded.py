@@ -26,7 +26,7 @@ from compute_awareness.memory.huggingface import generate as huggingface_generat
 from compute_awareness.memory.huggingface import graph_pass, outputs, training
 from compute_awareness.memory.recorded.program import Program
 from compute_awareness.memory.recorded.recall import forget, recall
-from compute_awareness.memory.recorded.size import Recording
+from compute_awareness.memory.recorded.size import Recording, applied
 from compute_awareness.memory.sae import training as sae
 from compute_awareness.memory.sae.activation_store import LanguageModelPart, Refill, refills, worst_refills
 from compute_awareness.memory.tape import Tape, Tensor
@@ -42,12 +42,17 @@ Number = Any
 """An int, or a Size in place of one."""
 
 
+def _no_formula(*numbers: int) -> int:
+    return sum(number.bit_count() for number in numbers)
+
+
 def _formulas(a: Number, b: Number, c: Number) -> list[Number]:
     """Whatever the transcriptions compute with sizes, and every comparison."""
     padded = -(-b // 128) * 128
     numbers = [
         a + b, 3 * a - b, a - 7, 7 - a, a * b * c, (a + b) * (a - c), -a, a**2, 4 * a * b // (2 * a), a * b // 2,
         (6 * a + b) // 3, padded, padded * a + c, (a * b - a) // (b - 1 or 1), b % 8, 1000 // a, 1000 % a,
+        applied(_no_formula, a, b * c, 7), applied(_no_formula, 5, a - b),
         (a - b) // 5, max(a, b), max(1, a - b), min(a, c), sum([a, b, c]), sorted([b, a, c])[1],
     ]  # fmt: skip
     asked = [a < b, a <= b, a > 3, a >= c, a == b, a != 1, 2 * a == b, bool(a - b), a * b == b, a in (b, c)]
