@@ -32,7 +32,8 @@ def test_a_training_step_reserves_what_the_whole_order_reserves(data: st.DataObj
     if spec.positional == "shortformer":
         return
     spec = spec.model_copy(update={"n_layers": draw(st.sampled_from([1, 2, 3, 12, 24, spec.n_layers]))})
-    width, folded, adam = draw(st.sampled_from([2, 4])), draw(st.booleans()), draw(st.sampled_from(["adam", "sgd"]))
+    width, folded = draw(st.sampled_from([2, 4])), draw(st.booleans())
+    adam: optimizer.Optimizer = draw(st.sampled_from(["adam", "sgd"]))
     run = Run(spec, draw(st.integers(1, 8)), draw(st.integers(1, 1024)), width, folded=folded, gradients=True)
     step: tuple[Any, ...] = run, adam, draw(st.integers(1, 2)), Kernels("9.0", handles=THREADS)
     tape, back = training.play_in_order(*step)
