@@ -13,7 +13,7 @@ from compute_awareness.memory.card import playback
 from compute_awareness.memory.card.allocator import simulate
 from compute_awareness.memory.card.passes import as_requests
 from compute_awareness.memory.card.staging import THREADS, Kernels
-from compute_awareness.memory.hooked import training
+from compute_awareness.memory.hooked import patching, training
 from compute_awareness.memory.hooked.run import Run
 from compute_awareness.memory.tape import Tape
 from compute_awareness.models.catalogue import find, names
@@ -32,7 +32,8 @@ def test_a_training_step_reserves_what_the_whole_order_reserves(data: st.DataObj
     if spec.positional == "shortformer":
         return
     spec = spec.model_copy(update={"n_layers": draw(st.sampled_from([1, 2, 3, 12, 24, spec.n_layers]))})
-    width, folded, adam = draw(st.sampled_from([2, 4])), draw(st.booleans()), draw(st.sampled_from(["adam", "sgd"]))
+    width, folded = draw(st.sampled_from([2, 4])), draw(st.booleans())
+    adam: optimizer.Optimizer = draw(st.sampled_from(["adam", "sgd"]))
     run = Run(spec, draw(st.integers(1, 8)), draw(st.integers(1, 1024)), width, folded=folded, gradients=True)
     step: tuple[Any, ...] = run, adam, draw(st.integers(1, 2)), Kernels("9.0", handles=THREADS)
     tape, back = training.play_in_order(*step)
@@ -45,6 +46,27 @@ def test_a_training_step_reserves_what_the_whole_order_reserves(data: st.DataObj
     played = playback.reserved(short, standing)
     assert played == simulate(short.requests(standing)).peak_reserved, "playback is the plain simulation, quicker"
     assert played == pytest.approx(whole, rel=0.002)
+
+
+@settings(PLAIN, max_examples=12)
+@given(st.data())
+def test_attribution_patching_reserves_what_the_whole_order_reserves(data: st.DataObject) -> None:
+    """Or about: gradients that a cache keeps lie between what comes and goes."""
+    draw = data.draw
+    spec = find(draw(st.sampled_from(["gpt2", "pythia-160m", "llama-3.2-1b", "gemma-2-2b", "attn-only-2l"])))
+    assert spec is not None
+    width, ending = draw(st.sampled_from([2, 4])), draw(st.sampled_from(["", "resid_pre", "hook_z"]))
+    run = Run(
+        spec, draw(st.integers(1, 8)), draw(st.integers(1, 700)), width, selects=lambda name: name.endswith(ending),
+        trainable=draw(st.booleans()),
+    )  # fmt: skip
+    tape, _, back = patching.attribution_in_order(run, Kernels("9.0", handles=("main",)))
+    standing = parameters.tl_tensors(spec, width)
+    whole = simulate(as_requests(tape, ()).requests(standing, 32 * MIB)).peak_reserved
+    short = as_requests(tape, back)
+    played = playback.reserved(short, standing, 32 * MIB)
+    assert played == simulate(short.requests(standing, 32 * MIB)).peak_reserved
+    assert played == pytest.approx(whole, rel=0.015)
 
 
 def test_what_comes_and_goes_is_there_once() -> None:
