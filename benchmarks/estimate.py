@@ -28,7 +28,7 @@ from typing import Any
 
 from timing import interleave
 
-from compute_awareness.estimates import assemble, sae_training
+from compute_awareness.estimates import assemble, generation, sae_training
 from compute_awareness.estimator import estimate
 from compute_awareness.memory.card.allocator import Reserved
 from compute_awareness.memory.recorded.recall import forget
@@ -125,13 +125,14 @@ def _first_two(given: dict[str, Any], times: int = 5) -> tuple[float, float]:
 @contextlib.contextmanager
 def _without_the_allocator() -> Iterator[None]:
     """Nothing is played to the simulated allocator."""
-    reserved, simulate = assemble.reserved_by, sae_training.simulate
+    reserved, simulate, taken = assemble.reserved_by, sae_training.simulate, generation.taken_by
     assemble.reserved_by = lambda *_: 0
+    generation.taken_by = lambda *_: None
     sae_training.simulate = lambda *_: Reserved(0, 0, 0, 0)
     try:
         yield
     finally:
-        assemble.reserved_by, sae_training.simulate = reserved, simulate
+        assemble.reserved_by, sae_training.simulate, generation.taken_by = reserved, simulate, taken
 
 
 def _loop() -> None:

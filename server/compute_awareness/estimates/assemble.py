@@ -43,6 +43,7 @@ def assemble(
     backward: bool = False,
     buffers: int = 0,
     order: str = "unknown",
+    unsure: int = 0,
 ) -> Estimate:
     """An Estimate from bytes by component.
 
@@ -65,6 +66,7 @@ def assemble(
         backward: a backward pass is run.
         buffers: bytes that CUDA's kernels take at the peak.
         order: without a sequence of allocations, what is known of it (see `device.overheads`).
+        unsure: bytes that `reserved` may be low by (see `device.overheads`).
     """
     components = [
         Component(
@@ -82,7 +84,15 @@ def assemble(
         # to open a segment; on the card it may split a freed block instead, which then costs a later tensor one.
         reserved = reserved_by(events, standing, workspace, unlisted) + device.workspace_segment(capability) * backward
     terms = device.overheads(
-        tensors, capability, reserved, late_bytes, n_gpus, backward=backward, buffers=buffers, order=order
+        tensors,
+        capability,
+        reserved,
+        late_bytes,
+        n_gpus,
+        backward=backward,
+        buffers=buffers,
+        order=order,
+        unsure=unsure,
     )
     low, high = device.spread(tensors, terms, late_bytes)
     from_allocator = ("allocator_rounding", "cublas_workspace", "backward_workspace", "kernel_buffers")
