@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from compute_awareness.memory.autograd import ops, views
 from compute_awareness.memory.autograd.graph import Graph, Var
+from compute_awareness.memory.card.device import cublas_workspace
+from compute_awareness.memory.card.staging import Kernels, processors, staging_bytes
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "truth"))
 from meters import profiler_peak  # pyright: ignore[reportMissingImports]
@@ -152,6 +155,111 @@ def test_slices_splits_and_concatenation() -> None:
         return ops.total(ops.add(ops.tanh(half), ops.mul(b, c)))
 
     compare(real, ours, (3 * D, D))
+
+
+def test_chosen_elements() -> None:
+    """topk, gather and scatter save indices only; `scatter_add_` goes on with what was in place."""
+
+    def real(w: torch.Tensor) -> torch.Tensor:
+        x = F.linear(torch.randn(B * S, D), w)
+        top, indices = x.topk(D)
+        first = torch.zeros(B * S, V).scatter_(-1, indices, torch.tanh(top))
+        second = torch.zeros(B * S, V).scatter(-1, indices, x.gather(-1, indices))
+        both = torch.zeros(B * S, V)
+        both.scatter_add_(-1, indices, torch.tanh(top))
+        both.scatter_add_(-1, indices, top)
+        return (torch.tanh(first) * torch.tanh(second) + both.abs()).sum()
+
+    def ours(graph: Graph, w: Var) -> Var:
+        def zeros() -> Var:
+            return graph.new((B * S, V), 4)
+
+        x = ops.linear(graph.new((B * S, D), 4), w)
+        top, indices = ops.topk(x, D)
+        first = ops.scatter_(zeros(), indices, ops.tanh(top))
+        into = zeros()
+        second = ops.scatter(into, indices, ops.gather(x, indices))
+        del into
+        both = ops.scatter_add_(zeros(), indices, ops.tanh(top))
+        both = ops.scatter_add_(both, indices, top)
+        return ops.total(ops.add(ops.mul(ops.tanh(first), ops.tanh(second)), ops.absolute(both)))
+
+    compare(real, ours, (V, D))
+
+
+def test_norms_and_errors() -> None:
+    def real(w: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        x = torch.randn(B * S, D) @ w
+        norm = w.norm(dim=0) * target.norm(p=1, dim=-1).exp().mean()
+        error = F.mse_loss(x * (1 / norm), torch.randn(B * S, V), reduction="none")
+        return error.sum(dim=-1).mean() + x.sum(dim=0, keepdim=True).abs().mean()
+
+    def ours(graph: Graph, w: Var, target: Var) -> Var:
+        x = ops.matmul(graph.new((B * S, D), 4), w)
+        weights = ops.norm(views.transpose(w, 0, 1))
+        norm = ops.mul(weights, ops.average(ops.exp(ops.norm(target, p=1))))
+        error = ops.squared_error(ops.mul(x, ops.neg(ops.reciprocal(norm))), graph.new((B * S, V), 4))
+        rows = ops.average(ops.sum_over(error))
+        return ops.add(rows, ops.average(ops.absolute(ops.sum_over(x, 0, keepdim=True))))
+
+    compare(real, ours, (D, V), (D, V))
+
+
+PRODUCTS: dict[str, tuple[Callable[..., torch.Tensor], Callable[..., Var]]] = {
+    "mm": (torch.mm, ops.matmul),
+    "addmm": (lambda a, b: torch.addmm(torch.zeros(b.shape[-1]), a, b), lambda a, b: ops.mm(a, b, _bias(b))),
+    "bmm": (torch.bmm, ops.bmm),
+    "baddbmm": (lambda a, b: torch.baddbmm(torch.zeros(a.shape[0], 1, b.shape[-1]), a, b), ops.baddbmm),
+    "linear": (lambda a, b: F.linear(a, b.T), lambda a, b: ops.linear(a, views.transpose(b, 0, 1))),
+}
+
+
+def _bias(b: Var) -> Var:
+    return b.graph.parameter((b.shape[-1],), 4, trainable=False)
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_which_gradient_of_a_product_comes_first(name: str) -> None:
+    real, ours = PRODUCTS[name]
+    lead = (3,) if "bmm" in name else ()
+    shapes = ((*lead, 5, 11), (*lead, 11, 7))
+    made: list[int] = []
+
+    class Made(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            result = func(*args, **(kwargs or {}))
+            if "mm" in str(func):
+                made.append(4 * result.numel())
+            return result
+
+    loss = real(*(torch.randn(shape, requires_grad=True) for shape in shapes)).sum()
+    with Made():
+        loss.backward()
+    graph = Graph()
+    weights = [graph.parameter(shape, 4) for shape in shapes]
+    root = ops.total(ours(*weights))
+    before = len(graph.tape.log)
+    graph.backward(root)
+    asked = [entry for entry in graph.tape.log[before:] if isinstance(entry, int) and entry > 4]
+    assert sorted(set(asked), key=asked.index) == made
+
+
+def test_what_cuda_kernels_take_beside_their_results() -> None:
+    """A workspace with each thread's first product; a buffer with a sum over rows, none with one along a row."""
+    rows, columns = 4096, 24_576
+    graph = Graph(kernels=Kernels("9.0"))
+    x, w = graph.new((rows, D), 4), graph.parameter((D, columns), 4)
+    bias, scale = graph.parameter((columns,), 4), graph.parameter((rows, 1), 4)
+    graph.backward(ops.total(ops.mul(ops.add(ops.matmul(x, w), bias), scale)))
+    asked = [entry for entry in graph.tape.log if isinstance(entry, int) and entry >= 0]
+    buffer = staging_bytes(rows, columns, processors("9.0"))
+    assert buffer > 0
+    assert asked.count(buffer) == 1
+    assert asked.count(cublas_workspace("9.0")) == 2
+    plain = Graph()
+    x, w = plain.new((rows, D), 4), plain.parameter((D, columns), 4)
+    plain.backward(ops.total(ops.add(ops.matmul(x, w), plain.parameter((columns,), 4))))
+    assert not {buffer, cublas_workspace("9.0")} & {entry for entry in plain.tape.log if isinstance(entry, int)}
 
 
 def test_checkpoint_keeps_the_input_and_computes_again() -> None:

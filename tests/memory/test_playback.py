@@ -11,6 +11,7 @@ from compute_awareness.memory.card import playback
 from compute_awareness.memory.card.allocator import simulate
 from compute_awareness.memory.hooked import transformer as hooked
 from compute_awareness.memory.huggingface import forward as huggingface
+from compute_awareness.memory.recorded.recall import forget, recall
 from compute_awareness.memory.tape import Tape, Tensor
 from compute_awareness.models.catalogue import find, names
 from compute_awareness.models.spec import ModelSpec
@@ -57,6 +58,22 @@ def tapes(draw: st.DrawFn) -> Tape:
     return tape
 
 
+@st.composite
+def nested(draw: st.DrawFn) -> Tape:
+    """Tapes with sections as sections of others, between tensors of all sizes."""
+    size = st.sampled_from(draw(PALETTES))
+    inner = [draw(tapes()) for _ in range(draw(st.integers(1, 2)))]
+    middle, outer = Tape(), Tape()
+    for tape, sections in ((middle, inner), (outer, [middle, *inner])):
+        held: list[Tensor] = []
+        for _ in range(draw(st.integers(1, 4))):
+            held += _play(draw, tape, size, draw(st.integers(0, 4)))
+            tape.append(draw(st.sampled_from(sections)), draw(st.integers(1, 3)))
+            if held:
+                tape.drop(held.pop(draw(st.integers(0, len(held) - 1))))
+    return outer
+
+
 def _play(draw: st.DrawFn, tape: Tape, size: st.SearchStrategy[int], steps: int) -> list[Tensor]:
     """Allocates, frees its own, frees what was there before. Returns what is left of its own."""
     own: list[Tensor] = []
@@ -83,6 +100,46 @@ def _agree(tape: Tape, standing: list[int], workspace: int) -> None:
 def test_it_reserves_what_the_plain_simulation_reserves(tape: Tape, standing: list[int], workspace: int) -> None:
     _agree(tape, standing, workspace)
     _agree(tape, [], workspace)
+
+
+@settings(PLAIN, max_examples=100)
+@given(nested(), PALETTES)
+def test_sections_of_sections_reserve_what_the_plain_simulation_reserves(tape: Tape, standing: list[int]) -> None:
+    _agree(tape, standing, 8 * MIB + 128 * KIB)
+
+
+@settings(PLAIN, max_examples=60)
+@given(st.data())
+def test_a_recorded_tape_reserves_what_the_plain_simulation_reserves(data: st.DataObject) -> None:
+    """Also where it goes on after it was recorded."""
+    draw = data.draw
+    shapes = draw(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 3000)), min_size=4, max_size=8))
+    frees, with_sections = draw(st.booleans()), draw(st.booleans())
+
+    def play(b: int, s: int) -> Tape:
+        layer, tape = Tape(), Tape()
+        for nbytes in (4 * b * s, 512 * b, 4 * b * s * s, 4 * b * s):
+            layer.touch(nbytes)
+            layer.drop(layer.new(nbytes), layer.new(700 * b * s))
+        if frees:
+            layer.drop(layer.adopt(700 * b * s, "temporaries"))
+        layer.drop(layer.new(0))
+        layer.new(700 * b * s)
+        tape.append(layer.closed(), 20)
+        tape.touch(4 * b * s)
+        return (tape if with_sections else layer).closed()
+
+    forget()
+    for shape in [shapes[0], *shapes]:
+        tape = recall(("layers", frees, with_sections), shape, play, with_log=True)
+        _agree(tape, [3 * MIB], 8 * MIB)
+        played = play(*shape)
+        for each in (tape, played):
+            held = each.new(12 * MIB)
+            each.touch(30 * MIB)
+            each.drop(held)
+        assert tape.requests() == played.requests()
+        _agree(tape, [3 * MIB], 8 * MIB)
 
 
 def _spec(name: str, **changes: object) -> ModelSpec:
@@ -185,12 +242,8 @@ def test_the_end_frees_what_layers_left_that_were_not_played() -> None:
     _agree(tape, [7 * MIB, 12 * MIB], 8 * MIB)
 
 
-def test_sections_within_sections_and_known_origins_are_played_plainly() -> None:
-    inner, outer, tape = Tape(), Tape(), Tape()
-    inner.new(3 * MIB)
-    outer.append(inner, 3)
-    tape.append(outer, 5)
-    _agree(tape, [5 * MIB], 8 * MIB)
+def test_what_is_known_otherwise_than_by_its_size_is_played_plainly() -> None:
+    tape = Tape()
     known = tape.new(12 * MIB)
     tape.new(12 * MIB)
     section = Tape()

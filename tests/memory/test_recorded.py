@@ -25,8 +25,14 @@ from compute_awareness.memory.huggingface import graph_pass, outputs, training
 from compute_awareness.memory.recorded.program import Program
 from compute_awareness.memory.recorded.recall import forget, recall
 from compute_awareness.memory.recorded.size import Recording
+from compute_awareness.memory.sae import dictionary_learning, dictionary_learning_run
 from compute_awareness.memory.sae import training as sae
+from compute_awareness.memory.sae.activation_buffer import ActivationBuffer
 from compute_awareness.memory.sae.activation_store import LanguageModelPart, Refill, refills, worst_refills
+from compute_awareness.memory.sae.inference import INFERENCE_VECTORS, Use
+from compute_awareness.memory.sae.matching_pursuit import Pursuit
+from compute_awareness.memory.sae.splice import Splice, play_with_sae, with_sae
+from compute_awareness.memory.sae.temporal import Temporal
 from compute_awareness.memory.tape import Tape, Tensor
 from compute_awareness.models.catalogue import find, names
 from compute_awareness.models.spec import ModelSpec
@@ -292,11 +298,11 @@ def test_generation(data: st.DataObject) -> None:
 def test_the_training_of_an_sae(data: st.DataObject) -> None:
     draw = data.draw
     architecture = draw(st.sampled_from(sorted(sae.VECTORS)))
-    if architecture == "matching_pursuit":
-        return
+    pursuit = Pursuit(draw(st.integers(1, 9)), draw(st.booleans()), draw(st.booleans()))
     shape = sae.Shape(
         architecture, 64, draw(st.sampled_from([128, 4096])), 16, 0, width=draw(WIDTHS), dead=draw(st.booleans()),
         matryoshka_widths=(32, 128) if architecture.startswith("matryoshka") else (), autocast=draw(st.booleans()),
+        pursuit=pursuit if architecture == "matching_pursuit" else None,
     )  # fmt: skip
     lm = draw(st.sampled_from([None, LanguageModelPart(10**8, 10**5, 10**9, 10**7)]))
     sizes = st.integers(1, 5000)
@@ -311,6 +317,51 @@ def test_the_training_of_an_sae(data: st.DataObject) -> None:
         return fitted
 
     _same(of(sae.fit), of(sae.fit_anew), draw(st.lists(stores, min_size=3, max_size=6)))
+
+
+@settings(PLAIN, max_examples=40)
+@given(st.data())
+def test_the_trainers_of_dictionary_learning(data: st.DataObject) -> None:
+    draw = data.draw
+    architecture = draw(st.sampled_from(sorted(dictionary_learning.TRAINERS)))
+    shape = sae.Shape(
+        architecture, 64, draw(st.sampled_from([128, 4096])), 16, 0, dead=draw(st.booleans()),
+        matryoshka_widths=(32, 128) if architecture.startswith("matryoshka") else (),
+    )  # fmt: skip
+    behind = draw(st.booleans())
+    buffer = ActivationBuffer(draw(st.sampled_from([2, 300])), 16, 8, 0, 64, draw(WIDTHS))
+    lm = LanguageModelPart(10**8, 10**5, 10**7, 10**6)
+
+    def of(train: Callable[..., sae.Fit]) -> Callable[..., Any]:
+        def trained(batch: int, out: int) -> list[Any]:
+            drawn = replace(buffer, out_batch_size=out) if behind else None
+            of_it = train(replace(shape, batch=drawn.batch if drawn else batch), 2, drawn, lm if behind else None)
+            return [of_it.tape, {name: size for name, size in of_it.largest.items() if size}]
+
+        return trained
+
+    _same(of(dictionary_learning_run.train), of(dictionary_learning_run.train_anew), draw(SHAPES))
+
+
+@settings(PLAIN, max_examples=60)
+@given(st.data())
+def test_an_sae_spliced_in(data: st.DataObject) -> None:
+    draw = data.draw
+    spec = find("gpt2")
+    assert spec is not None
+    architecture = draw(st.sampled_from(sorted(INFERENCE_VECTORS)))
+    use = Use(
+        architecture, 768, draw(st.sampled_from([1024, 24_576])), 768, 16, 0, width=draw(WIDTHS),
+        input_width=draw(WIDTHS), pursuit=Pursuit(20) if architecture == "matching_pursuit" else None,
+        temporal=Temporal(0, 0, active=draw(st.sampled_from([None, 16]))) if architecture == "temporal" else None,
+    )  # fmt: skip
+    reads, hook_name = draw(st.sampled_from([("resid_pre",) * 2, ("resid_mid", "mlp_out"), ("resid_post",) * 2]))
+    names = {name: f"blocks.3.hook_{name}" for name in (reads, hook_name)}
+    run = Run(spec.model_copy(update={"n_layers": 5}), 0, 0, use.input_width)
+    splice = Splice(run, names[hook_name], use, names[reads], draw(st.booleans()), draw(st.booleans()))
+    _same(
+        lambda b, s: with_sae(splice.at(b, s)), lambda b, s: play_with_sae(splice.at(b, s)), draw(SHAPES), with_log=True
+    )
 
 
 @settings(PLAIN, max_examples=300)

@@ -12,6 +12,7 @@ from compute_awareness.errors import InputError
 from compute_awareness.memory.sae.activation_store import check_store, refills
 from compute_awareness.memory.sae.evaluation import first_evaluation
 from compute_awareness.memory.sae.inference import Use, attached, encode
+from compute_awareness.memory.sae.matching_pursuit import Pursuit, bytes_per_iteration
 from compute_awareness.memory.sae.training import LanguageModelPart, Shape, sae_params
 from compute_awareness.memory.sae.training import training_memory as memory_of
 from compute_awareness.memory.tape import Tape
@@ -82,6 +83,24 @@ def test_only_the_top_k_family_grows_when_latents_die() -> None:
     assert extra["topk"] == pytest.approx(2 * one, rel=0.05)
     assert extra["batchtopk"] == pytest.approx(2 * one, rel=0.05)
     assert extra["standard"] == extra["jumprelu"] == extra["gated"] == 0
+
+
+def test_matryoshka_of_one_width_is_batchtopk() -> None:
+    """What would decode the narrower ones goes before the backward pass, and what it saved with it."""
+    sizes = (128, 512, 8, 512, 128, 64, 32, None)
+    one = training_memory("matryoshka_batchtopk", *sizes, matryoshka_widths=(512,))
+    two = training_memory("matryoshka_batchtopk", *sizes, matryoshka_widths=(128, 512))
+    assert one.peak == training_memory("batchtopk", *sizes).peak < two.peak
+
+
+def test_more_iterations_are_saved_activations_and_no_scratch() -> None:
+    few, many = (
+        training_memory("matching_pursuit", 256, 512, 1, 1000, 128, 64, 32, None, pursuit=Pursuit(iterations))
+        for iterations in (8, 64)
+    )
+    more = 56 * bytes_per_iteration(1000, 256, 4)
+    assert many.peak - few.peak == many.components["sae_activations"] - few.components["sae_activations"] == more
+    assert many.components["temporaries"] == few.components["temporaries"]
 
 
 def test_a_large_buffer_is_worst_while_it_fills() -> None:

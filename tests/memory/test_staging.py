@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from compute_awareness.memory.card.allocator import simulate
 from compute_awareness.memory.card.staging import Kernels, processors, staging_bytes
 from compute_awareness.memory.sae import first_steps
+from compute_awareness.memory.sae.matching_pursuit import Pursuit
 from compute_awareness.memory.sae.step import Shape
 from compute_awareness.memory.tape import Tape
 
@@ -51,14 +52,16 @@ def test_each_thread_takes_one_workspace_and_a_sum_leaves_nothing() -> None:
 
 
 @given(
-    st.sampled_from(["standard", "topk", "batchtopk", "jumprelu", "gated"]), st.sampled_from([256, 300, 768]),
-    st.sampled_from([2048, 3001, 4096]), st.integers(1, 9000), st.sampled_from([*CAPABILITIES, None]),
+    st.sampled_from(["standard", "topk", "abstopk", "batchtopk", "jumprelu", "gated", "matching_pursuit"]),
+    st.sampled_from([256, 300, 768]), st.sampled_from([2048, 3001, 4096]), st.integers(1, 9000),
+    st.sampled_from([*CAPABILITIES, None]),
 )  # fmt: skip
 def test_first_steps_that_are_recorded_are_those_that_are_played(
     architecture: str, d_in: int, d_sae: int, batch: int, capability: str | None
 ) -> None:
     """With the buffers as symbols of the recording, whose sizes are no formula of the batch."""
-    shape = Shape(architecture, d_in, d_sae, 16, batch)
+    pursuit = Pursuit(5) if architecture == "matching_pursuit" else None
+    shape = Shape(architecture, d_in, d_sae, 16, batch, pursuit=pursuit)
     played = first_steps._played(replace(shape, kernels=Kernels(capability)), None, None)
     recalled = first_steps.first_steps(shape, None, None, capability)
     assert recalled.peak == played.peak

@@ -13,10 +13,9 @@ from ..memory.hooked import transformer as hooked_transformer
 from ..memory.loading import loading
 from ..memory.sae import inference as sae
 from ..memory.sae.inference import Use
-from ..memory.sae.splice import spliced_forward
+from ..memory.sae.splice import Splice, with_sae
 from ..memory.sae.step import Ledger
 from ..memory.sae.temporal import Temporal
-from ..memory.tape import Tape, Tensor
 from ..runtime import flops
 from ..runtime import sae as effort
 from ..runtime.work import WorkPart, part
@@ -157,17 +156,13 @@ def _encode(tape: Ledger, workload: SaeInference, model: HookedModel | None, use
 def _splice(tape: Ledger, workload: SaeInference, model: HookedModel, use: Use) -> None:
     """run_with_saes or run_with_cache_with_saes: the SAE's output goes on through the model."""
     assert workload.hook_name is not None
-
-    def with_sae(section: Tape, source: Tensor, original: Tensor) -> Tensor:
-        acts, out = sae.attached(section, use, source, original, model.run.width, error_term=workload.use_error_term)
-        if workload.keep_features:
-            section.book(acts, "activation_cache")
-        else:
-            section.drop(acts)
-        return out
-
     run = replace(model.run, selects=None, stop_at_layer=None)
-    played = spliced_forward(run, workload.hook_name_out or workload.hook_name, with_sae, workload.hook_name)
+    played = with_sae(
+        Splice(
+            run, workload.hook_name_out or workload.hook_name, use, workload.hook_name, workload.keep_features,
+            workload.use_error_term,
+        )
+    )  # fmt: skip
     tape.phase = "spliced forward"
     tape.append(played)
     for name, size in Counter(played.by_component).items():

@@ -8,7 +8,7 @@ from dataclasses import replace
 from ..errors import InputError
 from ..memory import parameters
 from ..memory.card import device
-from ..memory.card.allocator import simulate
+from ..memory.card.playback import reserved as reserved_by
 from ..memory.estimate import Estimate, Precision
 from ..memory.loading import loading
 from ..memory.sae import activation_store
@@ -136,7 +136,7 @@ def sae_training(workload: SaeTraining, capability: str | None) -> Estimate:
         assumptions=assumptions,
         warnings=warnings,
         late_bytes=memory.dead_latents_extra,
-        reserved=simulate(begin.requests(standing)).peak_reserved,
+        reserved=reserved_by(begin, standing),
         backward=True,
         buffers=max(0, begin.peak + sum(standing) - memory.peak - workspaces),
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, NotCovered
 from ..memory import data_parallel, optimizer, parameters, sharded, weights
 from ..memory.estimate import Estimate, Precision
 from ..memory.huggingface import forward as transformers_forward
-from ..memory.huggingface.training import ARCHITECTURES, Step, default_dropout, optimizer_step, play
+from ..memory.huggingface.training import ARCHITECTURES, Step, default_dropout, play
 from ..memory.huggingface.training_lora import lora
 from ..memory.huggingface.training_parts import Lora
 from ..memory.loading import loading
@@ -53,9 +54,8 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
     )  # fmt: skip
     if workload.trainable == "lora":
         step = replace(step, lora=_lora(workload, step))
-    played = play(step)
+    played = play(step, workload.optimizer)
     fsdp = workload.parallel == "fsdp"
-    optimizer_step(played, workload.optimizer)
     params = weights.hf_params(spec)
     trained = sum(elements for elements, _ in played.trained)
     adapters = sum(elements * size for elements, size in played.trained) if step.lora else 0
@@ -167,10 +167,12 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
 
 def _standing(spec: ModelSpec, width: int, adam: optimizer.Optimizer, trained: Sequence[tuple[int, int]]) -> list[int]:
     """Bytes of each tensor that stands through a step: weights and buffers, adapters, the optimizer's state."""
-    states = [optimizer.state_bytes(adam, [one]) for one in trained]
-    if adam != "sgd_momentum":  # two moments
-        states = [half for state in states for half in (state // 2, state - state // 2)]
-    return [*parameters.hf_tensors(spec, width), *(nbytes for nbytes in states if nbytes)]
+    states: dict[tuple[int, int], list[int]] = {}
+    for one in set(trained):
+        state = optimizer.state_bytes(adam, [one])
+        halves = [state] if adam == "sgd_momentum" else [state // 2, state - state // 2]  # else two moments
+        states[one] = [nbytes for nbytes in halves if nbytes]
+    return [*parameters.hf_tensors(spec, width), *[nbytes for one in trained for nbytes in states[one]]]
 
 
 def _several_cards(workload: Training) -> list[str]:
@@ -243,4 +245,9 @@ def _check(spec: ModelSpec, attention: str) -> None:
 def _lora(workload: Training, step: Step) -> Lora:
     """peft's adapters; the names of the model's linear layers come from playing one tiny block."""
     tiny = replace(step, spec=step.spec.model_copy(update={"n_layers": 1}), batch_size=1, seq_len=1, accumulation=1)
-    return lora(step.spec, workload.lora_rank, workload.lora_targets, play(tiny).linears)
+    return lora(step.spec, workload.lora_rank, workload.lora_targets, _linears(tiny))
+
+
+@lru_cache(maxsize=64)
+def _linears(step: Step) -> list[str]:
+    return play(step).linears

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, cast
 
+from .card.section import Outline
 from .recorded.rivals import Rivals
 from .recorded.size import is_above_zero
 
@@ -55,17 +56,15 @@ class Tape:
         # In order: bytes (allocated), ~number (a tensor of this tape freed), a Tensor (one from elsewhere freed),
         # (section, times). Kept as it comes in; what it means is worked out only where it is asked for.
         self.log: list[int | Tensor | tuple[Tape, int]] = []
-        self._made = 0
-
-    @property
-    def made(self) -> int:
-        """How many tensors it has allocated of its own."""
-        return self._made
+        self.outline: tuple[Outline, list[int]] | None = None
+        """Of the log as it was recorded, where it has no sections, and the sizes that go with it."""
+        self.made = 0
+        """How many tensors it has allocated."""
 
     def new(self, nbytes: int, component: str = "temporaries") -> Tensor:
         """Allocate a tensor; the caller holds the one reference to it."""
-        tensor = Tensor(nbytes, component, self, self._made)
-        self._made += 1
+        tensor = Tensor(nbytes, component, self, self.made)
+        self.made += 1
         self.log.append(nbytes)
         self.live += nbytes
         self.by_component[component] += nbytes
@@ -122,7 +121,7 @@ class Tape:
 
     def closed(self) -> Tape:
         """The tape as it stands, which what its tensors go through from now on does not reach."""
-        other = Tape.that_was(self.live, self.by_component, self._peak, self._at_peak, self.log.copy(), self._made)
+        other = Tape.that_was(self.live, self.by_component, self._peak, self._at_peak, self.log.copy(), self.made)
         other.worst_phase = self.worst_phase
         other.rivals = self.rivals and self.rivals.copy()
         return other
@@ -137,9 +136,10 @@ class Tape:
         log: list[int | Tensor | tuple[Tape, int]],
         made: int,
     ) -> Tape:
-        """A tape of which only the outcome is known. `made`: tensors that it allocated, which number those to come."""
+        """A tape of which only the outcome is known. `made`: how many tensors it has allocated."""
         tape = cls()
-        tape.live, tape._peak, tape._at_peak, tape.log, tape._made = live, peak, at_peak, log, made
+        tape.made = made
+        tape.live, tape._peak, tape._at_peak, tape.log = live, peak, at_peak, log
         tape.by_component.update(by_component)
         return tape
 

@@ -131,12 +131,13 @@ def store_batches(steps: int, train_batch: int, buffer: int, per_batch: int) -> 
             seen = {}
         else:
             seen[left] = (served, ran)
-        batches = max(1, -(-(buffer - left) // per_batch))
+        # Without max(), which would take longer than the rest of a round.
+        batches = -(-(buffer - left) // per_batch) if left < buffer else 1
         ran += batches
         size = left + batches * per_batch
-        serves = max(1, (size - keep) // train_batch)
+        serves = (size - keep) // train_batch or 1
         served += serves
-        left = max(0, size - serves * train_batch)
+        left = size - serves * train_batch if size > serves * train_batch else 0
     return ran
 
 

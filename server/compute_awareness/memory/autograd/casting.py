@@ -34,7 +34,7 @@ def lowered(x: Var) -> Var:
         return cast(x, HALF)
     known = autocast.weights.get(id(x))
     if known is None:
-        known = autocast.weights[id(x)] = cast(x, HALF).book("weight_copies")
+        known = autocast.weights[id(x)] = cast(x, HALF).book(x.graph.copies_as)
     return known
 
 

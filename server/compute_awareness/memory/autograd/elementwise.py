@@ -7,7 +7,7 @@ which pieces a gradient is computed), ATen/native/Dropout.cpp. Numbers given in 
 from __future__ import annotations
 
 from .casting import raised
-from .graph import Grads, Node, Var
+from .graph import BOOL, Grads, Node, Var
 from .shapes import broadcast, like_stride
 
 
@@ -44,6 +44,11 @@ def _negate_second(node: Node, grads: Grads) -> Grads:
 
 def like(x: Var) -> Var:
     return x.graph.new(x.shape, x.width, like_stride(x.shape, x.stride))
+
+
+def compared(x: Var) -> Var:
+    """x > y and the like: bools in x's layout, no gradient."""
+    return x.graph.new(x.shape, BOOL, like_stride(x.shape, x.stride))
 
 
 def binary(a: Var, b: Var) -> Var:
@@ -123,7 +128,7 @@ def neg(x: Var) -> Var:
 
 
 def saves_input(x: Var) -> Var:
-    """One kernel that saves its input: silu, gelu (both kinds), clamp, abs."""
+    """One kernel that saves its input: silu, gelu (both kinds), clamp."""
     out = like(x)
     x.graph.record([x], [out], one_new, [x])
     return out
@@ -137,7 +142,60 @@ def saves_output(x: Var) -> Var:
 
 
 silu = gelu = saves_input
-tanh = relu = sigmoid = saves_output
+tanh = relu = sigmoid = exp = saves_output
+
+
+def absolute(x: Var) -> Var:
+    """x.abs(): grad * x.sgn()."""
+    out = like(x)
+
+    def backward(node: Node, grads: Grads) -> Grads:
+        g = grads[0]
+        assert g is not None
+        sign = like(node.saved[0])
+        result = binary(g, sign)
+        del sign
+        return [result]
+
+    x.graph.record([x], [out], backward, [x])
+    return out
+
+
+def reciprocal(x: Var) -> Var:
+    """x.reciprocal(): -grad * (result * result). Of `1 / x` in Python it is the first half, times one the second."""
+    out = like(x)
+
+    def backward(node: Node, grads: Grads) -> Grads:
+        g = grads[0]
+        assert g is not None
+        negative, squared = like(g), like(node.saved[0])
+        result = binary(negative, squared)
+        del negative, squared
+        return [result]
+
+    x.graph.record([x], [out], backward, [out])
+    return out
+
+
+def squared_error(prediction: Var, target: Var) -> Var:
+    """F.mse_loss(prediction, target, reduction="none"), a target without gradient: saves both."""
+    out = binary(prediction, target)
+
+    def backward(node: Node, grads: Grads) -> Grads:
+        g = grads[0]
+        assert g is not None
+        prediction, target = node.saved
+        result = like(prediction)
+        width = max(prediction.width, target.width)
+        if g.graph.cpu and prediction.width != target.width:
+            casts = [g.graph.new(v.shape, width) for v in (prediction, target) if v.width < width]
+            if prediction.width < width:  # and the result is computed in the wider dtype first
+                casts.append(g.graph.new(prediction.shape, width))
+            del casts
+        return [result, None]
+
+    prediction.graph.record([prediction, target], [out], backward, [prediction, target])
+    return out
 
 
 def power(x: Var) -> Var:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from ..card.staging import Kernels
 from ..tape import Tape, Tensor
 from .shapes import Shape, contiguous_stride, like_stride, same_layout, size_of
 
@@ -92,6 +93,11 @@ class Var:
             self.storage.tape.book(self.storage.entry, component)
         return self
 
+    def hand_over(self) -> Tensor:
+        """What it is on the tape, for someone who holds that, too, and lets it go there with `drop`."""
+        assert self.storage.entry is not None, "counted elsewhere"
+        return self.storage.tape.hold(self.storage.entry)
+
 
 class Node:
     """One operation in the graph: what it saved and how to go back through it.
@@ -159,13 +165,26 @@ class _Recomputed(Exception):
 class Graph:
     """The tape, the grad mode and the engine.
 
-    `cpu` also plays what only torch's CPU kernels allocate (casts of mixed operands, float noise of dropout, scratch
-    of some kernels): for comparisons with runs on the CPU. Estimates leave it off.
+    Args:
+        cpu: also play what only torch's CPU kernels allocate (casts of mixed operands, float noise of dropout, scratch
+            of some kernels): for comparisons with runs on the CPU. Estimates leave it off.
+        kernels: also play what only CUDA's take: workspaces of matrix products, buffers of sums over rows.
+        saved: component of what is saved for backward.
+        copies: component of the copies of weights that autocast keeps.
     """
 
-    def __init__(self, tape: Tape | None = None, cpu: bool = False) -> None:
+    def __init__(
+        self,
+        tape: Tape | None = None,
+        cpu: bool = False,
+        *,
+        kernels: Kernels | None = None,
+        saved: str = "activations",
+        copies: str = "weight_copies",
+    ) -> None:
         self.tape = tape if tape is not None else Tape()
-        self.cpu = cpu
+        self.cpu, self.kernels = cpu, kernels
+        self.saved_as, self.copies_as = saved, copies
         self.enabled = True
         self.kept: list[Var] = []
         """Gradients of the layers that `unplayed` stands for."""
@@ -174,6 +193,7 @@ class Graph:
         """DistributedDataParallel's `gradient_as_bucket_view`: a leaf's gradient is in its bucket as soon as it is
         whole, and lives on as a view of it (counted elsewhere); what autograd made is let go."""
         self._seq = 0
+        self._thread = "main"
         self._frame: Frame | None = None
         self._filling: list[Node] | None = None
 
@@ -190,9 +210,23 @@ class Graph:
         leaf.needs_grad = trainable
         return leaf
 
+    def on(self, tensor: Tensor, shape: Shape, width: int) -> Var:
+        """A tensor that the tape has already; whoever holds it there goes on holding it."""
+        return Var(self, Storage(self.tape, self.tape.hold(tensor)), shape, contiguous_stride(shape), width)
+
     def touch(self, nbytes: int) -> None:
         """Scratch that comes and goes."""
         self.tape.touch(nbytes)
+
+    def multiplied(self) -> None:
+        """A matrix product was made: the first one of a thread takes CUDA's workspace."""
+        if self.kernels is not None:
+            self.kernels.product(self.tape, self._thread)
+
+    def summed(self, rows: int, columns: int) -> None:
+        """[rows, columns] was summed over its rows: CUDA takes a buffer meanwhile."""
+        if self.kernels is not None:
+            self.kernels.sum(self.tape, rows, columns)
 
     @property
     def recomputing(self) -> bool:
@@ -223,7 +257,7 @@ class Graph:
     ) -> None:
         """An operation from `inputs` to `outputs` with a backward; without grad mode or trainable input: nothing.
 
-        `saved` stay alive until the node's backward has run (component "activations").
+        `saved` stay alive until the node's backward has run.
         """
         if not self.enabled:
             return
@@ -251,7 +285,7 @@ class Graph:
         """`node` keeps `v` for its backward."""
         entry = v.storage.entry
         if entry is not None and entry.component == "temporaries":
-            self.tape.book(entry, "activations")
+            self.tape.book(entry, self.saved_as)
         node.saved.append(v.alias())
 
     def checkpoint(self, call: Callable[[Var], Var], x: Var) -> Var:
@@ -309,11 +343,11 @@ class Graph:
         of equal layers make the peak, and those between need not be played one by one.
         """
         out = x.alias()
-        bundle = [self.new((saved,), 1, None, "activations")] if saved else []
+        bundle = [self.new((saved,), 1, None, self.saved_as)] if saved else []
         if saved_copies:
-            bundle.append(self.new((saved_copies,), 1, None, "weight_copies"))
+            bundle.append(self.new((saved_copies,), 1, None, self.copies_as))
         if copies and self.autocast is not None:
-            self.autocast.unplayed.append(self.new((copies,), 1, None, "weight_copies"))
+            self.autocast.unplayed.append(self.new((copies,), 1, None, self.copies_as))
 
         def backward(node: Node, grads: Grads) -> Grads:
             node.saved = []
@@ -333,7 +367,11 @@ class Graph:
         """`root.backward(grad)`: leaves get `.grad`, saved tensors go. The caller may still hold `root`."""
         from .engine import run  # which needs the operators, and they need this module
 
-        with self.grad_mode(False):
-            first = [grad if grad is not None else self.new(root.shape, root.width)]
-            del grad
-            run(root, first)
+        self._thread = "backward"
+        try:
+            with self.grad_mode(False):
+                first = [grad if grad is not None else self.new(root.shape, root.width)]
+                del grad
+                run(root, first)
+        finally:
+            self._thread = "main"

@@ -15,33 +15,42 @@ from .views import expand, reshape, transpose, view
 
 def _product(a: Var, b: Var) -> Var:
     """mm or bmm without history."""
-    return a.graph.new((*a.shape[:-1], b.shape[-1]), a.width)
+    out = a.graph.new((*a.shape[:-1], b.shape[-1]), a.width)
+    a.graph.multiplied()
+    return out
 
 
 def _column_major(stride: Shape, shape: Shape) -> bool:
     return stride[-2] == 1 and stride[-1] == shape[-2]
 
 
-def _gradient_of_mat2(mat1: Var, grad: Var, shape: Shape, transposed: bool) -> Var:
+def _gradient_of_mat2(grad: Var, shape: Shape, transposed: bool) -> Var:
     """mm_mat2_backward: laid out as mat2 is; column major by the transposed view of a product."""
-    if not transposed:
-        return grad.graph.new(shape, grad.width)
-    return transpose(grad.graph.new((shape[1], shape[0]), grad.width), 0, 1)
+    out = grad.graph.new((shape[1], shape[0]) if transposed else shape, grad.width)
+    grad.graph.multiplied()
+    return transpose(out, 0, 1) if transposed else out
 
 
 def mm(a: Var, b: Var, bias: Var | None = None) -> Var:
-    """a.mm(b), or addmm with a bias: saves each operand that the other's gradient needs."""
+    """a.mm(b), or addmm with a bias: saves each operand that the other's gradient needs.
+
+    MmBackward0 of the generated Functions.cpp computes the gradient of b before that of a, AddmmBackward0 after it.
+    """
     saved = [v for v, other in ((b, a), (a, b)) if other.needs_grad]
     a.graph.before([a, b, bias], saved)
     out = _product(a, b)
-    transposed, shape = _column_major(b.stride, b.shape), b.shape
+    transposed, shape, adds = _column_major(b.stride, b.shape), b.shape, bias is not None
 
     def backward(node: Node, grads: Grads) -> Grads:
         g = grads[0]
         assert g is not None
-        saved = iter(node.saved)
-        first = _product(g, transpose(next(saved), 0, 1)) if node.needs[0] else None
-        second = _gradient_of_mat2(next(saved), g, shape, transposed) if node.needs[1] else None
+        first = second = None
+        if node.needs[1] and not adds:
+            second = _gradient_of_mat2(g, shape, transposed)
+        if node.needs[0]:
+            first = _product(g, transpose(node.saved[0], 0, 1))
+        if node.needs[1] and adds:
+            second = _gradient_of_mat2(g, shape, transposed)
         # bias: summed over the rows when the engine fits it to the bias's shape
         return [first, second, g if node.needs[2] else None]
 
@@ -55,6 +64,8 @@ def linear(x: Var, weight: Var, bias: Var | None = None) -> Var:
         bias = lowered(bias)
     # What was given stays until the call is over, though autocast's copies are what is multiplied.
     left, right = all_lowered(x, weight)
+    if len(left.shape) == 2:
+        return mm(left, transpose(right, 0, 1), bias)
     rows = reshape(left, -1, x.shape[-1])
     out = mm(rows, transpose(right, 0, 1), bias)
     return view(out, *x.shape[:-1], weight.shape[0])
@@ -68,17 +79,16 @@ def conv1d(x: Var, weight: Var, bias: Var) -> Var:
 
 
 def bmm(a: Var, b: Var) -> Var:
-    """a.bmm(b), [n, i, k] and [n, k, j]: saves each operand that the other's gradient needs."""
+    """a.bmm(b), [n, i, k] and [n, k, j]: saves each operand that the other's gradient needs; as mm's, the gradient of b
+    comes first."""
     a, b = all_lowered(a, b)
     out = _product(a, b)
 
     def backward(node: Node, grads: Grads) -> Grads:
         g = grads[0]
         assert g is not None
-        saved = iter(node.saved)
-        first = _product(g, transpose(next(saved), 1, 2)) if node.needs[0] else None
-        second = _product(transpose(next(saved), 1, 2), g) if node.needs[1] else None
-        return [first, second]
+        second = _product(transpose(node.saved[-1], 1, 2), g) if node.needs[1] else None
+        return [_product(g, transpose(node.saved[0], 1, 2)) if node.needs[0] else None, second]
 
     saved = [v for v, other in ((b, a), (a, b)) if other.needs_grad]
     a.graph.record([a, b], [out], backward, saved)
@@ -106,10 +116,12 @@ def baddbmm(a: Var, b: Var) -> Var:
 def matmul(a: Var, b: Var) -> Var:
     """torch.matmul of [..., i, k] and [..., k, j]: batches are merged, which copies operands laid out otherwise.
 
-    The copies, if any, are what is saved.
+    The copies, if any, are what is saved. Of two matrices it is mm.
     """
-    a, b = all_lowered(a, b)
+    left, right = all_lowered(a, b)
+    if len(a.shape) == len(b.shape) == 2:
+        return mm(left, right)
     lead = broadcast(a.shape[:-2], b.shape[:-2])
-    left = reshape(expand(a, *lead, *a.shape[-2:]), -1, *a.shape[-2:])
-    right = reshape(expand(b, *lead, *b.shape[-2:]), -1, *b.shape[-2:])
+    left = reshape(expand(left, *lead, *a.shape[-2:]), -1, *a.shape[-2:])
+    right = reshape(expand(right, *lead, *b.shape[-2:]), -1, *b.shape[-2:])
     return view(bmm(left, right), *lead, a.shape[-2], b.shape[-1])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .casting import cast, raised
 from .elementwise import like, one_new, saves_output
-from .graph import FLOAT32, Grads, Node, Var
+from .graph import BOOL, FLOAT32, Grads, Node, Var
 from .shapes import Shape
 from .views import contiguous
 
@@ -28,7 +28,7 @@ def mean(x: Var) -> Var:
 
 
 def total(x: Var) -> Var:
-    """x.sum() or a mean over everything, to one number; backward of the sum only expands (no memory)."""
+    """x.sum() to one number; backward only expands (no memory)."""
     out = x.graph.new((), x.width)
     shape = x.shape
 
@@ -41,9 +41,58 @@ def total(x: Var) -> Var:
     return out
 
 
+def sum_over(x: Var, dim: int = -1, keepdim: bool = False) -> Var:
+    """x.sum(dim): backward expands without memory."""
+    dim %= len(x.shape)
+    kept = (1,) if keepdim else ()
+    out, whole = x.graph.new((*x.shape[:dim], *kept, *x.shape[dim + 1 :]), x.width), x.shape
+
+    def backward(node: Node, grads: Grads) -> Grads:
+        g = grads[0]
+        assert g is not None
+        stride = (*g.stride[:dim], 0, *g.stride[dim + keepdim :])
+        return [Var(g.graph, g.storage, whole, stride, g.width, is_view=True)]
+
+    x.graph.record([x], [out], backward)
+    return out
+
+
+def average(x: Var) -> Var:
+    """x.mean(), to one number: the gradient is expanded without memory, then divided into a new tensor."""
+    out, shape = x.graph.new((), x.width), x.shape
+
+    def backward(node: Node, grads: Grads) -> Grads:
+        g = grads[0]
+        assert g is not None
+        return [g.graph.new(shape, g.width)]
+
+    x.graph.record([x], [out], backward)
+    return out
+
+
+def norm(x: Var, p: int = 2) -> Var:
+    """x.norm(p, dim=-1): backward makes x / norm (for p = 1 the sign), for p = 2 a mask of norms that are 0."""
+    out = x.graph.new(x.shape[:-1], x.width)
+
+    def backward(node: Node, grads: Grads) -> Grads:
+        g, saved = grads[0], node.saved[0]
+        assert g is not None
+        unit = like(saved)
+        mask = g.graph.new(saved.shape[:-1], BOOL) if p == 2 else None
+        result = like(saved)
+        del mask, unit
+        return [result]
+
+    x.graph.record([x], [out], backward, [x, out])
+    return out
+
+
 def sum_to(x: Var, shape: Shape) -> Var:
     """at::sum_to: the sum over broadcast dimensions, a new tensor."""
-    return x.graph.new(shape, x.width)
+    out = x.graph.new(shape, x.width)
+    if x.graph.kernels is not None and len(shape) < len(x.shape):
+        x.graph.summed(x.elements // out.elements, out.elements)
+    return out
 
 
 def softmax(x: Var, width: int | None = None) -> Var:

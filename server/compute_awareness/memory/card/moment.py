@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Sequence, Set
 from typing import NamedTuple
 
 from .allocator import ADDRESS, SHIFT
+from .pool import Pool
 from .section import Section
 
 _FREE, _IDLE = 0, 1
@@ -27,7 +27,7 @@ class States(NamedTuple):
     """Of idle ones with the first of a size only."""
     idle: dict[int, int]
     """The first idle block of each size."""
-    counts: Counter[int]
+    counts: dict[int, int]
     """How many there are."""
 
 
@@ -36,37 +36,33 @@ class Moment:
 
     Args:
         index: in the row of sections.
-        reserved: units of the pool's segments.
-        asked: units that the sections so far asked for, and let go of others.
-        free: the pool's free blocks, in its order.
+        pool: as it is now.
+        largest: of the free blocks that the section took from.
         live: address, size and number of the tensors that may be let go in sections to come.
         least: the smallest request to come, in units.
-        most: units that a section to come asks for, and lets go of others, at most.
         highest: the highest block of each size that a request was served from.
         wanted: sizes of free blocks that are never idle.
     """
 
-    __slots__ = ("_states", "asked", "free", "highest", "index", "least", "live", "reserved", "tail", "wanted")
+    __slots__ = ("_states", "free", "highest", "index", "least", "live", "reserved", "served", "tail", "wanted")
 
     def __init__(
         self,
         index: int,
-        reserved: int,
-        asked: int,
-        free: list[int],
+        pool: Pool,
+        largest: int,
         live: list[tuple[int, int, int]],
         least: int,
-        most: int,
         highest: dict[int, int],
         wanted: Set[int],
     ) -> None:
-        self.index, self.reserved, self.asked, self.free, self.live = index, reserved, asked, free, live
+        self.index, self.reserved, self.free, self.live = index, pool.reserved, pool.free.copy(), live
         self.least, self.highest, self.wanted = least, highest, wanted
-        last = free[-1] >> SHIFT if free else 0
-        alone = len(free) < 2 or free[-2] >> SHIFT < last
-        self.tail = last if alone and last > 2 * most else 0
-        """Units of the last free block where it is so large that a section takes of it only what fits nowhere else; 0
-        if there is no such block. Its size has no say in the states: sections may take of it again and again."""
+        self.served = len(pool.chosen)
+        """How many requests were served from free blocks so far."""
+        self.tail = _rest(pool, largest, least)
+        """What is left of the largest free block that the section took from, if a request fits in it and no other is of
+        its size; else 0. Its size has no say in the states: sections may take of it again and again."""
         self._states: States | None = None
 
     @property
@@ -74,14 +70,11 @@ class Moment:
         """Sizes of the free blocks that a request fits in, and of each of them that is not idle. Where they differ,
         the states do, or are not worth a comparison."""
         free, highest, wanted = self.free, self.highest, self.wanted
-        fits = free[bisect_left(free, self.least << SHIFT) : -1 if self.tail else None]
+        fits = free[bisect_left(free, self.least << SHIFT) :]
+        if self.tail:
+            fits.remove(self.tail)
         busy = [size for block in fits if block <= highest.get(size := block >> SHIFT, 0) or size in wanted]
         return frozenset([block >> SHIFT for block in fits]), tuple(busy)
-
-    @property
-    def others(self) -> int:
-        """Units of the free blocks but the tail."""
-        return sum([block >> SHIFT for block in self.free]) - self.tail
 
     @property
     def states(self) -> States:
@@ -104,18 +97,18 @@ class Moment:
         every: list[Part] = []
         first: list[Part] = []
         idle: dict[int, int] = {}
-        counts: Counter[int] = Counter()
+        counts: dict[int, int] = {}
         end = -1
         last = len(blocks) - 1
         for at, (address, size, who) in enumerate(blocks):
             touches, end = address == end, address + size
-            if who == _FREE and size == self.tail:
+            if who == _FREE and size << SHIFT | address == self.tail:
                 size = 0
             elif who == _FREE and not touches and (at == last or blocks[at + 1][0] != end):
                 block = size << SHIFT | address
                 if size not in self.wanted and block > self.highest.get(size, 0):
                     every.append((size, _FREE, False))
-                    counts[size] += 1
+                    counts[size] = counts.get(size, 0) + 1
                     if size not in idle:
                         idle[size] = block
                         first.append((size, _IDLE, False))
@@ -135,20 +128,38 @@ class Moment:
             if block & ADDRESS in ends or (block & ADDRESS) + (block >> SHIFT) in starts
         ]
 
-    def periods(self, then: Moment, least_rest: int) -> int:
+    def periods(self, then: Moment, row: Sequence[Section], pool: Pool) -> int:
         """How often what came since an earlier moment of the same state comes again in the same way, as far as the tail
         goes.
 
-        Unless its size is the same again, it has to be larger all the while than any other free block can be, and more
-        has to be left of it than is not worth splitting; otherwise its size would have a say in what is chosen.
+        Each time it is smaller by as much. It is taken from as before as long as it stays larger than what was taken
+        in place of it, and than any request: what was not taken in place of it was larger, or too small.
         """
-        shrinks, others = then.tail - self.tail, self.others
+        shrinks = (then.tail >> SHIFT) - (self.tail >> SHIFT)
         if not shrinks:
             return FOREVER
-        needed = 2 * (self.asked - then.asked) + least_rest
-        if shrinks < 0 or then.tail < needed + then.others or self.tail < needed + others:
+        end = _end(self.tail)
+        if shrinks < 0 or end != _end(then.tail) or end in {address for address, _, _ in self.live}:
             return 0
-        return (self.tail - needed - others) // (shrinks + max(others - then.others, 0)) + 1
+        served = pool.chosen[then.served : self.served]
+        largest = max([request for section in row[then.index : self.index] for request in section.asked])
+        others = max([block >> SHIFT for block in served if _end(block) != end], default=0)
+        least = min([block >> SHIFT for block in served if _end(block) == end], default=0) - largest
+        return max(0, (least - max(largest + pool.least_rest, others + 1)) // shrinks)
+
+
+def _end(block: int) -> int:
+    return (block & ADDRESS) + (block >> SHIFT)
+
+
+def _rest(pool: Pool, block: int, least: int) -> int:
+    """What is free at the end of what was a free block; 0 if that is less than `least`, or another is as large."""
+    end = _end(block)
+    start = pool.ends.get(end, end)
+    size = end - start
+    if size < max(least, 1) or bisect_left(pool.free, (size + 1) << SHIFT) - bisect_left(pool.free, size << SHIFT) > 1:
+        return 0
+    return size << SHIFT | start
 
 
 class Match(NamedTuple):
@@ -161,7 +172,7 @@ class Match(NamedTuple):
     """Sizes of which idle blocks have been taken since; they are not the same, then, and want to be told apart."""
 
 
-def match(earlier: Sequence[Moment], now: Moment, row: Sequence[Section]) -> Match | None:
+def match(earlier: Sequence[Moment], now: Moment, row: Sequence[Section], pool: Pool) -> Match | None:
     """The latest of the earlier moments whose state is that of now and which came before the same sections; rather one
     with the very same free blocks."""
     rough = None
@@ -170,13 +181,18 @@ def match(earlier: Sequence[Moment], now: Moment, row: Sequence[Section]) -> Mat
         if not times:
             continue
         before, after = then.states, now.states
+        if before.every != after.every and before.first != after.first:
+            continue
+        times = min(times, now.periods(then, row, pool))
+        if not times:
+            continue
         if before.every == after.every:
             return Match(then, times, [])
-        if rough is None and before.first == after.first:
+        if rough is None:
             # A lone idle block is as good as written down, whether it is taken or not.
             taken = [
                 size for size, block in before.idle.items()
-                if now.highest.get(size, 0) >= block and (before.counts[size] > 1 or after.counts[size] > 1)
+                if now.highest.get(size, 0) >= block and (before.counts[size] > 1 or after.counts.get(size, 0) > 1)
             ]  # fmt: skip
             rough = Match(then, times, taken)
     return rough

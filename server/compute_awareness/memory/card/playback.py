@@ -20,12 +20,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import groupby
 
-from ..tape import Tape, Tensor
+from ..tape import Tape
 from .allocator import ADDRESS, SHIFT, UNIT, simulate
 from .moment import FIRST_TENSOR, Moment, match
+from .parts import Frame, Parts, take_apart
 from .pool import Pool
-from .section import Section, is_of, is_plain, split, units
+from .section import Section, is_of, units
 
 
 def reserved(tape: Tape, standing: Sequence[int] = (), workspace: int = 0, beside: int = 0) -> int:
@@ -36,22 +38,18 @@ def reserved(tape: Tape, standing: Sequence[int] = (), workspace: int = 0, besid
         workspace: bytes taken before the first section (see `Tape.requests`).
         beside: bytes of one tensor more that stays.
     """
-    tapes = {entry[0] for entry in tape.log if isinstance(entry, tuple)}
-    alone = split(tape) if not tapes else None
+    parts = Parts({}, {})
+    if not take_apart(tape, parts):
+        return simulate(tape.requests([*standing, beside], workspace)).peak_reserved
+    alone = parts.sections.get(tape)
     if alone is not None and not (alone[0].adopted or alone[1].adopted):
         return _in_one_go(alone, tuple(standing), workspace, beside)
-    asked = {section: split(section) for section in tapes}
-    pools = [(section, both) for section, both in asked.items() if both is not None]
-    if len(pools) < len(asked) or not is_plain(tape):
-        return simulate(tape.requests([*standing, beside], workspace)).peak_reserved
     total = 0
     for small in (False, True):
-        alike: dict[object, Section] = {}
-        sections = {section: alike.setdefault(both[small].asks, both[small]) for section, both in pools}
-        player = _Player(tape, sections, standing, workspace, beside, small)
+        player = _Player(tape, parts, standing, workspace, beside, small)
         nbytes = player.play()
         if not player.is_sure():
-            nbytes = _Player(tape, sections, standing, workspace, beside, small, skips=False).play()
+            nbytes = _Player(tape, parts, standing, workspace, beside, small, skips=False).play()
         total += nbytes
     return total
 
@@ -67,7 +65,7 @@ def _in_one_go(pools: tuple[Section, Section], standing: tuple[int, ...], worksp
     return total
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def _standing(standing: tuple[int, ...], small: bool) -> tuple[dict[int, list[int]], Pool]:
     """Blocks by bytes, and the pool, once the tensors that stay are there: a model's weights are the same each time."""
     pool = Pool(small)
@@ -85,35 +83,39 @@ class _Player:
     def __init__(
         self,
         tape: Tape,
-        sections: dict[Tape, Section],
+        parts: Parts,
         standing: Sequence[int],
         workspace: int,
         beside: int,
         small: bool,
         skips: bool = True,
     ) -> None:
-        self.log, self.sections, self.small, self.skips = tape.log, sections, small, skips
+        self.tape, self.frames, self.small, self.skips = tape, parts.frames, small, skips
         self.workspace = units(workspace) if is_of(small, workspace) else 0
         there, pool = _standing(tuple(standing), small)
         self.pool = pool.copy()
-        adopted = {entry.bytes for entry in tape.log if isinstance(entry, Tensor)}
-        adopted.update(*(section.adopted for section in self.sections.values()))
+        alike: dict[object, Section] = {}
+        self.sections = {tape: alike.setdefault(both[small].asks, both[small]) for tape, both in parts.sections.items()}
+        adopted = {nbytes for frame in parts.frames.values() for run in frame.runs for nbytes in run.foreign}
+        adopted.update(*[section.adopted for section in alike.values()])
         self.youngest: dict[int, list[tuple[int, int]]] = {size: [] for size in adopted if is_of(small, size)}
-        """Live tensors of the sizes that are freed by others, youngest last: block, and number if the outer tape made
-        it, else -1."""
-        self.sizes = [entry for entry in tape.log if isinstance(entry, int) and entry >= 0]
-        """Bytes of what the outer tape makes, also of the other pool."""
+        """Live tensors of the sizes that are freed by others, youngest last: block, and number if a frame made it, else
+        -1."""
+        self.sizes: list[int] = []
+        """Bytes of what frames make, also of the other pool."""
         self.own: dict[int, int] = {}
-        """Its live blocks by number."""
+        """Their live blocks by number, but for those that are never let go."""
+        self.freed: set[int] = set()
+        """The numbers of what the frame that made it lets go."""
         for nbytes, candidates in self.youngest.items():
             candidates += [(block, -1) for block in there.get(nbytes, ())]
         if is_of(small, beside):
             (block,) = self.pool.play((units(beside),))
             if beside in self.youngest:
                 self.youngest[beside].append((block, -1))
-        requests = [units(nbytes) for nbytes in self.sizes if is_of(small, nbytes)]
-        for section in self.sections.values():
-            requests += [request for request in section.requests if request > 0]
+        sizes = {nbytes for frame in parts.frames.values() for nbytes in frame.sizes}
+        requests = [units(nbytes) for nbytes in sizes if is_of(small, nbytes)]
+        requests += [request for section in alike.values() for request in section.asked]
         self.least = min([*requests, self.workspace or requests[0]]) if requests else 0
         """The smallest request, in units."""
         self.fewer: dict[int, int] = {}
@@ -124,45 +126,53 @@ class _Player:
 
     def play(self) -> int:
         """Bytes that the pool has reserved in the end."""
-        log, at, made = self.log, 0, 0
-        if not self.sections:
+        frame = self.frames.get(self.tape)
+        if frame is None or not any(run.row for run in frame.runs):
             self._take_workspace()
-        while at < len(log):
-            entry = log[at]
-            at += 1
-            if isinstance(entry, tuple):
-                row = [self.sections[entry[0]]] * entry[1]
-                while at < len(log) and isinstance(following := log[at], tuple):
-                    row += [self.sections[following[0]]] * following[1]
-                    at += 1
-                self._take_workspace()
-                self._play_row(row)
-            elif isinstance(entry, Tensor):
-                if entry.bytes in self.youngest:
-                    self._release(self._youngest(entry.bytes, foreign=True))
-            else:
-                start = at - 1
-                while at < len(log) and isinstance(log[at], int):
-                    at += 1
-                made = self._play_own(log[start:at], made)
+        if frame is None:
+            self._play_row([self.sections[self.tape]], Counter())
+        else:
+            self._play_frame(frame)
         return self.pool.reserved * UNIT
+
+    def _play_frame(self, frame: Frame) -> None:
+        first = made = len(self.sizes)
+        self.sizes += frame.sizes
+        self.freed.update([first + number for number in frame.freed])
+        mine = range(first, len(self.sizes))
+        for at, run in enumerate(frame.runs):
+            if run.own:
+                made = self._play_own(run.own, first, made)
+            elif run.foreign:
+                blocks = [self._youngest(nbytes, mine) for nbytes in run.foreign if nbytes in self.youngest]
+                self.pool.play([0] * len(blocks), iter(blocks))
+            else:
+                self._take_workspace()
+                later = Counter([nbytes for other in frame.runs[at:] for nbytes in other.foreign])
+                for is_frame, row in groupby(run.row, lambda entry: entry[0] in self.frames):
+                    if is_frame:
+                        for tape, times in row:
+                            for _ in range(times):
+                                self._play_frame(self.frames[tape])
+                    else:
+                        self._play_row([self.sections[tape] for tape, times in row for _ in range(times)], later)
 
     def _take_workspace(self) -> None:
         if self.workspace:
             self.pool.play((self.workspace,))
             self.workspace = 0
 
-    # -- tensors of the outer tape
+    # -- tensors of frames
 
-    def _play_own(self, entries: Sequence[object], made: int) -> int:
-        """What the outer tape allocates and frees of its own, without a section in between. `made`: tensors so far."""
+    def _play_own(self, entries: Sequence[int], first: int, made: int) -> int:
+        """What a frame allocates and frees of its own, in a row. `first`: the number of its first tensor; `made`: of
+        the next, which is returned as it is then."""
         requests: list[int] = []
         freed: list[int] = []
         new: dict[int, int] = {}  # tensors that are there at the end, among those that the requests make
         asked = 0
         for entry in entries:
-            assert isinstance(entry, int)
-            number = made if entry >= 0 else ~entry
+            number = made if entry >= 0 else first + ~entry
             nbytes = self.sizes[number]
             made += entry >= 0
             if not is_of(self.small, nbytes):
@@ -189,20 +199,21 @@ class _Player:
     def _play_requests(self, requests: list[int], freed: list[int], new: dict[int, int]) -> None:
         blocks = self.pool.play(requests, iter(freed))
         for number, at in new.items():
-            nbytes = self.sizes[number]
-            self.own[number] = blocks[at]
-            if nbytes in self.youngest:
-                self.youngest[nbytes].append((blocks[at], number))
+            candidates = self.youngest.get(self.sizes[number])
+            if candidates is not None:
+                candidates.append((blocks[at], number))
+            if candidates is not None or number in self.freed:
+                self.own[number] = blocks[at]
 
     def _release(self, block: int) -> None:
         self.pool.play((0,), iter((block,)))
 
-    def _youngest(self, nbytes: int, foreign: bool = False) -> int:
-        """Takes the youngest live tensor of `nbytes`; `foreign`: that the outer tape did not make. -1 if none."""
+    def _youngest(self, nbytes: int, but: range = range(0)) -> int:
+        """Takes the youngest live tensor of `nbytes` whose number is not one of `but`. -1 if there is none."""
         candidates = self.youngest[nbytes]
         for at in range(len(candidates) - 1, -1, -1):
             block, number = candidates[at]
-            if number < 0 or not foreign:
+            if number not in but:
                 del candidates[at]
                 self.own.pop(number, None)
                 if number < 0 and at < self.depth.get(nbytes, 0):
@@ -219,37 +230,37 @@ class _Player:
             self.sure = all(fewer.get(block >> SHIFT, block + 1) > block for block in self.pool.chosen)
         return self.sure
 
-    def _play_row(self, row: list[Section]) -> None:
-        """Sections one after the other."""
+    def _play_row(self, row: list[Section], later: Counter[int]) -> None:
+        """Sections one after the other. `later`: bytes of what is freed after them that they may have left."""
         pool = self.pool
         # How many of the youngest tensors of a size a section frees. Where it leaves as many, the next one frees those.
         frees: Counter[int] = Counter()
-        for section in {id(section): section for section in row if section.adopted and not section.shrinks}.values():
-            frees |= Counter(section.adopted)
-        most = max(section.asked for section in row)
+        for section in set(row):
+            if section.adopted and not section.shrinks:
+                frees |= Counter(section.adopted)
         wanted: set[int] = set()  # sizes of free blocks that are chosen anew in every section
         seen: dict[object, list[Moment]] = {}
         highest: dict[int, int] = {}
-        asked = index = 0
+        skipped = len(row) - _kept(row, later - frees)
+        index = 0
         while index < len(row):
             section = row[index]
             before = len(pool.chosen)
             self._play_section(section)
-            asked += section.asked
             index += 1
-            if index == len(row) or not self.skips:
+            # A moment is of use if a section may be skipped after it, or after another one.
+            if not self.skips or index + (not seen) >= skipped:
                 continue
-            for block in pool.chosen[before:]:
+            served = {*pool.chosen[before:]}
+            highest = highest.copy()
+            for block in served:
                 if block > highest.get(block >> SHIFT, 0):
                     highest[block >> SHIFT] = block
             if section.shrinks:
                 seen.clear()
-            now = Moment(
-                index, pool.reserved, asked, pool.free.copy(), self._live(frees), self.least, most, highest.copy(),
-                wanted,
-            )  # fmt: skip
+            now = Moment(index, pool, max(served, default=0), self._live(frees), self.least, highest, wanted)
             earlier = seen.setdefault(now.sizes, [])
-            found = match(earlier, now, row)
+            found = match(earlier, now, row, pool)
             earlier.append(now)
             if found is None:
                 continue
@@ -258,18 +269,21 @@ class _Player:
                 seen.clear()
                 continue
             then = found.then
-            times = min(found.times, now.periods(then, pool.least_rest))
+            period = index - then.index
+            times = min(found.times, (skipped - index) // period)
             if not times:
                 continue
-            if now.tail != then.tail:
-                pool.shorten_last(times * (then.tail - now.tail))
+            shrinks = (then.tail >> SHIFT) - (now.tail >> SHIFT)
+            if shrinks:
+                pool.shorten(now.tail, times * shrinks)
             pool.reserved += times * (pool.reserved - then.reserved)
-            del row[index : index + times * (index - then.index)]
+            del row[index : index + times * period]
+            skipped -= times * period
             seen.clear()
             self.is_sure()
             pool.chosen.clear()
             for size, count in now.states.counts.items():
-                if count != then.states.counts[size]:
+                if count != then.states.counts.get(size, 0):
                     first = now.states.idle[size]
                     self.fewer[size] = min(first, self.fewer.get(size, first))
             for size, candidates in self.youngest.items():
@@ -282,8 +296,8 @@ class _Player:
                 self.youngest[nbytes].append((blocks[number], -1))
 
     def _live(self, frees: Counter[int]) -> list[tuple[int, int, int]]:
-        """Address, size and number of the tensors that may be let go in sections to come: those of the outer tape, and
-        as many of the youngest of each size as a section frees."""
+        """Address, size and number of the tensors that may be let go in sections to come: those of tapes with
+        sections, and as many of the youngest of each size as a section frees."""
         live = [(block & ADDRESS, block >> SHIFT, ~number) for number, block in self.own.items()]
         sizes = len(self.youngest)
         for who, (nbytes, candidates) in enumerate(self.youngest.items(), FIRST_TENSOR):
@@ -296,3 +310,17 @@ class _Player:
                     live.append((block & ADDRESS, block >> SHIFT, who))
                 who += sizes
         return live
+
+
+def _kept(row: Sequence[Section], later: Counter[int]) -> int:
+    """How many sections at the end of a row leave what is freed later, by bytes. They are not to be skipped, as it has
+    to be known what is beside it."""
+    missing = {nbytes: later[nbytes] for _, nbytes in row[-1].left if later[nbytes] > 0}
+    for number, section in enumerate(reversed(row)):
+        if all(count <= 0 for count in missing.values()):
+            return number
+        for change, sizes in ((-1, [nbytes for _, nbytes in section.left]), (1, section.adopted)):
+            for nbytes in sizes:
+                if nbytes in missing:
+                    missing[nbytes] += change
+    return len(row)

@@ -84,9 +84,9 @@ class Pool:
             ends[end] = address
         return blocks
 
-    def shorten_last(self, size: int) -> None:
-        """The largest free block loses so many units at its end."""
-        block = self.free.pop()
+    def shorten(self, block: int, size: int) -> None:
+        """A free block loses so many units at its end."""
+        del self.free[bisect_left(self.free, block)]
         address = block & ADDRESS
         end = self.ends.pop(address)
         del self.ends[end]

@@ -29,6 +29,7 @@ from ..autograd.ops import (
     softmax,
     sqrt,
     sub,
+    sum_over,
     tanh,
     total,
     where,
@@ -44,7 +45,6 @@ from .backward_ops import (
     repeat_interleave,
     rotary,
     same,
-    sum_over,
 )  # fmt: skip
 
 FLOAT = 4

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..autograd.graph import BOOL, FLOAT32, INT64, Grads, Node, Var
 from ..autograd.ops import add, mul, neg
-from ..autograd.shapes import Shape, like_stride
+from ..autograd.shapes import like_stride
 from ..autograd.views import cat, clone, expand, narrow, unsqueeze, view
 
 
@@ -122,22 +122,6 @@ def last_position(x: Var) -> Var:
         g = grads[0]
         assert g is not None
         return [g.graph.new(whole, g.width)]
-
-    x.graph.record([x], [out], backward)
-    return out
-
-
-def sum_over(x: Var, dim: int) -> Var:
-    """x.sum(dim): backward expands without memory."""
-    dim %= len(x.shape)
-    shape: Shape = (*x.shape[:dim], *x.shape[dim + 1 :])
-    out = x.graph.new(shape, x.width)
-    whole = x.shape
-
-    def backward(node: Node, grads: Grads) -> Grads:
-        g = grads[0]
-        assert g is not None
-        return [Var(g.graph, g.storage, whole, (*g.stride[:dim], 0, *g.stride[dim:]), g.width)]
 
     x.graph.record([x], [out], backward)
     return out

@@ -219,6 +219,12 @@ def _select(
 
 def paths(spec: ModelSpec, names_filter: Sequence[str] | None, layers: Sequence[int] | None = None) -> list[str]:
     """The full paths of the modules that `select` keeps, layer by layer, then those around the layers."""
+    wanted = None if names_filter is None else tuple(names_filter)
+    return [*_paths(spec, wanted, None if layers is None else tuple(layers))]
+
+
+@lru_cache(maxsize=64)
+def _paths(spec: ModelSpec, names_filter: tuple[str, ...] | None, layers: tuple[int, ...] | None) -> list[str]:
     known, n = layout(spec), spec.n_layers
     pattern = re.compile("|".join(module_regex(glob) for glob in names_filter or [f"{known.layers}.*"]))
     blocks = range(n) if layers is None else sorted({layer % n for layer in layers})

@@ -134,12 +134,19 @@ class Played:
     shards: Sharding | None = None
 
 
-def play(step: Step) -> Played:
-    """`play_anew`, by what was recorded of a step of another shape where that fits."""
+def play(step: Step, optimizer: Optimizer | None = None) -> Played:
+    """`play_anew`, and `optimizer_step` where there is one, by what was recorded of another shape where that fits."""
+
+    def both(batch_size: int, seq_len: int) -> Played:
+        played = play_anew(replace(step, batch_size=batch_size, seq_len=seq_len))
+        if optimizer is not None:
+            optimizer_step(played, optimizer)
+        return played
+
     return recall(
-        ("transformers step", replace(step, batch_size=0, seq_len=0)),
+        ("transformers step", replace(step, batch_size=0, seq_len=0), optimizer),
         (step.batch_size, step.seq_len),
-        lambda batch_size, seq_len: play_anew(replace(step, batch_size=batch_size, seq_len=seq_len)),
+        both,
         with_log=not step.gradient_checkpointing,
     )
 

@@ -9,14 +9,15 @@ from functools import partial
 from math import prod
 from typing import Any
 
+from ..card.section import Entry, Outline
 from ..tape import Tape, Tensor
 from .rivals import Rival
 from .size import Recording, Size
 from .sums import Key, Monomial
 
-Log = tuple[list[int], list[tuple[int, int, str]], list[tuple[int, int, int]]]
+Log = tuple[list[int], list[tuple[int, int, str]], list[tuple[int, int, int]], Outline | None]
 """Of each entry the value that is allocated, or what is freed; where tensors from elsewhere are freed, by value and
-component; where sections come, by tape and how often."""
+component; where sections come, by tape and how often; where none come, the outline of all that."""
 Formula = list[tuple[int, int]]
 """The products, by number, that add up to it, each with its factor."""
 Fill = Callable[[list[int], list[Tape]], Any]
@@ -113,7 +114,7 @@ class Program:
     def _tape(self, tape: Tape) -> int:
         """Which of the tapes it is."""
         if id(tape) not in self._tape_numbers:
-            log = self._log(tape) if self._with_log else ([], [], [])
+            log = self._log(tape) if self._with_log else ([], [], [], None)
             moments = [Rival(tape.peak, tape.at_peak, tape.worst_phase)] if tape.rivals is None else tape.rivals.moments
             numbered = [
                 (self._number(each.live), self._components(each.components), each.phase, each.yields)
@@ -142,7 +143,12 @@ class Program:
             else:
                 freed = entry.__class__ is int and entry < 0
                 entries.append(entry if freed else self._number(entry))
-        return entries, adopted, sections
+        if sections:
+            return entries, adopted, sections, None
+        outline: list[Entry] = [*entries]
+        for at, number, _ in adopted:
+            outline[at] = (number,)
+        return entries, adopted, sections, Outline(outline)
 
 
 def _value(number: int, values: list[int], tapes: list[Tape]) -> int:
@@ -192,15 +198,16 @@ def _fill_tape(
         height = values[number]
         if height > peak or (height == peak and not yields):
             peak, highest, worst = height, components, phase
-    entries, adopted, sections = log
+    entries, adopted, sections, outline = log
     events: list[int | Tensor | tuple[Tape, int]] = [values[entry] if entry >= 0 else entry for entry in entries]
     for at, number, component in adopted:
         events[at] = Tensor(values[number], component)
     for at, number, times in sections:
         events[at] = tapes[number], times
-    by_component, at_peak = ({name: values[number] for name, number in each} for each in (left, highest))
-    tape = Tape.that_was(values[live], by_component, peak, at_peak, events, made)
+    components = {name: values[n] for name, n in left}
+    tape = Tape.that_was(values[live], components, peak, {name: values[n] for name, n in highest}, events, made)
     tape.worst_phase = worst
+    tape.outline = (outline, values) if outline is not None else None
     return tape
 
 

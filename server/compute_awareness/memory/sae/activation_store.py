@@ -110,20 +110,26 @@ def worst_refills(buffer: int, train_batch: int, per_batch: int) -> list[Refill]
     seen: set[int] = set()
     while size not in seen and count < _REFILLS:
         seen.add(size)
-        rounds = max((size - keep) // train_batch, 1)
+        # Without max(), which would take longer than the rest of a round.
+        rounds = (size - keep) // train_batch
+        if rounds < 1:
+            rounds = 1
         served = rounds * train_batch
-        left = max(size - served, 0)
-        batches = max(-(-(buffer - left) // per_batch), 1)
+        left = size - served if size > served else 0
+        batches = -(-(buffer - left) // per_batch) if left < buffer else 1
         step = left + batches * per_batch - size
         times = 1
         if size >= served and step:
-            least = served + max(buffer - batches * per_batch, 0)
-            most = keep + served + train_batch - 1
-            if rounds > 1:
-                least = max(least, keep + served)
-            if batches > 1:
-                most = min(most, served + buffer - (batches - 1) * per_batch - 1)
-            times = ((most - size) // step if step > 0 else (size - least) // -step) + 1
+            if step > 0:
+                most = keep + served + train_batch - 1
+                if batches > 1:
+                    most = min(most, served + buffer - (batches - 1) * per_batch - 1)
+                times = (most - size) // step + 1
+            else:
+                least = served + max(buffer - batches * per_batch, 0)
+                if rounds > 1:
+                    least = max(least, keep + served)
+                times = (size - least) // -step + 1
             times = min(times, _REFILLS - count)
         for before in (size, size + (times - 1) * step) if times > 1 else (size,):
             after = before + step

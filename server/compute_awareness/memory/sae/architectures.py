@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..autograd import ops, views
+from ..autograd.elementwise import like
+from ..autograd.graph import BOOL, Grads, Node, Var
 from ..tape import Tensor
 from . import matching_pursuit
-from .autograd import Grad, Var
 from .step import FLOAT, INDEX, Ledger, Shape, Step
 
 # sae_out, feature_acts and hidden_pre, which TrainStepOutput holds, and the loss.
@@ -44,20 +46,21 @@ def train_step(
     step = Step(tape, shape, batch)
     graph = step.graph
     tape.phase = "SAE forward"
-    step.dead_mask = graph.new(shape.d_sae, 1)
-    sae_out, acts, hidden, loss = _FORWARD[shape.architecture](step)
-    graph.drop(step.dead_mask)
-    graph.keep(sae_out, acts, hidden)
+    with graph.autocasting(not shape.cpu_kernels if shape.autocast else None):
+        step.dead_mask = graph.new((shape.d_sae,), BOOL)
+        sae_out, acts, hidden, loss = _FORWARD[shape.architecture](step)
+        step.dead_mask = None
+        for held in (sae_out, acts, hidden):
+            held.book("sae_activations")
 
-    fired = tape.new(step.bf)
-    firing = tape.new(FLOAT * step.bf, "sae_activations")
-    tape.drop(fired)
-    graph.stage(shape.batch, shape.d_sae)
-    did_fire = tape.new(shape.d_sae)
-    summed = tape.new(FLOAT * shape.d_sae)
-    graph.stage(shape.batch, shape.d_sae)
-    tape.drop(summed)
-    graph.leave_autocast()
+        fired = tape.new(step.bf)
+        firing = tape.new(FLOAT * step.bf, "sae_activations")
+        tape.drop(fired)
+        graph.summed(shape.batch, shape.d_sae)
+        did_fire = tape.new(shape.d_sae)
+        summed = tape.new(FLOAT * shape.d_sae)
+        graph.summed(shape.batch, shape.d_sae)
+        tape.drop(summed)
 
     tape.phase = "SAE backward"
     graph.backward(loss)
@@ -69,37 +72,31 @@ def train_step(
     # _foreach_sqrt(exp_avg_sqs) makes a list as large as the parameters while the gradients are still there
     # (torch 2.13, optim/adam.py, _multi_tensor_adam: what torch chooses on CUDA).
     tape.drop(*[tape.new(nbytes) for nbytes in shape.tensors])
-    graph.zero_grad()
+    step.zero_grad()
     tape.drop(firing, did_fire, *previous)
-    return [sae_out.tensor, acts.tensor, hidden.tensor]
+    return [held.hand_over() for held in (sae_out, acts, hidden, loss)]
 
 
 def _whole(step: Step, hidden: Var, acts: Var, sae_out: Var, aux: Callable[[], list[Var]]) -> Output:
     """training_forward_pass from the reconstruction on: squared error, auxiliary losses, the total."""
-    error = step.graph.squared_error(sae_out, step.batch)
-    mse = step.loss(error)
-    losses = aux()
-    total = step.plus(mse, *losses)
-    step.graph.drop(error)
-    return sae_out, acts, hidden, total
+    error = ops.squared_error(sae_out, step.batch)
+    step.batch.book("sae_activations")  # also where it is a view of the store's buffer: the graph keeps it now
+    losses = [step.loss(error)]
+    losses += aux()
+    return sae_out, acts, hidden, step.total(losses)
 
 
 def _standard(step: Step) -> Output:
-    graph = step.graph
     x = step.centred()
     hidden = step.encode(x, step.vector())
-    acts = graph.relu(hidden)
-    graph.drop(x)
+    acts = ops.relu(hidden)
+    del x
 
     def sparsity() -> list[Var]:
-        norm = step.decoder_norm()
-        weighted = graph.mul(acts, norm)
-        graph.drop(norm)
-        per_row = graph.norm(weighted, step.rows, p=1)
-        scaled = graph.scale(per_row)
-        loss = graph.mean(scaled)
-        graph.drop(per_row, scaled, weighted)
-        return [loss]
+        weighted = ops.mul(acts, step.decoder_norm())
+        per_row = ops.norm(weighted, p=1)
+        scaled = ops.neg(per_row)
+        return [ops.average(scaled)]
 
     return _whole(step, hidden, acts, step.decode(acts), sparsity)
 
@@ -108,54 +105,41 @@ def _rescaled(step: Step) -> Var:
     """hidden_pre of the top-k family: the pre-activations times the decoder's norms."""
     x = step.centred()
     raw = step.encode(x, step.vector())
-    norm = step.decoder_norm()
-    hidden = step.graph.mul(raw, norm)
-    step.graph.drop(raw, norm, x)
-    return hidden
+    return ops.mul(raw, step.decoder_norm())
 
 
 def _decode_rescaled(step: Step, acts: Var, *, bias: bool = True) -> Var:
-    graph = step.graph
-    scaled = step.over_decoder_norm(acts)
-    product = graph.matmul(scaled, step.W_dec, step.rows, step.d_in)
-    graph.drop(scaled)
-    if not bias:
-        return product
-    out = graph.add(product, step.b_dec)
-    graph.drop(product)
-    return out
+    product = ops.matmul(step.over_decoder_norm(acts), step.W_dec)
+    return ops.add(product, step.b_dec) if bias else product
 
 
 def _topk(step: Step) -> Output:
-    graph = step.graph
+    graph, k = step.graph, step.shape.k
     hidden = _rescaled(step)
-    chosen = step.rows * step.shape.k
     if step.shape.architecture == "abstopk":
-        magnitude = graph.new(step.bf, step.width)
-        unused, indices = graph.new(chosen, step.width), graph.new(chosen, INDEX)
-        graph.drop(magnitude, unused)
-        zeros = graph.new(step.bf, step.width)
-        values = graph.gather(hidden, indices)
-        acts = graph.scatter_into(zeros, indices, values)
-        graph.drop(values, indices)
+        with graph.grad_mode(False):
+            values, indices = ops.topk(ops.absolute(hidden), k)
+        del values
+        zeros = step.features()
+        values = ops.gather(hidden, indices)
+        acts = ops.scatter_(zeros, indices, values)
     else:
-        top, indices = graph.topk(hidden, chosen)
-        values = graph.relu(top)
-        zeros = graph.new(step.bf, step.width)
-        acts = graph.scatter_into(zeros, indices, values)
-        graph.drop(top, values, indices)
+        top, indices = ops.topk(hidden, k)
+        values = ops.relu(top)
+        acts = ops.scatter_(step.features(), indices, values)
+        del top
+    del values, indices
     sae_out = _decode_rescaled(step, acts)
     return _whole(step, hidden, acts, sae_out, lambda: _aux_loss(step, hidden, sae_out))
 
 
 def _batchtopk(step: Step) -> Output:
-    graph = step.graph
     hidden = _rescaled(step)
-    positive = graph.relu(hidden)
-    top, indices = graph.topk(positive, step.rows * step.shape.k)
-    zeros = graph.new(step.bf, step.width)
-    acts = graph.scatter_copy(zeros, indices, top)
-    graph.drop(zeros, top, indices, positive)
+    positive = ops.relu(hidden)
+    top, indices = ops.topk(views.view(positive, step.bf), step.rows * step.shape.k)
+    zeros = views.view(step.features(), step.bf)
+    acts = views.view(ops.scatter(zeros, indices, top), step.rows, step.d_sae)
+    del zeros, top, indices, positive
     sae_out = _decode_rescaled(step, acts)
     whole = _whole(step, hidden, acts, sae_out, lambda: _aux_loss(step, hidden, sae_out))
     # update_topk_threshold: where the activations are positive, and the smallest of them
@@ -165,25 +149,19 @@ def _batchtopk(step: Step) -> Output:
 
 def _matryoshka(step: Step) -> Output:
     """The widths but the last decode once more, each from the one before: `_iterable_decode`."""
-    graph = step.graph
     sae_out, acts, hidden, total = _batchtopk(step)
     scaled = step.over_decoder_norm(acts)
-    decoded, before = graph.hold(step.b_dec), 0
+    decoded, before = step.b_dec, 0
     for width in step.shape.matryoshka_widths[:-1]:
-        inner = graph.view(scaled, step.rows * (width - before))
-        weight = graph.view(step.W_dec, (width - before) * step.d_in)
-        product = graph.matmul(inner, weight, step.rows, step.d_in)
-        graph.drop(weight)
-        wider = graph.add(product, decoded)
-        graph.drop(product, decoded, inner)
-        decoded, before = wider, width
-        error = graph.squared_error(decoded, step.batch)
-        rows = graph.sum_rows(error, step.rows)
-        graph.drop(error)
-        loss = graph.mean(rows)
-        graph.drop(rows)
-        total = step.plus(total, loss)
-    graph.drop(decoded, scaled)
+        inner = views.narrow(scaled, 1, width - before)
+        product = ops.matmul(inner, views.narrow(step.W_dec, 0, width - before))
+        decoded, before = ops.add(product, decoded), width
+        del product, inner
+        rows = ops.sum_over(ops.squared_error(decoded, step.batch))
+        loss = ops.average(rows)
+        del rows
+        total = ops.add(total, loss)
+        del loss
     return sae_out, acts, hidden, total
 
 
@@ -193,168 +171,137 @@ def _aux_loss(step: Step, hidden: Var, sae_out: Var) -> list[Var]:
     if not step.shape.dead:
         return []
     assert step.dead_mask is not None
-    chosen = step.rows * min(step.d_in // 2, step.d_sae)
-    width = max(sae_out.width, FLOAT)
-    residual = graph.new(step.bd, width)
+    residual = graph.new((step.rows, step.d_in), max(sae_out.width, FLOAT))
     absolute = step.shape.architecture == "abstopk"
-    magnitude = graph.absolute(hidden) if absolute else graph.hold(hidden)
-    candidates = graph.where(step.dead_mask, magnitude)
-    graph.drop(magnitude)
-    top, indices = graph.topk(candidates, chosen)
-    zeros = graph.new(step.bf, step.width)
-    if absolute:
-        signed = graph.gather(hidden, indices)
-        acts = graph.scatter_into(zeros, indices, signed)
-        graph.forget(top, hidden)
-        graph.drop(signed, candidates, top, indices)
-    else:
-        acts = graph.scatter_into(zeros, indices, top)
-        graph.drop(candidates, top, indices)
+    candidates = ops.where(step.dead_mask, ops.absolute(hidden) if absolute else hidden)
+    top, indices = ops.topk(candidates, min(step.d_in // 2, step.d_sae))
+    zeros = step.features()
+    values = ops.gather(hidden, indices) if absolute else top
+    acts = ops.scatter_(zeros, indices, values)
+    del candidates, top, indices, zeros, values
     recons = _decode_rescaled(step, acts, bias=False)
-    difference = graph.add(recons, residual, minus=True)
-    squared = graph.square(difference)
-    graph.drop(difference)
+    squared = ops.power(ops.sub(recons, residual))
     loss = step.loss(squared)
-    scaled = graph.scale(loss)
-    graph.drop(squared, loss, residual, recons, acts)
-    return [scaled]
+    return [ops.neg(loss)]
+
+
+# -- JumpReLU: two functions with backward passes of their own, saes/jumprelu_sae.py
 
 
 def _jumprelu(step: Step) -> Output:
-    graph, tape = step.graph, step.tape
     threshold = step.vector(FLOAT)
     x = step.centred()
     hidden = step.encode(x, step.vector())
-
-    def window(like: Var) -> Var:
-        """`rectangle`: 1 where |x - threshold| < bandwidth / 2."""
-        minus = graph.new(step.bf, like.width)
-        distance = graph.new(step.bf, like.width)
-        graph.drop(minus)
-        sides = [tape.new(step.bf), tape.new(step.bf)]
-        inside = tape.new(step.bf)
-        tape.drop(*sides)
-        result = graph.new(step.bf, like.width)
-        tape.drop(inside)
-        graph.drop(distance)
-        return result
-
-    def estimator(like: Var) -> Var:
-        """The straight-through estimator, and the threshold's gradient from it."""
-        factor = window(like)
-        for _ in range(2):  # times the bandwidth's factor, times the gradient
-            product = graph.new(step.bf, like.width)
-            graph.drop(factor)
-            factor = product
-        return factor
-
-    def threshold_gradient(ste: Var) -> Grad:
-        negative = graph.new(step.bf, ste.width)
-        result = graph.grad(step.d_sae, ste.width)
-        graph.stage(step.rows, step.d_sae)
-        graph.drop(negative)
-        return result
-
-    def gated(source: Var) -> Var:
-        """x * (x > threshold)"""
-        gate = tape.new(step.bf)
-        as_float = tape.new(step.bf * source.width if step.shape.cpu_kernels else 0)
-        result = graph.new(step.bf, source.width)
-        tape.drop(as_float, gate)
-        return result
-
-    cast = graph.cast(threshold, hidden.width)
-    acts = gated(hidden)
-
-    def jump_backward(grad: Grad) -> list[Grad | None]:
-        per_latent = graph.new(step.d_sae, hidden.width)
-        ste = estimator(hidden)
-        graph.drop(per_latent)
-        of_threshold = threshold_gradient(ste)
-        product = gated(hidden)
-        graph.drop(ste)
-        return [Grad(product.tensor, step.bf, hidden.width), of_threshold]
-
-    graph.record(acts, [hidden, cast], [hidden, cast], jump_backward)
-    graph.drop(cast, x)
+    cast = ops.cast(threshold, hidden.width)
+    acts = above_threshold(hidden)
+    step.graph.record([hidden, cast], [acts], _jump_backward, [hidden, cast])
+    del cast, x
 
     def step_loss() -> list[Var]:
-        cast = graph.cast(threshold, hidden.width)
-        norm = graph.new(step.d_sae, step.width)
-        gate = tape.new(step.bf)
-        ones = graph.new(step.bf, hidden.width)
-        tape.drop(gate)
-
-        def backward(grad: Grad) -> list[Grad | None]:
-            ste = estimator(hidden)
-            result = threshold_gradient(ste)
-            graph.drop(ste)
-            return [None, result]
-
-        graph.record(ones, [hidden, cast], [hidden, cast], backward)
-        per_row = graph.sum_rows(ones, step.rows)
-        graph.drop(ones)
-        scaled = graph.scale(per_row)
-        loss = graph.mean(scaled)
-        graph.drop(scaled, per_row, norm, cast)
+        graph = step.graph
+        cast = ops.cast(threshold, hidden.width)
+        with graph.grad_mode(False):
+            norm = step.decoder_norm()
+        gate = ops.compared(hidden)
+        ones = like(hidden)
+        del gate
+        graph.record([hidden, cast], [ones], _step_backward, [hidden, cast])
+        per_row = ops.sum_over(ones)
+        del ones
+        scaled = ops.neg(per_row)
+        loss = ops.average(scaled)
+        del scaled, per_row, norm, cast
         return [loss]
 
     return _whole(step, hidden, acts, step.decode(acts), step_loss)
 
 
+def above_threshold(x: Var) -> Var:
+    """x * (x > threshold), without history"""
+    gate = ops.compared(x)
+    as_float = like(x) if x.graph.cpu else None
+    result = like(x)
+    del as_float, gate
+    return result
+
+
+def _jump_backward(node: Node, grads: Grads) -> Grads:
+    """JumpReLU.backward"""
+    hidden, threshold = node.saved
+    negative = like(threshold)
+    estimate = _estimator(hidden)
+    del negative
+    of_threshold = _threshold_gradient(estimate, threshold)
+    return [above_threshold(hidden), of_threshold]
+
+
+def _step_backward(node: Node, grads: Grads) -> Grads:
+    """Step.backward: none for what is compared with the threshold"""
+    hidden, threshold = node.saved
+    return [None, _threshold_gradient(_estimator(hidden), threshold)]
+
+
+def _estimator(x: Var) -> Var:
+    """The straight-through estimator: `rectangle`, times the bandwidth's factor, times the gradient."""
+    factor = _rectangle(x)
+    for _ in range(2):
+        factor = like(factor)
+    return factor
+
+
+def _rectangle(x: Var) -> Var:
+    """1 where |x - threshold| < bandwidth / 2."""
+    minus = like(x)
+    distance = like(minus)
+    del minus
+    sides = [ops.compared(x), ops.compared(x)]
+    inside = ops.compared(x)
+    del sides
+    result = like(x)
+    del inside, distance
+    return result
+
+
+def _threshold_gradient(estimate: Var, threshold: Var) -> Var:
+    return ops.sum_to(ops.neg(estimate), threshold.shape)
+
+
 def _gated(step: Step) -> Output:
-    graph, tape = step.graph, step.tape
     b_gate, r_mag, b_mag = step.vector(), step.vector(), step.vector()
     x = step.centred()
     gate_pre = step.encode(x, b_gate)
-    positive = tape.new(step.bf)
-    active = graph.new(step.bf, step.width)
-    tape.drop(positive)
-    exponent = graph.exp(r_mag)
-    scaled_encoder = graph.mul(step.W_enc, exponent)
-    graph.drop(exponent)
-    product = graph.matmul(x, scaled_encoder, step.rows, step.d_sae)
-    graph.drop(scaled_encoder)
-    hidden = graph.add(product, b_mag)
-    graph.drop(product)
-    magnitude = graph.relu(hidden)
-    acts = graph.mul(active, magnitude)
-    graph.forget(gate_pre, x)  # a comparison has no gradient
-    graph.drop(magnitude, active, gate_pre, x)
+    positive = ops.compared(gate_pre)
+    active = ops.cast(positive, step.width)
+    del positive
+    product = ops.matmul(x, ops.mul(step.W_enc, ops.exp(r_mag)))
+    hidden = ops.add(product, b_mag)
+    del product
+    acts = ops.mul(active, ops.relu(hidden))
+    del active, gate_pre, x  # a comparison has no gradient
 
     def losses() -> list[Var]:
-        bias = graph.scale(step.b_dec)
-        x = graph.add(step.batch, bias, minus=True)
-        graph.drop(bias)
+        x = ops.sub(step.batch, ops.neg(step.b_dec))
         pi_gate = step.encode(x, b_gate)
-        pi_acts = graph.relu(pi_gate)
-        norm = step.decoder_norm()
-        weighted = graph.mul(pi_acts, norm)
-        graph.drop(norm)
-        per_row = graph.sum_rows(weighted, step.rows)
-        graph.drop(weighted)
-        mean = graph.mean(per_row)
-        graph.drop(per_row)
-        l1 = graph.scale(mean)
-        graph.drop(mean)
+        pi_acts = ops.relu(pi_gate)
+        per_row = ops.sum_over(ops.mul(pi_acts, step.decoder_norm()))
+        mean = ops.average(per_row)
+        del per_row
+        l1 = ops.neg(mean)
+        del mean
         via_gate = step.decode(pi_acts)
-        difference = graph.add(via_gate, step.batch, minus=True)
-        squared = graph.square(difference)
-        graph.drop(difference)
-        aux = step.loss(squared)
-        graph.drop(squared, via_gate, pi_acts, pi_gate, x)
-        return [l1, aux]
+        squared = ops.power(ops.sub(via_gate, step.batch))
+        return [l1, step.loss(squared)]
 
     return _whole(step, hidden, acts, step.decode(acts), losses)
 
 
 def _matching_pursuit(step: Step) -> Output:
-    graph, pursuit = step.graph, step.shape.pursuit
+    pursuit = step.shape.pursuit
     assert pursuit is not None
     x = step.centred()
-    acts = matching_pursuit.encode(graph, x, step.W_dec, step.rows, step.d_sae, pursuit)
-    hidden = graph.new(step.bf, acts.width)  # zeros: there is no single pre-activation
-    graph.drop(x)
+    acts = matching_pursuit.encode(x, step.W_dec, pursuit)
+    hidden = step.features()  # zeros: there is no single pre-activation
+    del x
     return _whole(step, hidden, acts, step.decode(acts), list)
 
 

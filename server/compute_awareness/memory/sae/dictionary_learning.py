@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..autograd import ops, views
+from ..autograd.elementwise import like
+from ..autograd.graph import BOOL, Grads, Node, Var
 from ..tape import Tensor
-from .autograd import Grad, Var
 from .step import FLOAT, INDEX, Ledger, Shape, Step
 
 CONSTRAINED = frozenset({"standard", "gated"})
 """Trainers with ConstrainedAdam. They let go of gradients at the start of update(), so these last between steps."""
 COUNTS = frozenset({"topk", "batchtopk", "matryoshka_batchtopk", "jumprelu"})
 """Trainers with num_tokens_since_fired, int64."""
+_MATRICES = frozenset({"jumprelu", "matryoshka_batchtopk"})
+"""Trainers whose dictionary multiplies by matrices; the others' encoder and decoder are torch.nn.Linear."""
 
 
 def update(tape: Ledger, shape: Shape, batch: Tensor, gradients: list[Tensor]) -> list[Tensor]:
@@ -29,12 +33,11 @@ def update(tape: Ledger, shape: Shape, batch: Tensor, gradients: list[Tensor]) -
         The gradients that it leaves itself.
     """
     tape.drop(*gradients)
-    step = Step(tape, shape, batch)
-    graph = step.graph
+    step = Step(tape, shape, batch, linear=shape.architecture not in _MATRICES)
     tape.phase = "SAE forward"
     loss = _LOSS[shape.architecture](step)
     tape.phase = "SAE backward"
-    graph.backward(loss)
+    step.graph.backward(loss)
     tape.phase = "optimizer step"
     decoder = FLOAT * shape.d_in * shape.d_sae
     constrained = shape.architecture in CONSTRAINED
@@ -47,207 +50,143 @@ def update(tape: Ledger, shape: Shape, batch: Tensor, gradients: list[Tensor]) -
     tape.touch(shape.param_bytes)
     if constrained:
         tape.drop(unit)
-        return graph.take_gradients()
-    graph.zero_grad()
+        return step.take_gradients()
+    step.zero_grad()
     return []
 
 
-def _affine(step: Step, x: Var, weight: Var, bias: Var) -> Var:
-    """torch.nn.Linear with a bias: addmm, one result."""
-    graph = step.graph
-    out = graph.new(step.bf, FLOAT)
-
-    def backward(g: Grad) -> list[Grad | None]:
-        of_input = graph.grad(x.elements, FLOAT) if x.node is not None else None
-        return [graph.same(g), of_input, graph.grad(weight.elements, FLOAT)]
-
-    return graph.record(out, [bias, x, weight], [x, weight], backward)
-
-
-def _decoder(step: Step, acts: Var) -> Var:
-    """torch.nn.Linear without a bias: a product with the transposed weight."""
-    graph = step.graph
-    out = graph.new(step.bd, FLOAT)
-
-    def backward(_: Grad) -> list[Grad | None]:
-        of_weight = graph.grad(step.W_dec.elements, FLOAT)
-        of_weight.alone = True
-        return [graph.grad(acts.elements, FLOAT), of_weight]
-
-    return graph.record(out, [acts, step.W_dec], [acts, step.W_dec], backward)
-
-
 def _decode(step: Step, acts: Var) -> Var:
-    product = _decoder(step, acts)
-    out = step.graph.add(product, step.b_dec)
-    step.graph.drop(product)
-    return out
+    return ops.add(ops.linear(acts, step.W_dec), step.b_dec)
 
 
 def _centred(step: Step) -> Var:
     """x - b_dec"""
-    return step.graph.add(step.batch, step.b_dec, minus=True)
+    return ops.sub(step.batch, step.b_dec)
+
+
+def _encode(step: Step, x: Var) -> Var:
+    """relu(encoder(x)), a torch.nn.Linear with a bias"""
+    return ops.relu(ops.linear(x, step.W_enc, step.vector()))
 
 
 def _error(step: Step, sae_out: Var) -> Var:
     """(x - sae_out).pow(2).sum(dim=-1).mean()"""
-    graph = step.graph
-    difference = graph.add(step.batch, sae_out, minus=True)
-    squared = graph.square(difference)
-    graph.drop(difference)
-    out = step.loss(squared)
-    graph.drop(squared)
-    return out
+    return step.loss(ops.power(ops.sub(step.batch, sae_out)))
 
 
-def _l1(step: Step, acts: Var) -> Var:
+def _l1(acts: Var) -> Var:
     """acts.norm(p=1, dim=-1).mean(), scaled"""
-    graph = step.graph
-    per_row = graph.norm(acts, step.rows, p=1)
-    mean = graph.mean(per_row)
-    scaled = graph.scale(mean)
-    graph.drop(per_row, mean)
-    return scaled
+    per_row = ops.norm(acts, p=1)
+    return ops.neg(ops.average(per_row))
 
 
 def _standard(step: Step) -> Var:
-    graph = step.graph
-    x = _centred(step)
-    hidden = _affine(step, x, step.W_enc, step.vector())
-    acts = graph.relu(hidden)
-    graph.drop(x, hidden)
-    graph.keep(acts)
+    acts = _encode(step, _centred(step)).book("sae_activations")
     sae_out = _decode(step, acts)
     # l2_loss is for the log only, but its graph lives as long as loss() does
-    difference = graph.add(step.batch, sae_out, minus=True)
-    logged = graph.norm(difference, step.rows)
-    graph.drop(difference)
-    total = step.plus(_error(step, sae_out), _l1(step, acts))
-    graph.forget(logged, sae_out)
-    graph.drop(logged, sae_out, acts)
+    logged = ops.norm(ops.sub(step.batch, sae_out))
+    total = ops.add(_error(step, sae_out), _l1(acts))
+    del logged
     return total
+
+
+def _above(x: Var) -> Var:
+    """(x > threshold).float()"""
+    mask = ops.compared(x)
+    out = like(x)
+    del mask
+    return out
+
+
+def _threshold_gradient(x: Var, threshold: Var) -> Var:
+    over_bandwidth = like(threshold)  # -(threshold / bandwidth)
+    minus = like(x)
+    scaled = like(x)
+    del minus
+    sides = [ops.compared(x), ops.compared(x)]
+    both = ops.compared(x)
+    del sides
+    rectangle = like(x)
+    del both, scaled
+    weighted = like(x)
+    del rectangle, over_bandwidth
+    return like(weighted)
+
+
+def _jump(node: Node, grads: Grads) -> Grads:
+    """JumpReLUFunction.backward"""
+    x, threshold = node.saved
+    gate = _above(x)
+    of_x = like(x)
+    del gate
+    return [of_x, _threshold_gradient(x, threshold)]
+
+
+def _ste(node: Node, grads: Grads) -> Grads:
+    """StepFunction.backward"""
+    x, threshold = node.saved
+    return [like(x), _threshold_gradient(x, threshold)]
 
 
 def _jumprelu(step: Step) -> Var:
-    graph, tape, bf = step.graph, step.tape, step.bf
-    threshold = step.vector()
-    product = graph.matmul(step.batch, step.W_enc, step.rows, step.d_sae)
-    hidden = graph.add(product, step.vector())
-    graph.drop(product)
-
-    def above() -> Var:
-        """(x > threshold).float()"""
-        mask = tape.new(bf)
-        out = graph.new(bf, FLOAT)
-        tape.drop(mask)
-        return out
-
-    def threshold_gradient() -> Var:
-        over_bandwidth = tape.new(FLOAT * step.d_sae)  # -(threshold / bandwidth)
-        minus = tape.new(FLOAT * bf)
-        scaled = tape.new(FLOAT * bf)
-        tape.drop(minus)
-        sides = [tape.new(bf), tape.new(bf)]
-        both = tape.new(bf)
-        tape.drop(*sides)
-        rectangle = tape.new(FLOAT * bf)
-        tape.drop(both, scaled)
-        weighted = tape.new(FLOAT * bf)
-        tape.drop(rectangle, over_bandwidth)
-        out = graph.new(bf, FLOAT)
-        tape.drop(weighted)
-        return out
-
-    def jump(g: Grad) -> list[Grad | None]:
-        gate = above()
-        of_x = graph.grad(bf, FLOAT)
-        graph.drop(gate)
-        return [of_x, Grad(threshold_gradient().tensor, bf, FLOAT)]
-
-    def ste(g: Grad) -> list[Grad | None]:
-        zeros = graph.grad(bf, FLOAT)
-        return [zeros, Grad(threshold_gradient().tensor, bf, FLOAT)]
-
-    gate = above()
-    acts = graph.new(bf, FLOAT)
-    graph.drop(gate)
-    graph.record(acts, [hidden, threshold], [hidden, threshold], jump)
-    graph.keep(acts)
+    graph, threshold = step.graph, step.vector()
+    hidden = ops.add(ops.matmul(step.batch, step.W_enc), step.vector())
+    gate = _above(hidden)
+    acts = like(hidden)
+    del gate
+    graph.record([hidden, threshold], [acts], _jump, [hidden, threshold])
+    acts.book("sae_activations")
     sae_out = step.decode(acts)
     error = _error(step, sae_out)
-    gates = graph.record(above(), [acts, threshold], [acts, threshold], ste)
+    gates = _above(acts)
+    graph.record([acts, threshold], [gates], _ste, [acts, threshold])
     l0 = step.loss(gates)
-    graph.drop(gates)
-    total = step.plus(error, l0)
-    graph.drop(sae_out, acts, hidden)
-    return total
+    del gates
+    return ops.add(error, l0)
 
 
 def _gated(step: Step) -> Var:
-    graph, tape = step.graph, step.tape
     b_gate, r_mag, b_mag = step.vector(), step.vector(), step.vector()
-    x = _centred(step)
-    encoded = graph.matmul(x, step.W_enc, step.rows, step.d_sae)
-    graph.drop(x)
-    pi_gate = graph.add(encoded, b_gate)
-    positive = tape.new(step.bf)
-    active = graph.new(step.bf, FLOAT)
-    tape.drop(positive)
-    exponent = graph.exp(r_mag)
-    product = graph.mul(exponent, encoded)
-    graph.drop(exponent)
-    pi_mag = graph.add(product, b_mag)
-    graph.drop(product)
-    magnitude = graph.relu(pi_mag)
-    acts = graph.mul(active, magnitude)
-    gate = graph.relu(pi_gate)
-    graph.drop(encoded, pi_gate, active, pi_mag, magnitude)
-    graph.keep(acts, gate)
+    encoded = ops.linear(_centred(step), step.W_enc)
+    pi_gate = ops.add(encoded, b_gate)
+    positive = ops.compared(pi_gate)
+    active = ops.cast(positive, FLOAT)
+    del positive
+    product = ops.mul(ops.exp(r_mag), encoded)
+    pi_mag = ops.add(product, b_mag)
+    del product
+    acts = ops.mul(active, ops.relu(pi_mag)).book("sae_activations")
+    gate = ops.relu(pi_gate).book("sae_activations")
+    del encoded, pi_gate, active, pi_mag
     sae_out = _decode(step, acts)
-    product = graph.matmul(gate, graph.detached(step.W_dec), step.rows, step.d_in)
-    via_gate = graph.add(product, graph.detached(step.b_dec))
-    graph.drop(product)
-    error = _error(step, sae_out)
-    sparsity = _l1(step, gate)
-    total = step.plus(error, sparsity, _error(step, via_gate))
-    graph.drop(acts, gate, sae_out, via_gate)
-    return total
+    via_gate = ops.add(ops.linear(gate, step.W_dec.alias()), step.b_dec.alias())
+    return step.total([_error(step, sae_out), _l1(gate), _error(step, via_gate)])
 
 
 def _topk(step: Step) -> Var:
-    graph = step.graph
-    x = _centred(step)
-    hidden = _affine(step, x, step.W_enc, step.vector())
-    positive = graph.relu(hidden)
-    graph.drop(x, hidden)
-    top, indices = graph.topk(positive, step.rows * step.shape.k)
-    acts = graph.scatter_into(graph.new(step.bf, FLOAT), indices, top)
-    graph.keep(positive, acts)
+    positive = _encode(step, _centred(step))
+    top, indices = ops.topk(positive, step.shape.k)
+    acts = ops.scatter_(step.features(), indices, top).book("sae_activations")
+    positive.book("sae_activations")
     _threshold(step)
-    sae_out = _decode(step, acts)
-    return _with_aux(step, positive, sae_out, [acts, top, indices])
+    return _with_aux(step, positive, _decode(step, acts))
 
 
 def _batchtopk(step: Step) -> Var:
-    graph = step.graph
-    x = _centred(step)
-    hidden = _affine(step, x, step.W_enc, step.vector())
-    positive = graph.relu(hidden)
-    graph.drop(x, hidden)
+    positive = _encode(step, _centred(step))
     acts = _chosen_of_all(step, positive)
     _threshold(step)
-    sae_out = _decode(step, acts)
-    return _with_aux(step, positive, sae_out, [acts])
+    return _with_aux(step, positive, _decode(step, acts))
 
 
 def _chosen_of_all(step: Step, positive: Var) -> Var:
     """The k * batch largest of the whole batch, the rest zeros."""
-    graph = step.graph
-    top, indices = graph.topk(positive, step.rows * step.shape.k)
-    acts = graph.scatter_into(graph.new(step.bf, FLOAT), indices, top)
-    graph.drop(top, indices)
-    graph.keep(positive, acts)
-    return acts
+    top, indices = ops.topk(views.view(positive, step.bf), step.rows * step.shape.k)
+    zeros = views.view(step.features(), step.bf)
+    acts = views.view(ops.scatter_(zeros, indices, top), step.rows, step.d_sae)
+    del top, indices
+    positive.book("sae_activations")
+    return acts.book("sae_activations")
 
 
 def _threshold(step: Step) -> None:
@@ -259,16 +198,12 @@ def _threshold(step: Step) -> None:
         step.tape.touch(step.bf + (2 * INDEX + FLOAT) * chosen)
 
 
-def _with_aux(step: Step, positive: Var, sae_out: Var, rest: list[Var]) -> Var:
-    """e = x - sae_out, its square, and the auxiliary loss of the dead latents. Takes over what it is given."""
-    graph = step.graph
-    difference = graph.add(step.batch, sae_out, minus=True)
-    squared = graph.square(difference)
-    error = step.loss(squared)
-    graph.drop(squared)
-    total = step.plus(error, *_aux_loss(step, positive))
-    graph.drop(difference, sae_out, positive, *rest)
-    return total
+def _with_aux(step: Step, positive: Var, sae_out: Var) -> Var:
+    """e = x - sae_out, its square, and the auxiliary loss of the dead latents."""
+    difference = ops.sub(step.batch, sae_out)
+    losses = [step.loss(ops.power(difference))]
+    losses += _aux_loss(step, positive)
+    return step.total(losses)
 
 
 def _aux_loss(step: Step, positive: Var) -> list[Var]:
@@ -276,73 +211,43 @@ def _aux_loss(step: Step, positive: Var) -> list[Var]:
     graph = step.graph
     if not step.shape.dead:
         return []
-    chosen = step.rows * min(step.d_in // 2, step.d_sae)
-    mask = graph.new(step.d_sae, 1)
-    candidates = graph.where(mask, positive)
-    top, indices = graph.topk(candidates, chosen)
-    acts = graph.scatter_into(graph.new(step.bf, FLOAT), indices, top)
-    transposed = step.shape.architecture != "matryoshka_batchtopk"
-    recons = _decoder(step, acts) if transposed else graph.matmul(acts, step.W_dec, step.rows, step.d_in)
+    mask = graph.new((step.d_sae,), BOOL)
+    candidates = ops.where(mask, positive)
+    top, indices = ops.topk(candidates, min(step.d_in // 2, step.d_sae))
+    acts = ops.scatter_(step.features(), indices, top)
+    multiplies = step.shape.architecture in _MATRICES
+    recons = ops.matmul(acts, step.W_dec) if multiplies else ops.linear(acts, step.W_dec)
     error = _error(step, recons)
-    centred = graph.new(step.bd, FLOAT)  # the residual minus its mean, squared
+    centred = graph.new((step.rows, step.d_in), FLOAT)  # the residual minus its mean, squared
     step.tape.touch(FLOAT * step.bd)
-    graph.drop(centred)
-    scaled = graph.scale(error)
-    graph.drop(error, recons, acts, top, indices, candidates, mask)
-    return [scaled]
-
-
-def _split(step: Step, x: Var, sizes: list[int]) -> list[Var]:
-    """x.split(sizes): views with one node; their gradients are joined once all are there."""
-    graph, waiting = step.graph, list[Tensor]()
-
-    def join(_: Grad) -> list[Grad | None]:
-        whole = graph.grad(x.elements, FLOAT)
-        step.tape.drop(*waiting)
-        return [whole]
-
-    joined = graph.record(graph.new(0, FLOAT), [x], [], join)
-
-    def arrived(g: Grad) -> list[Grad | None]:
-        waiting.append(graph.same(g).tensor)
-        return [graph.grad(0, FLOAT)]
-
-    parts = []
-    for size in sizes:
-        graph.hold(x)
-        parts.append(graph.record(Var(x.tensor, size, FLOAT), [joined], [], arrived))
-    graph.drop(joined)
-    return parts
+    del centred
+    return [ops.neg(error)]
 
 
 def _matryoshka(step: Step) -> Var:
-    graph, widths = step.graph, step.shape.matryoshka_widths
-    x = _centred(step)
-    product = graph.matmul(x, step.W_enc, step.rows, step.d_sae)
-    hidden = graph.add(product, step.vector())
-    graph.drop(product)
-    positive = graph.relu(hidden)
-    graph.drop(hidden, x)
+    widths = step.shape.matryoshka_widths
+    positive = ops.relu(ops.add(ops.matmul(_centred(step), step.W_enc), step.vector()))
     acts = _chosen_of_all(step, positive)
     _threshold(step)
-    zeros = graph.new(step.bd, FLOAT)
-    sae_out = graph.add(zeros, step.b_dec)
-    graph.drop(zeros)
-    groups = [width - before for before, width in zip((0, *widths), widths, strict=False)]
-    weights = _split(step, step.W_dec, [size * step.d_in for size in groups])
-    chunks = _split(step, acts, [size * step.rows for size in groups])
+    sae_out = ops.add(step.graph.new((step.rows, step.d_in), FLOAT), step.b_dec)
+    groups = tuple(width - before for before, width in zip((0, *widths), widths, strict=False))
+    weights = views.split(step.W_dec, groups, 0)
+    chunks = views.split(acts, groups)
     total: Var | None = None
     for chunk, weight in zip(chunks, weights, strict=True):
-        product = graph.matmul(chunk, weight, step.rows, step.d_in)
-        wider = graph.add(sae_out, product)
-        graph.drop(product, sae_out)
-        sae_out = wider
+        product = ops.matmul(chunk, weight)
+        sae_out = ops.add(sae_out, product)
+        del product
         error = _error(step, sae_out)
-        total = error if total is None else step.plus(total, error)
+        total = error if total is None else ops.add(total, error)
+        del error
     assert total is not None
-    residual = graph.new(step.bd, FLOAT)
-    total = step.plus(total, *_aux_loss(step, positive))
-    graph.drop(residual, sae_out, positive, acts, *chunks, *weights)
+    residual = step.graph.new((step.rows, step.d_in), FLOAT)
+    losses = [total]
+    del total
+    losses += _aux_loss(step, positive)
+    total = step.total(losses)
+    del residual
     return total
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...errors import InputError, nearest
+from ..recorded.recall import recall
 from .activation_buffer import ActivationBuffer, play_next
 from .activation_store import LanguageModelPart
 from .dictionary_learning import CONSTRAINED, COUNTS, TRAINERS, update
 from .step import FLOAT, INDEX, Ledger, Shape
-from .training import SaeMemory
+from .training import Fit, SaeMemory
 
 
 def training_memory(
@@ -31,14 +32,15 @@ def training_memory(
         close = nearest(shape.architecture, TRAINERS, 1)
         hint = f"; nearest: {close[0]}" if close else ""
         raise InputError(f"architecture: {shape.architecture!r} is not one of {', '.join(TRAINERS)}{hint}")
-    tape = _train(shape, n_saes, buffer, lm)
+    trained = train(shape, n_saes, buffer, lm)
+    tape = trained.tape
     dead_extra = 0
     if "topk" in shape.architecture:
-        dead_extra = max(0, _train(replace(shape, dead=True), n_saes, buffer, lm).peak - tape.peak)
+        dead_extra = max(0, train(replace(shape, dead=True), n_saes, buffer, lm).tape.peak - tape.peak)
     return SaeMemory(
         peak=tape.peak,
         at_peak={name: size for name, size in tape.at_peak.items() if size},
-        components={name: size for name, size in tape.largest.items() if size},
+        components={name: size for name, size in trained.largest.items() if size},
         phase=tape.worst_phase,
         buffer_bytes=buffer.size * buffer.d_submodule * buffer.width if buffer is not None else 0,
         dead_latents_extra=dead_extra,
@@ -46,7 +48,18 @@ def training_memory(
     )
 
 
-def _train(shape: Shape, n_saes: int, buffer: ActivationBuffer | None, lm: LanguageModelPart | None) -> Ledger:
+def train(shape: Shape, n_saes: int, buffer: ActivationBuffer | None, lm: LanguageModelPart | None) -> Fit:
+    """`train_anew`, by what was recorded with another batch where that fits."""
+
+    def play(batch: int, out_batch_size: int) -> Fit:
+        drawn = replace(buffer, out_batch_size=out_batch_size) if buffer is not None else None
+        return train_anew(replace(shape, batch=batch), n_saes, drawn, lm)
+
+    kind = "trainSAE", replace(shape, batch=0), n_saes, buffer and replace(buffer, out_batch_size=0), lm
+    return recall(kind, (shape.batch, buffer.out_batch_size if buffer is not None else 1), play)
+
+
+def train_anew(shape: Shape, n_saes: int, buffer: ActivationBuffer | None, lm: LanguageModelPart | None) -> Fit:
     """One trainer's update() in the steady state; the others stand by, alike. Before it a refresh of the buffer."""
     tape = Ledger()
     tape.new(n_saes * shape.param_bytes, "sae_weights")
@@ -69,4 +82,4 @@ def _train(shape: Shape, n_saes: int, buffer: ActivationBuffer | None, lm: Langu
         batch, *_ = play_next(tape, buffer, lm, full, read)
         tape.drop(*before)
     update(tape, shape, batch, own)
-    return tape
+    return Fit(tape.closed(), dict(tape.largest))

@@ -12,10 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..autograd import ops, views
+from ..autograd.elementwise import like
+from ..autograd.graph import Graph, Var
 from ..tape import Tape, Tensor
 from . import matching_pursuit
 from . import temporal as temporal_sae
-from .autograd import Graph, Var
+from .architectures import above_threshold
 from .matching_pursuit import Pursuit
 from .temporal import Temporal
 
@@ -81,156 +84,124 @@ class Use:
 class _Sae:
     """The SAE's operators on one tape, without gradients."""
 
-    def __init__(self, tape: Tape, use: Use, cpu_kernels: bool) -> None:
+    def __init__(self, tape: Tape, use: Use, cpu_kernels: bool = False) -> None:
         self.tape, self.use = tape, use
-        self.graph = Graph(tape, cpu_kernels=cpu_kernels, gradients=False)
-        self.W_enc = self.graph.parameter(use.d_in * use.d_sae, use.width)
-        self.W_dec = self.graph.parameter(use.d_sae * use.d_out, use.width)
-        self.b_dec = self.graph.parameter(use.d_out, use.width)
-        self.vector = self.graph.parameter(use.d_sae, use.width)
+        self.graph = graph = Graph(tape, cpu_kernels)
+        graph.enabled = False
+        self.W_enc = graph.parameter((use.d_in, use.d_sae), use.width, False)
+        self.W_dec = graph.parameter((use.d_sae, use.d_out), use.width, False)
+        self.b_dec = graph.parameter((use.d_out,), use.width, False)
+        self.vector = graph.parameter((use.d_sae,), use.width, False)
+
+    def given(self, source: Tensor) -> Var:
+        """The activations to encode, which the caller holds."""
+        return self.graph.on(source, (self.use.rows, self.use.d_in), self.use.input_width)
 
     def features(self) -> Var:
-        return self.graph.new(self.use.features, self.use.width)
+        return self.graph.new((self.use.rows, self.use.d_sae), self.use.width)
 
     def centred(self, x: Var) -> Var:
         """process_sae_in; a transcoder does not subtract b_dec."""
-        graph = self.graph
-        cast = graph.cast(x, self.use.width)
         if self.use.transcodes:
-            return cast
-        bias = graph.scale(self.b_dec)
-        out = graph.add(cast, bias, minus=True)
-        graph.drop(cast, bias)
-        return out
+            return ops.cast(x, self.use.width)
+        return ops.sub(ops.cast(x, self.use.width), ops.neg(self.b_dec))
 
     def norms(self) -> Var:
-        return self.graph.new(self.use.d_sae, self.use.width)
+        return self.graph.new((self.use.d_sae,), self.use.width)
 
     def encode(self, source: Var) -> Var:
-        graph, use = self.graph, self.use
+        use = self.use
         if use.temporal is not None:
-            novel, predicted = self.encode_with_predictions(source)
-            graph.drop(predicted)
-            return novel
+            return self.encode_with_predictions(source)[0]
         x = self.centred(source)
         if use.pursuit is not None:
-            acts = matching_pursuit.encode(graph, x, self.W_dec, use.rows, use.d_sae, use.pursuit)
-            hidden_pre = self.features() if use.training else graph.new(0, use.width)  # zeros that nobody reads
-            graph.drop(hidden_pre, x)
+            acts = matching_pursuit.encode(x, self.W_dec, use.pursuit)
+            if use.training:
+                self.tape.touch(use.features * use.width)  # zeros that nobody reads
             return acts
-        hidden = graph.linear(x, self.W_enc, self.vector, use.rows, use.d_sae)
+        hidden = ops.add(ops.matmul(x, self.W_enc), self.vector)
         family = use.architecture
         if family == "gated":
-            acts = self._gated(x)
-        elif family.startswith("jumprelu"):
-            acts = self._jumprelu(hidden)
-        elif "topk" in family:
+            return self._gated(x, hidden)
+        if family.startswith("jumprelu"):
+            return self._jumprelu(hidden)
+        if "topk" in family:
             if use.training:
-                norms = self.norms()
-                rescaled = graph.mul(hidden, norms)
-                graph.drop(hidden, norms)
-                hidden = rescaled
-            acts = self._topk(hidden)
-        else:
-            acts = graph.relu(hidden)
-        graph.drop(hidden, x)
-        return acts
+                hidden = ops.mul(hidden, self.norms())
+            return self._topk(hidden)
+        return ops.relu(hidden)
 
     def encode_with_predictions(self, source: Var) -> tuple[Var, Var]:
         """Of the temporal SAE: novel and predicted codes."""
-        use = self.use
+        use, graph = self.use, self.graph
         assert use.temporal is not None
-        x = self.centred(source)
-        codes = temporal_sae.encode(self.graph, x, self.W_dec, use.d_in, use.d_sae, use.temporal)
-        self.graph.drop(x)
-        return codes
+        sae_in = self.centred(source).hand_over()
+        z_novel, z_pred = temporal_sae.encode(
+            self.tape, sae_in, use.width, use.d_in, use.d_sae, use.temporal, cpu_kernels=graph.cpu
+        )
+        shape = use.rows, use.d_sae
+        novel, predicted = graph.on(z_novel, shape, use.width), graph.on(z_pred, shape, use.width)
+        self.tape.drop(sae_in, z_novel, z_pred)
+        return novel, predicted
 
-    def _gated(self, x: Var) -> Var:
-        graph, use = self.graph, self.use
-        positive = self.tape.new(use.features)
-        active = self.features()
-        self.tape.drop(positive)
-        exponent = self.norms()
-        scaled = graph.mul(self.W_enc, exponent)
-        graph.drop(exponent)
-        product = graph.matmul(x, scaled, use.rows, use.d_sae)
-        graph.drop(scaled)
-        hidden = graph.add(product, self.vector)
-        graph.drop(product)
-        magnitude = graph.relu(hidden)
-        acts = graph.mul(active, magnitude)
-        graph.drop(magnitude, hidden, active)
-        return acts
+    def _gated(self, x: Var, hidden: Var) -> Var:
+        positive = ops.compared(hidden)
+        active = ops.cast(positive, self.use.width)
+        del positive
+        product = ops.matmul(x, ops.mul(self.W_enc, self.norms()))
+        magnitude = ops.add(product, self.vector)
+        del product
+        return ops.mul(active, ops.relu(magnitude))
 
     def _jumprelu(self, hidden: Var) -> Var:
-        graph, use = self.graph, self.use
-        if use.training:  # JumpReLU.apply: x * (x > threshold)
-            gate = self.tape.new(use.features)
-            cast = self.tape.new(use.features * use.width if graph.cpu_kernels else 0)
-            acts = self.features()
-            self.tape.drop(cast, gate)
-            return acts
-        base = graph.relu(hidden)
-        above = self.tape.new(use.features)
-        mask = self.features()
-        self.tape.drop(above)
-        acts = graph.mul(base, mask)
-        graph.drop(base, mask)
-        return acts
+        if self.use.training:  # JumpReLU.apply
+            return above_threshold(hidden)
+        base = ops.relu(hidden)
+        above = ops.compared(hidden)
+        mask = ops.cast(above, self.use.width)
+        del above
+        return ops.mul(base, mask)
 
     def _topk(self, hidden: Var) -> Var:
-        graph, use = self.graph, self.use
-        chosen = use.rows * use.k
+        use = self.use
         if use.architecture == "abstopk":
-            magnitude = self.features()
-            unused, indices = graph.topk(magnitude, chosen)
-            graph.drop(magnitude, unused)
+            values, indices = ops.topk(like(hidden), use.k)
+            del values
             zeros = self.features()
-            values = graph.gather(hidden, indices)
-            graph.scatter_into(zeros, indices, values)
-            graph.drop(values, indices)
-            return zeros
-        per_batch = use.architecture in SAVED_AS_JUMPRELU
-        source = graph.relu(hidden) if per_batch else hidden
-        top, indices = graph.topk(source, chosen)
-        if per_batch:
-            zeros = self.features()
-            acts = graph.scatter_copy(zeros, indices, top)
-            graph.drop(zeros, top, indices, source)
-            return acts
-        values = graph.relu(top)
-        acts = graph.scatter_into(self.features(), indices, values)
-        graph.drop(values, top, indices)
-        return acts
+            values = ops.gather(hidden, indices)
+            return ops.scatter_(zeros, indices, values)
+        if use.architecture in SAVED_AS_JUMPRELU:
+            source = ops.relu(hidden)
+            top, indices = ops.topk(views.view(source, use.features), use.rows * use.k)
+            zeros = views.view(self.features(), use.features)
+            return views.view(ops.scatter(zeros, indices, top), use.rows, use.d_sae)
+        top, indices = ops.topk(hidden, use.k)
+        values = ops.relu(top)
+        return ops.scatter_(self.features(), indices, values)
 
     def decode(self, acts: Var) -> Var:
-        graph, use = self.graph, self.use
-        source = graph.hold(acts)
-        if use.training and "topk" in use.architecture:
+        if self.use.training and "topk" in self.use.architecture:
             norms = self.norms()
-            inverse = graph.reciprocal(norms)
-            graph.drop(norms)
-            scaled = graph.mul(acts, inverse)
-            graph.drop(inverse, source)
-            source = scaled
-        product = graph.matmul(source, self.W_dec, use.rows, use.d_out)
-        graph.drop(source)
-        out = graph.add(product, self.b_dec)
-        graph.drop(product)
-        return out
+            inverse = ops.neg(ops.reciprocal(norms))
+            del norms
+            acts = ops.mul(acts, inverse)
+            del inverse
+        product = ops.matmul(acts, self.W_dec)
+        del acts
+        return ops.add(product, self.b_dec)
 
 
 def encode(tape: Tape, use: Use, source: Tensor, *, cpu_kernels: bool = False) -> Tensor:
     """sae.encode(source); gives back the feature activations."""
     sae = _Sae(tape, use, cpu_kernels)
-    return sae.encode(Var(source, use.rows * use.d_in, use.input_width)).tensor
+    return sae.encode(sae.given(source)).hand_over()
 
 
 def reconstruct(tape: Tape, use: Use, source: Tensor, *, cpu_kernels: bool = False) -> tuple[Tensor, Tensor]:
     """sae.decode(sae.encode(source)); gives back features and reconstruction."""
     sae = _Sae(tape, use, cpu_kernels)
-    acts = sae.encode(Var(source, use.rows * use.d_in, use.input_width))
-    return acts.tensor, sae.decode(acts).tensor
+    acts = sae.encode(sae.given(source))
+    return acts.hand_over(), sae.decode(acts).hand_over()
 
 
 def encode_then_decode(
@@ -238,32 +209,26 @@ def encode_then_decode(
 ) -> Tensor:
     """The reconstruction in two statements: `encoded` is called with the features between them and keeps them."""
     sae = _Sae(tape, use, cpu_kernels)
-    acts = sae.encode(Var(source, use.rows * use.d_in, use.input_width))
-    encoded(acts.tensor)
-    return sae.decode(acts).tensor
+    acts = sae.encode(sae.given(source))
+    encoded(acts.hand_over())
+    return sae.decode(acts).hand_over()
 
 
 def forward(tape: Tape, use: Use, source: Tensor, *, cpu_kernels: bool = False) -> tuple[Tensor, Tensor]:
     """sae(source); gives back features and output. The temporal SAE decodes predicted and novel codes together."""
     sae = _Sae(tape, use, cpu_kernels)
-    graph = sae.graph
-    x = Var(source, use.rows * use.d_in, use.input_width)
+    x = sae.given(source)
     if use.temporal is not None:
-        novel, predicted = sae.encode_with_predictions(x)
-        codes = graph.add(novel, predicted)
-        product = graph.matmul(codes, sae.W_dec, use.rows, use.d_out)
-        graph.drop(codes)
-        out = graph.add(product, sae.b_dec)
-        graph.drop(product, predicted)
-        return novel.tensor, out.tensor
+        acts, predicted = sae.encode_with_predictions(x)
+        product = ops.matmul(ops.add(acts, predicted), sae.W_dec)
+        out = ops.add(product, sae.b_dec)
+        del product, predicted
+        return acts.hand_over(), out.hand_over()
     acts = sae.encode(x)
     out = sae.decode(acts)
     if "skip" in use.architecture:
-        skip = graph.new(use.rows * use.d_out, use.width)
-        total = graph.add(out, skip)
-        graph.drop(out, skip)
-        out = total
-    return acts.tensor, out.tensor
+        out = ops.add(out, sae.graph.new((use.rows, use.d_out), use.width))
+    return acts.hand_over(), out.hand_over()
 
 
 def attached(
@@ -274,16 +239,13 @@ def attached(
     With `error_term` the SAE runs once more, and what it missed of `original` is added. A skip connection and the
     temporal SAE's predicted codes have no part in it: the wrapper calls encode and decode, not the SAE itself.
     """
-    sae = _Sae(tape, use, cpu_kernels=False)
-    graph = sae.graph
-    x = Var(source, use.rows * use.d_in, use.input_width)
+    sae = _Sae(tape, use)
+    x = sae.given(source)
     acts = sae.encode(x)
     out = sae.decode(acts)
     if error_term:
         clean = sae.encode(x)
         recons = sae.decode(clean)
-        error = graph.add(Var(original, use.rows * use.d_out, original_width), recons, minus=True)
-        total = graph.add(out, error)
-        graph.drop(out, error, recons, clean)
-        out = total
-    return acts.tensor, out.tensor
+        error = ops.sub(sae.graph.on(original, (use.rows, use.d_out), original_width), recons)
+        out = ops.add(out, error)
+    return acts.hand_over(), out.hand_over()

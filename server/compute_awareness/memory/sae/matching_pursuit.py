@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .autograd import INDEX, Graph, Var
-from .frame import Frame
+from ..autograd import ops, views
+from ..autograd.graph import BOOL, INT64, Var
 
 
 @dataclass(frozen=True)
@@ -31,79 +31,51 @@ _PLAYED = 4
 def bytes_per_iteration(rows: int, d_in: int, width: int) -> int:
     """Saved for the backward pass: residual and chosen rows [rows, d_in], their indices, and the value, the mask of
     active rows and their product [rows]."""
-    return rows * (2 * width * d_in + INDEX + 3 * width)
+    return rows * (2 * width * d_in + INT64 + 3 * width)
 
 
-def encode(graph: Graph, sae_in: Var, W_dec: Var, rows: int, d_sae: int, pursuit: Pursuit) -> Var:
-    """_encode_matching_pursuit(sae_in, W_dec, ...): the activations [rows, d_sae]; the caller holds `sae_in`."""
-    tape, width = graph.tape, sae_in.width
-    frame = Frame(tape)
-    residual = graph.clone(sae_in)
-    frame.assign("residual", residual.tensor)
-    acts = graph.new(rows * d_sae, width)
-    frame.assign("prev_support", tape.new(rows * d_sae))
-    frame.assign("done", tape.new(rows))
+def encode(sae_in: Var, W_dec: Var, pursuit: Pursuit) -> Var:
+    """_encode_matching_pursuit(sae_in, W_dec, ...) of [rows, d_in]: the activations [rows, d_sae]."""
+    graph, width, (rows, d_in) = sae_in.graph, sae_in.width, sae_in.shape
+    d_sae = W_dec.shape[0]
+    residual = views.clone(sae_in)
+    acts = graph.new((rows, d_sae), width)
+    held = {"prev_support": graph.new((rows, d_sae), BOOL), "done": graph.new((rows,), BOOL)}
     played = min(pursuit.iterations, _PLAYED)
     for number in range(played):
-        if number == _PLAYED // 2:
+        if number == _PLAYED // 2 and residual.needs_grad:
             between = pursuit.iterations - played
-            residual = graph.unplayed(residual, between * bytes_per_iteration(rows, sae_in.elements // rows, width))
-            frame.assign("residual", residual.tensor)
-        indices = _best_latents(graph, residual, W_dec, rows, d_sae)
-        frame.assign("indices", indices.tensor)
-        selected = graph.select_rows(W_dec, indices, sae_in.elements)
-        frame.assign("selected", selected.tensor)
-        product = graph.mul(residual, selected)
-        sums = graph.sum_rows(product, rows)
-        graph.drop(product)
-        values = graph.relu(sums)
-        graph.drop(sums)
-        frame.assign("values", values.tensor)
-        frame.assign("active", tape.new(rows))
-        active = graph.new(rows, width)
-        masked = graph.mul(values, active)
-        graph.drop(active)
-        frame.assign("masked", masked.tensor)
-        graph.scatter_add(acts, indices, masked)
+            residual = graph.unplayed(residual, between * bytes_per_iteration(rows, d_in, width), 0)
+        with graph.grad_mode(False):
+            indices = _best_latents(residual, W_dec)
+        selected = ops.embedding(views.view(indices, rows), W_dec)
+        values = ops.relu(ops.sum_over(ops.mul(residual, selected), keepdim=True))
+        active = graph.new((rows, 1), BOOL)
+        masked = ops.mul(values, ops.cast(active, width))
+        acts = ops.scatter_add_(acts, indices, masked)
         # nothing reads the last residual, so its history goes with it
-        last = number == played - 1
-        operands = [graph.detached(x) if last else x for x in (masked, selected, residual)]
-        taken = graph.mul(operands[0], operands[1])
-        residual = graph.add(operands[2], taken, minus=True)
-        graph.drop(taken)
-        frame.assign("residual", residual.tensor)
-        _converged(graph, frame, rows, d_sae, width, pursuit)
-    frame.leave()
+        with graph.grad_mode(graph.enabled and number < played - 1):
+            residual = ops.sub(residual, ops.mul(masked, selected))
+        # which rows are done: their support did not change, or their residual is small
+        if pursuit.stops_on_duplicates or pursuit.stops_on_residual:
+            held["support"] = graph.new((rows, d_sae), BOOL)
+        if pursuit.stops_on_duplicates:
+            same = graph.new((rows, d_sae), BOOL)
+            every = graph.new((rows,), BOOL)
+            del same
+            held["done"] = graph.new((rows,), BOOL)
+            del every
+            held["prev_support"] = held["support"]
+        if pursuit.stops_on_residual:
+            norms = graph.new((rows,), width)
+            small = graph.new((rows,), BOOL)
+            del norms
+            held["done"] = graph.new((rows,), BOOL)
+            del small
     return acts
 
 
-def _best_latents(graph: Graph, residual: Var, W_dec: Var, rows: int, d_sae: int) -> Var:
-    """(residual @ W_dec.T).relu().max(dim=1, keepdim=True).indices under no_grad."""
-    product = graph.matmul(graph.detached(residual), graph.detached(W_dec), rows, d_sae)
-    positive = graph.new(product.elements, product.width)
-    graph.drop(product)
-    values, indices = graph.new(rows, positive.width), graph.new(rows, INDEX)
-    graph.drop(positive, values)
-    return indices
-
-
-def _converged(graph: Graph, frame: Frame, rows: int, d_sae: int, width: int, pursuit: Pursuit) -> None:
-    """Which rows are done: their support did not change, or their residual is small."""
-    tape = graph.tape
-    if not (pursuit.stops_on_duplicates or pursuit.stops_on_residual):
-        return
-    support = tape.new(rows * d_sae)
-    frame.assign("support", support)
-    if pursuit.stops_on_duplicates:
-        same = tape.new(rows * d_sae)
-        every = tape.new(rows)
-        tape.drop(same)
-        frame.assign("done", tape.new(rows))
-        tape.drop(every)
-        frame.assign("prev_support", tape.hold(support))
-    if pursuit.stops_on_residual:
-        norms = tape.new(rows * width)
-        small = tape.new(rows)
-        tape.drop(norms)
-        frame.assign("done", tape.new(rows))
-        tape.drop(small)
+def _best_latents(residual: Var, W_dec: Var) -> Var:
+    """(residual @ W_dec.T).relu().max(dim=1, keepdim=True).indices"""
+    positive = ops.relu(ops.matmul(residual, views.transpose(W_dec, 0, 1)))
+    return ops.topk(positive, 1)[1]

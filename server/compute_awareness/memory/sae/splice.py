@@ -6,11 +6,14 @@ Used for an SAE spliced in: SAELens' evaluation and HookedSAETransformer (sae_le
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from ... import hook_names
 from ..hooked.run import Pass, Run
 from ..hooked.transformer import _block, family, forward
+from ..recorded.recall import recall
 from ..tape import Tape, Tensor
+from .inference import Use, attached
 
 # Plays what happens at the hook on the given tape, from the activation that is read and the one that is there; gives
 # back what takes the place of the latter.
@@ -79,3 +82,48 @@ def spliced_forward(run: Run, hook_name: str, replacement: Replacement, reads: s
     tape.drop(tokens, residual)
     tape.append(forward(run).tape)
     return tape
+
+
+@dataclass(frozen=True)
+class Splice:
+    """An SAE in a call of the model. `reads`: see `spliced_forward`. `error_term`: see `inference.attached`."""
+
+    run: Run
+    hook_name: str
+    use: Use
+    reads: str
+    keep_features: bool
+    error_term: bool
+
+    def at(self, batch_size: int, seq_len: int) -> Splice:
+        """The same for another shape."""
+        temporal = self.use.temporal
+        if temporal is not None:
+            temporal = replace(temporal, batch_size=batch_size, seq_len=seq_len)
+        run = replace(self.run, batch_size=batch_size, seq_len=seq_len)
+        return replace(self, run=run, use=replace(self.use, rows=batch_size * seq_len, temporal=temporal))
+
+
+def with_sae(splice: Splice) -> Tape:
+    """`play_with_sae`, by what was recorded of a call of another shape where that fits."""
+    run = splice.run
+    return recall(
+        ("spliced SAE", splice.at(0, 0)),
+        (run.batch_size, run.seq_len),
+        lambda b, s: play_with_sae(splice.at(b, s)),
+        with_log=True,
+    )
+
+
+def play_with_sae(splice: Splice) -> Tape:
+    """`spliced_forward` with the SAE as replacement; its features are kept in a cache or let go."""
+
+    def replacement(section: Tape, source: Tensor, original: Tensor) -> Tensor:
+        acts, out = attached(section, splice.use, source, original, splice.run.width, error_term=splice.error_term)
+        if splice.keep_features:
+            section.book(acts, "activation_cache")
+        else:
+            section.drop(acts)
+        return out
+
+    return spliced_forward(splice.run, splice.hook_name, replacement, splice.reads)

@@ -1,7 +1,8 @@
 """What every SAELens training step has in common: its shape, its parameters, the ledger, the loss.
 
-Read off sae_lens 6.54.12: `process_sae_in`, `decode` and `training_forward_pass` of saes/sae.py. `sae_architectures`
-plays what is particular to each architecture, `sae_autograd` the backward pass.
+Read off sae_lens 6.54.12: `process_sae_in`, `decode` and `training_forward_pass` of saes/sae.py. `architectures` plays
+what is particular to each architecture; the backward pass follows from `memory.autograd`, and so does what is let go
+when: names are held as long as SAELens holds them.
 
 Symbols: B tokens per step, d d_in, f d_sae.
 """
@@ -11,9 +12,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from ..autograd import ops
+from ..autograd.graph import Graph, Var
 from ..card.staging import Kernels
 from ..tape import Tape, Tensor
-from .autograd import Graph, Var
 from .matching_pursuit import Pursuit
 
 FLOAT, INDEX = 4, 8
@@ -68,7 +70,7 @@ class Shape:
     """What a step is of. `width`: bytes per number of the SAE. `dead`: the top-k family's auxiliary loss runs.
     `pursuit`: of matching_pursuit. `logs`: every tenth step or so writes to wandb, which only matching_pursuit adds
     tensors for. `cpu_kernels` and `kernels`: count what only torch's CPU kernels, or only CUDA's take (see
-    `autograd.Graph`)."""
+    `Graph`)."""
 
     architecture: str
     d_in: int
@@ -105,63 +107,81 @@ class Shape:
 
 
 class Step:
-    """One training step on a tape: the graph, the SAE's parameters, the batch."""
+    """One training step on a tape: the graph, the SAE's parameters, the batch.
 
-    def __init__(self, tape: Tape, shape: Shape, batch: Tensor) -> None:
+    `linear`: encoder and decoder are torch.nn.Linear, whose weights are [out, in]; else it multiplies by matrices.
+    """
+
+    def __init__(self, tape: Tape, shape: Shape, batch: Tensor, *, linear: bool = False) -> None:
         self.tape, self.shape = tape, shape
-        self.graph = graph = Graph(tape, cpu_kernels=shape.cpu_kernels, kernels=shape.kernels, autocast=shape.autocast)
+        self.graph = Graph(
+            tape, shape.cpu_kernels, kernels=shape.kernels, saved="sae_activations", copies="sae_activations"
+        )
         self.rows, self.d_in, self.d_sae, self.width = shape.batch, shape.d_in, shape.d_sae, shape.width
         self.bd, self.bf = shape.batch * shape.d_in, shape.batch * shape.d_sae
-        self.batch = Var(batch, self.bd, FLOAT)
-        self.W_enc = graph.parameter(shape.d_in * shape.d_sae, shape.width)
-        self.W_dec = graph.parameter(shape.d_in * shape.d_sae, shape.width)
-        self.b_dec = graph.parameter(shape.d_in, shape.width)
+        self.batch = self.graph.on(batch, (self.rows, self.d_in), FLOAT)
+        self.parameters: list[Var] = []
+        into, out_of = (self.d_in, self.d_sae), (self.d_sae, self.d_in)
+        self.W_enc = self._parameter(*(out_of if linear else into))
+        self.W_dec = self._parameter(*(into if linear else out_of))
+        self.b_dec = self._parameter(self.d_in)
         self.dead_mask: Var | None = None
+
+    def _parameter(self, *shape: int, width: int | None = None) -> Var:
+        leaf = self.graph.parameter(shape, self.width if width is None else width)
+        self.parameters.append(leaf)
+        return leaf
 
     def vector(self, width: int | None = None) -> Var:
         """A parameter of d_sae numbers."""
-        return self.graph.parameter(self.d_sae, self.width if width is None else width)
+        return self._parameter(self.d_sae, width=width)
+
+    def take_gradients(self) -> list[Tensor]:
+        """The parameters' gradients, handed to the caller: a loop that lets go of them later."""
+        taken = [leaf.grad.hand_over() for leaf in self.parameters if leaf.grad is not None]
+        self.zero_grad()
+        return taken
+
+    def zero_grad(self) -> None:
+        """zero_grad(set_to_none=True)"""
+        for leaf in self.parameters:
+            leaf.grad = None
+
+    # -- tensors of the step
+
+    def features(self) -> Var:
+        """[batch, d_sae] in the SAE's dtype, e.g. zeros."""
+        return self.graph.new((self.rows, self.d_sae), self.width)
 
     # -- pieces of the forward pass that architectures share
 
     def centred(self) -> Var:
         """process_sae_in: the batch in the SAE's dtype, minus b_dec."""
-        graph = self.graph
-        x = graph.cast(self.batch, self.width)
-        bias = graph.scale(self.b_dec)
-        out = graph.add(x, bias, minus=True)
-        graph.drop(x, bias)
-        return out
+        return ops.sub(ops.cast(self.batch, self.width), ops.neg(self.b_dec))
 
     def encode(self, x: Var, bias: Var) -> Var:
-        return self.graph.linear(x, self.W_enc, bias, self.rows, self.d_sae)
+        return ops.add(ops.matmul(x, self.W_enc), bias)
 
     def decode(self, acts: Var) -> Var:
-        return self.graph.linear(acts, self.W_dec, self.b_dec, self.rows, self.d_in)
+        return ops.add(ops.matmul(acts, self.W_dec), self.b_dec)
 
     def decoder_norm(self) -> Var:
-        return self.graph.norm(self.W_dec, self.d_sae)
+        return ops.norm(self.W_dec)
 
     def over_decoder_norm(self, acts: Var) -> Var:
         """acts * (1 / W_dec.norm(dim=-1))"""
         norm = self.decoder_norm()
-        inverse = self.graph.reciprocal(norm)
-        self.graph.drop(norm)
-        out = self.graph.mul(acts, inverse)
-        self.graph.drop(inverse)
-        return out
+        inverse = ops.neg(ops.reciprocal(norm))
+        del norm
+        return ops.mul(acts, inverse)
 
     def loss(self, per_item: Var) -> Var:
         """per_item.sum(dim=-1).mean()"""
-        rows = self.graph.sum_rows(per_item, self.rows)
-        out = self.graph.mean(rows)
-        self.graph.drop(rows)
-        return out
+        return ops.average(ops.sum_over(per_item))
 
-    def plus(self, total: Var, *losses: Var) -> Var:
-        """The total with more losses added. Takes over all of them."""
-        for loss in losses:
-            summed = self.graph.add(total, loss)
-            self.graph.drop(total, loss)
-            total = summed
+    def total(self, losses: list[Var]) -> Var:
+        """Their sum; the list is empty afterwards."""
+        total = losses.pop(0)
+        while losses:
+            total = ops.add(total, losses.pop(0))
         return total

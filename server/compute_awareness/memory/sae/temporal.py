@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..tape import Tensor
-from .autograd import INDEX, Graph, Var
+from ..tape import Tape, Tensor
 from .frame import Frame
 
-FLOAT = 4
+FLOAT, INDEX = 4, 8
 _ALIGNMENT = 16  # bytes: what the memory-efficient kernel reads at once from compute capability 8.0 on
 
 
@@ -44,22 +43,22 @@ class Temporal:
         return all(n // self.n_heads * width % _ALIGNMENT == 0 for n in widths)
 
 
-def encode(graph: Graph, sae_in: Var, W_dec: Var, d_in: int, d_sae: int, options: Temporal) -> tuple[Var, Var]:
+def encode(
+    tape: Tape, sae_in: Tensor, width: int, d_in: int, d_sae: int, options: Temporal, cpu_kernels: bool
+) -> tuple[Tensor, Tensor]:
     """encode_with_predictions from process_sae_in's result on: (z_novel, z_pred); the caller holds `sae_in`."""
-    tape, width = graph.tape, sae_in.width
     tokens = options.batch_size * options.seq_len
     wide, narrow = tokens * d_sae * width, tokens * d_in * width
     frame = Frame(tape)
-    residual = graph.hold(sae_in)
-    frame.assign("x_residual", residual.tensor)
+    frame.assign("x_residual", tape.hold(sae_in))
     z_pred = tape.new(wide)
 
     def pre_activations() -> Tensor:
         """torch.matmul(x_residual * lam, W_enc)"""
-        scaled = graph.scale(residual)
-        product = graph.matmul(scaled, W_dec, tokens, d_sae)
-        graph.drop(scaled)
-        return product.tensor
+        scaled = tape.new(narrow)
+        product = tape.new(wide)
+        tape.drop(scaled)
+        return product
 
     for _ in range(options.n_attn_layers):
         product = pre_activations()
@@ -70,7 +69,7 @@ def encode(graph: Graph, sae_in: Var, W_dec: Var, d_in: int, d_sae: int, options
         z_ctx = tape.new(wide)
         tape.drop(first, others)
         frame.assign("z_ctx", z_ctx)
-        frame.assign("z_pred_", _attention(graph, d_sae, width, options))
+        frame.assign("z_pred_", _attention(tape, d_sae, width, options, cpu_kernels))
         frame.assign("z_pred_", tape.new(wide))  # relu
         frame.assign("Dz_pred_", tape.new(narrow))
         norms = tape.new(tokens * width)
@@ -87,47 +86,45 @@ def encode(graph: Graph, sae_in: Var, W_dec: Var, d_in: int, d_sae: int, options
         tape.drop(scaled, z_pred)
         z_pred = total
         scaled = tape.new(narrow)
-        residual = graph.new(sae_in.elements, width)
+        residual = tape.new(narrow)
         tape.drop(scaled)
-        frame.assign("x_residual", residual.tensor)
+        frame.assign("x_residual", residual)
     frame.assign("hidden_pre", pre_activations())
     z_novel = tape.new(wide)
     if options.active is not None:
         frame.assign("topk", tape.new(tokens * options.active * width), tape.new(tokens * options.active * INDEX))
-        mask = graph.new(tokens * d_sae, width)
-        graph.scatter_scratch(mask)
-        frame.assign("mask", mask.tensor)
+        mask = tape.new(wide)
+        if cpu_kernels and width < FLOAT:  # 16-bit numbers are scattered in a float32 copy
+            tape.touch(FLOAT * tokens * d_sae)
+        frame.assign("mask", mask)
         masked = tape.new(wide)
         tape.drop(z_novel)
         z_novel = masked
     frame.leave()
-    features = tokens * d_sae
-    return Var(z_novel, features, width), Var(z_pred, features, width)
+    return z_novel, z_pred
 
 
-def _attention(graph: Graph, d_sae: int, width: int, options: Temporal) -> Tensor:
+def _attention(tape: Tape, d_sae: int, width: int, options: Temporal, cpu_kernels: bool) -> Tensor:
     """ManualAttention.forward, without its attention map."""
-    tape = graph.tape
     narrow = d_sae // options.bottleneck_factor
     tokens, heads, length = options.batch_size * options.seq_len, options.n_heads, options.seq_len
     keys, wide = tokens * narrow, tokens * d_sae
     held = [tape.new(keys * width), tape.new(wide * width), tape.new(keys * width)]  # k, v, q
-    fused = options.fused(d_sae, width) and not graph.cpu_kernels
+    fused = options.fused(d_sae, width) and not cpu_kernels
     if fused:
         out = tape.new(wide * width)
         # the kernel sums wide values in float32 (mem_eff_attention/kernel_forward.h, kNeedsOutputAccumulatorBuffer)
         tape.touch(wide * FLOAT if width < FLOAT else 0)
     else:
-        out = _unfused(graph, keys, wide, tokens * heads * length, width, options)
+        out = _unfused(tape, keys, wide, tokens * heads * length, width, options)
     copied = out if fused or heads == 1 or length == 1 else tape.new(wide * width)
     result = tape.new(wide * width)  # c_proj
-    tape.drop(*held, *{out, copied})
+    tape.drop(*held, *dict.fromkeys((out, copied)))  # in the same order each time
     return result
 
 
-def _unfused(graph: Graph, keys: int, values: int, scores: int, width: int, options: Temporal) -> Tensor:
+def _unfused(tape: Tape, keys: int, values: int, scores: int, width: int, options: Temporal) -> Tensor:
     """_scaled_dot_product_attention_math of torch 2.13 (ATen/native/transformers/attention.cpp): float32 throughout."""
-    tape = graph.tape
     held = [tape.new(n * FLOAT) for n in (keys, keys, values)] if width < FLOAT else []
     held.append(tape.new(keys * FLOAT))  # the scaled queries
     tape.touch(2 * options.seq_len**2)
