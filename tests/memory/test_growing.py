@@ -13,6 +13,8 @@ from compute_awareness.memory.card import growing
 from compute_awareness.memory.card.allocator import simulate
 from compute_awareness.memory.card.growing import Growing
 from compute_awareness.memory.card.turning_points import Turns, turning_points
+from compute_awareness.memory.hooked import generate as hooked_generate
+from compute_awareness.memory.hooked.generate_steps import HookedPasses, is_played
 from compute_awareness.memory.huggingface import forward as huggingface
 from compute_awareness.memory.huggingface import steps
 from compute_awareness.memory.huggingface.generate import Generate, generate
@@ -54,6 +56,22 @@ def test_it_reserves_what_the_plain_simulation_reserves(data: st.DataObject) -> 
     assert taken.reserved == simulate(made.requests(standing)).peak_reserved
     assert 0 <= taken.later < taken.reserved
     assert made.reserved(standing[:-1], standing[-1]).reserved > 0
+
+
+@settings(PLAIN, max_examples=40)
+@given(st.data())
+def test_a_hooked_transformer_too(data: st.DataObject) -> None:
+    draw = data.draw
+    spec = find(draw(st.sampled_from(names())))
+    assert spec is not None
+    b, s, new_tokens = draw(st.sampled_from([1, 2, 4, 8])), draw(st.integers(1, 600)), draw(st.integers(1, 40))
+    run = hooked_generate.Generate(spec, b, s, new_tokens, draw(st.sampled_from([2, 4])))
+    if not is_played(run):
+        assert spec.positional == "alibi" or (spec.positional == "rotary" and s + new_tokens > spec.context_tl)
+        return
+    standing = parameters.tl_tensors(spec, run.width)
+    made = replace(HookedPasses(run, hooked_generate.generate(run)).growing(32 * MIB), stands_for=1)
+    assert made.reserved(standing).reserved == simulate(made.requests(standing)).peak_reserved
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 import torch
-from builders import held_tensors, hf_model
+from builders import held_tensors, hf_model, hooked_transformer
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from meters import Measured
-from test_generation import grouped_in_float32, hf_generate, inline, small, without_math_kernel
+from test_generation import grouped_in_float32, hf_generate, inline, small, tl_generate, without_math_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -97,7 +97,7 @@ def wide(name: str) -> ModelSpec:
     return spec.model_copy(update=shape)
 
 
-def recorded(model: Any, w: Generation, standing: Sequence[int]) -> list[int]:
+def recorded(generate: Any, model: Any, w: Generation, standing: Sequence[int]) -> list[int]:
     """What the real `generate` asks for after the model's tensors."""
 
     def meter(run: Any) -> Measured:
@@ -106,7 +106,7 @@ def recorded(model: Any, w: Generation, standing: Sequence[int]) -> list[int]:
             run()
         return Measured(0, mode.requests)
 
-    return hf_generate(model, w, meter).result
+    return generate(model, w, meter).result
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -132,8 +132,30 @@ def test_transformers(name: str) -> None:
         )  # fmt: skip
         ours = without_math_kernel(w) if grouped_in_float32(spec, w) else generation(w, None)
         standing = parameters.hf_tensors(spec, DTYPE_BYTES[dtype])
-        real = simulate(recorded(model, w, standing)).peak_reserved
+        real = simulate(recorded(hf_generate, model, w, standing)).peak_reserved
         error = ours.peak.reserved - real
+        assert abs(error) <= 0.02 * real + 2 * MIB, (w.model_dump(exclude={"model"}), real, error)
+
+    compare()
+
+
+@pytest.mark.parametrize("name", ["gpt2", "pythia-160m", "llama-3-8b", "gemma-2-2b", "opt-125m"])
+def test_hooked_transformer(name: str) -> None:
+    spec = wide(name)
+    models: dict[Any, Any] = {dtype: hooked_transformer(spec, "cpu", dtype) for dtype in ("float32", "bfloat16")}
+
+    @DRAWN
+    @given(st.data())
+    def compare(data: st.DataObject) -> None:
+        pick = data.draw
+        dtype = pick(st.sampled_from(list(models)))
+        w = Generation(
+            library="transformer_lens", model=inline(spec), batch_size=pick(st.sampled_from([9, 16, 5, 1])),
+            seq_len=pick(st.integers(70, 180)), new_tokens=pick(st.sampled_from([13, 2, 21, 1])), dtype=dtype,
+        )  # fmt: skip
+        standing = parameters.tl_tensors(spec, DTYPE_BYTES[dtype])
+        real = simulate(recorded(tl_generate, models[dtype], w, standing)).peak_reserved
+        error = generation(w, None).peak.reserved - real
         assert abs(error) <= 0.02 * real + 2 * MIB, (w.model_dump(exclude={"model"}), real, error)
 
     compare()

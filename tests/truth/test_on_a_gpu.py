@@ -20,7 +20,7 @@ ROWS = {row["id"]: row for row in READINGS["rows"]}
 # Small models say nothing in percent: a segment of 20 MiB is a tenth of them.
 LARGE = [name for name, row in ROWS.items() if row["measured"]["reserved"] > 400 * MIB]
 # No sequence of allocations is played for these, or one whose order is not the card's: `reserved` is a rule of thumb.
-BY_RULE = ("generation transformer_lens", "patching", "training transformer_lens", "gradient_checkpointing")
+BY_RULE = ("patching", "training transformer_lens", "gradient_checkpointing")
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from ..memory.card.room import Requests
 from ..memory.estimate import Estimate, Precision, WorkPart
 from ..memory.hooked import generate as hooked_generate
 from ..memory.hooked import versions as hooked_versions
+from ..memory.hooked.generate_steps import HookedPasses, is_played
 from ..memory.huggingface import forward as transformers_forward
 from ..memory.huggingface import generate as transformers_generate
 from ..memory.huggingface.embedding import slides
@@ -146,7 +147,7 @@ class _Played:
     context: int
     """Tokens."""
     said: list[str]
-    passes: Passes | None = None
+    passes: Passes | HookedPasses | None = None
     """What it asks the allocator for, where that is played."""
     standing: Sequence[int] = ()
     """Bytes of each tensor of the model."""
@@ -196,7 +197,11 @@ def _hooked(workload: Generation, spec: ModelSpec, width: int, capability: str |
     said = ["HookedTransformer.generate with its default sampling (do_sample, temperature 1), a tokenizer is attached"]
     buffers = weights.tl_buffer_bytes(spec, width)
     made = hooked_generate.generate(run)
-    return _Played(made, "eager", weights.tl_params(spec, folded), buffers, spec.context_tl, said)
+    passes = HookedPasses(run, made) if is_played(run) else None
+    return _Played(
+        made.tape, "eager", weights.tl_params(spec, folded), buffers, spec.context_tl, said, passes,
+        parameters.tl_tensors(spec, width, folded),
+    )  # fmt: skip
 
 
 def generation_work(

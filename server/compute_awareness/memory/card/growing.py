@@ -34,7 +34,7 @@ class Taken(NamedTuple):
     reserved: int
     """In all."""
     later: int
-    """Of that, after the layers of the first pass."""
+    """Of that, after the first pass."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ class Growing:
         workspaces = sum(is_of(small, nbytes) for nbytes in self.workspaces)
         first = _First(pool, sections, is_of(small, self.grows), workspaces)
         first.play(self.first.log)
+        before = pool.reserved if self.later else first.after_layers
         left = [*first.left, first.youngest(self.result)]
         for each in self.later:
             for at, part in enumerate(each.parts):
@@ -85,7 +86,7 @@ class Growing:
                 if section.requests:
                     blocks = pool.play(section.requests, iter(left[at]))
                     left[at] = [blocks[number] for number, _ in section.left]
-        return pool.reserved, pool.reserved - first.after_layers
+        return pool.reserved, pool.reserved - before
 
 
 class _Requests:
@@ -139,7 +140,8 @@ class _Requests:
         number = 0
         for entry in part.log:
             if isinstance(entry, Tensor):
-                self.requests.append(~take(entry.bytes))
+                if entry.bytes:
+                    self.requests.append(~take(entry.bytes))
             elif isinstance(entry, int) and entry < 0:
                 self.requests.append(~live.pop(~entry)[0])
             elif isinstance(entry, int):

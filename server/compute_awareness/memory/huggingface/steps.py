@@ -11,18 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..card.growing import Growing, Later
+from ..card.log import CUBLAS_LT, lean, pairs, with_workspaces
 from ..card.turning_points import turning_points
 from ..recorded.recall import recall
 from ..tape import Tape, Tensor
-from .decode import Step, growing_part
+from .decode import growing_part
 from .embedding import slides
 from .generate import Generate, Generated, for_layer, kept, play_anew, step
 from .parts import FLOAT32, Pass, norm
-
-_CUBLAS_LT = 1024 * 1024
-"""The workspace of cublasLt, which adds biases to products (seen on an H100; torch's default)."""
-_SMALL = 8
-"""What is shorter-lived than a layer and smaller than the keys by so much finds room anyway."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,7 @@ class Passes:
     def growing(self, workspace: int) -> Growing:
         """Its passes; `workspace`: bytes that cuBLAS takes with the first matrix product."""
         spec = self.run.spec
-        workspaces = [workspace] + [_CUBLAS_LT] * (spec.qkv_bias or spec.mlp_bias)
+        workspaces = [workspace] + [CUBLAS_LT] * (spec.qkv_bias or spec.mlp_bias)
         if self.run.kv_cache:
             return cached(self.run, self.played, workspaces)
         return uncached(self.run, workspaces)
@@ -68,7 +64,10 @@ def _later(run: Generate, kv: int) -> tuple[list[Later], float]:
     def parts_of(total: int, lengths: list[int]) -> dict[tuple[bool, int], Tape]:
         p = step(run, Tape(), 1, total)
         kinds = dict.fromkeys(zip(windows, lengths, strict=True))
-        return {(window, length): _lean(for_layer(p, window), kv * length, window) for window, length in kinds}
+        return {
+            (window, length): lean(growing_part(for_layer(p, window), kv * length, window), kv * total)
+            for window, length in kinds
+        }
 
     lengths, end = [run.seq_len] * spec.n_layers, _end(run)
     ends = [parts_of(total, lengths).values() for total in (start, run.steps)]
@@ -80,35 +79,6 @@ def _later(run: Generate, kv: int) -> tuple[list[Later], float]:
         later.append(Later([*(parts[kind] for kind in zip(windows, lengths, strict=True)), end]))
         lengths = [kept(spec, layer, total) for layer in range(spec.n_layers)]
     return later, turns.stands_for
-
-
-def _lean(p: Step, stored: int, sliding: bool) -> Tape:
-    """`growing_part` without what comes and goes and is small beside the keys."""
-    tape = growing_part(p, stored, sliding)
-    freed = {~entry for entry in tape.log if isinstance(entry, int) and entry < 0}
-    log: list[int | Tensor | tuple[Tape, int]] = []
-    numbers: list[int] = []
-    made = 0
-    for entry in tape.log:
-        if not isinstance(entry, int):
-            log.append(entry)
-        elif entry < 0:
-            if numbers[~entry] >= 0:
-                log.append(~numbers[~entry])
-        elif len(numbers) in freed and entry < p.K_all // _SMALL:
-            numbers.append(-1)
-        else:
-            numbers.append(made)
-            made += 1
-            log.append(entry)
-    return Tape.that_was(0, {}, 0, {}, log, made)
-
-
-def pairs(first: Tape, last: Tape) -> list[tuple[int, int]]:
-    """Bytes in both of what the last of two tapes has larger; they are alike but for that, or are not compared."""
-    both = zip(first.log, last.log, strict=False)
-    found = {(low, high) for low, high in both if isinstance(low, int) and isinstance(high, int)}
-    return [(low, high) for low, high in found if 0 < low < high]
 
 
 def _end(run: Generate) -> Tape:
@@ -167,25 +137,3 @@ def products_before(run: Generate) -> int:
     p = Pass(run.spec, 1, 1, run.width, run.attention, run.kv_cache)
     norm(p, p.X, 1)
     return p.tape.made
-
-
-def with_workspaces(
-    log: Sequence[int | Tensor | tuple[Tape, int]], before: int, workspaces: Sequence[int]
-) -> list[int | Tensor | tuple[Tape, int]]:
-    """The log of a pass, in whose first layer the workspaces come after `before` tensors and one more."""
-    at = next(at for at, entry in enumerate(log) if isinstance(entry, tuple))
-    section, times = log[at]  # pyright: ignore
-    shift = len(workspaces)
-    inside: list[int | Tensor | tuple[Tape, int]] = []
-    made = 0
-    for entry in section.log:
-        if isinstance(entry, int) and entry < 0:
-            entry -= shift * (~entry > before)
-        inside.append(entry)
-        if isinstance(entry, int) and entry >= 0:
-            if made == before:
-                inside += workspaces
-            made += 1
-    changed = Tape.that_was(0, {}, 0, {}, inside, made + shift)
-    rest = [(section, times - 1)] if times > 1 else []
-    return [*log[:at], (changed, 1), *rest, *log[at + 1 :]]
