@@ -14,6 +14,8 @@ from compute_awareness import hook_names
 from compute_awareness.errors import InputError
 from compute_awareness.memory.bridge import forward as bridge
 from compute_awareness.memory.bridge.run import Run as BridgeRun
+from compute_awareness.memory.card.passes import as_requests
+from compute_awareness.memory.card.staging import THREADS, Kernels
 from compute_awareness.memory.hooked import edges, patching
 from compute_awareness.memory.hooked import generate as hooked_generate
 from compute_awareness.memory.hooked import training as hooked_training
@@ -212,10 +214,27 @@ def test_a_hooked_transformer_with_gradients(data: st.DataObject) -> None:
             of(hooked_training.play_anew, trained, "adamw", batches, cpu),
             shapes,
         )
+        adam, capability = draw(st.sampled_from(["adam", "sgd"])), draw(st.sampled_from([None, "7.5", "9.0"]))
+        _same(
+            of(hooked_training.requests, trained, adam, batches, capability),
+            of(_requests_played_anew, trained, adam, batches, capability),
+            shapes,
+            with_log=True,
+        )
     wanted = draw(st.sampled_from([None, ["*hook_resid_post"], ["*hook_z", "*mlp_out"], ["*hook_pattern"]]))
     cached = replace(run, selects=hook_names.selector(ActivationCache(model="gpt2", names_filter=wanted), spec))
     attribution = patching.attribution_patching, patching.play_attribution_patching
     _same(of(attribution[0], cached, cpu), of(attribution[1], cached, cpu), shapes)
+    given = draw(st.sampled_from([None, "7.5", "9.0"]))
+    _same(
+        of(patching.attribution_requests, cached, given),
+        of(
+            lambda run: as_requests(*patching.attribution_in_order(run, Kernels(given, handles=("main",)))[::2]),
+            cached,
+        ),
+        shapes,
+        with_log=True,
+    )
     _same(
         lambda b, s: patching.activation_patching(replace(cached, batch_size=b, seq_len=s), b * 12),
         lambda b, s: patching.play_activation_patching(replace(cached, batch_size=b, seq_len=s), b * 12),
@@ -228,6 +247,19 @@ def test_a_hooked_transformer_with_gradients(data: st.DataObject) -> None:
         of(edges.play_edge_attribution, edged, 2, integrated, cpu),
         shapes,
     )
+    _same(
+        of(edges.edge_requests, edged, 2, integrated, given),
+        of(
+            lambda run: as_requests(*edges.edges_in_order(run, 2, integrated, Kernels(given, handles=("main",)))),
+            edged,
+        ),
+        shapes,
+        with_log=True,
+    )
+
+
+def _requests_played_anew(run: Run, name: Any, batches: int, capability: str | None) -> Tape:
+    return as_requests(*hooked_training.play_in_order(run, name, batches, Kernels(capability, handles=THREADS)))
 
 
 @settings(PLAIN, max_examples=20)

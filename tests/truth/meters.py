@@ -109,6 +109,49 @@ def measure_peak(fn: Callable[[], Any], baseline_tensors: Iterable[torch.Tensor]
 _PRODUCTS = frozenset({"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"})
 
 
+def allocations(fn: Callable[[], Any]) -> list[int]:
+    """Run `fn` and return what the CPU's allocator did in it, in order: bytes allocated, and minus bytes freed."""
+    gc.collect()
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as profile:
+        fn()
+    kineto: Any = profile.profiler.kineto_results  # type: ignore[union-attr]
+    events = [event for event in kineto.events() if event.name() == "[memory]"]
+    return [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+
+
+def signed(requests: Iterable[int]) -> list[int]:
+    """The same of a tape's `requests()`."""
+    made: list[int] = []
+    done = []
+    for request in requests:
+        if request >= 0:
+            made.append(request)
+        done.append(request if request >= 0 else -made[~request])
+    return done
+
+
+# What torch's CPU copies a transposed matrix through, 60 x 60 elements at a time (copy_transpose_valid).
+_TRANSPOSING = 60 * 60 * 4
+
+
+def in_order(done: Iterable[int], least: int) -> list[int]:
+    """Of `allocations` or `signed` those of at least so many bytes. What is freed with nothing allocated in between is
+    in order of size: to the caching allocator it is all the same."""
+    kept: list[int] = []
+    freed: list[int] = []
+    for nbytes in done:
+        if abs(nbytes) < least or abs(nbytes) == _TRANSPOSING:
+            continue
+        if nbytes < 0:
+            freed.append(nbytes)
+        else:
+            kept += [*sorted(freed), nbytes]
+            freed = []
+    return kept + sorted(freed)
+
+
 def profiler_peak(fn: Callable[[], Any], products_scratch: bool = True) -> Measured:
     """Run `fn` and return the highest sum of CPU allocations minus frees that torch's profiler recorded in it.
 

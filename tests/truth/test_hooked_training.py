@@ -17,7 +17,7 @@ from hooked_models import KINDS, build, inline, small
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from judge import judge
-from meters import distinct_bytes, profiler_peak
+from meters import allocations, distinct_bytes, in_order, profiler_peak, signed
 
 from compute_awareness.errors import InputError
 from compute_awareness.estimates.hooked_training import hooked_training
@@ -95,6 +95,47 @@ def test_a_step_to_the_byte(name: str) -> None:
         )  # fmt: skip
 
     drawn()
+
+
+LEAST = 2000
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_tensors_come_and_go_in_the_library_s_order(name: str) -> None:
+    """All but the smallest, which the caching allocator keeps apart and which weigh nothing."""
+    spec = small(name)
+
+    @DRAWN
+    @given(st.integers(1, 4), st.integers(13, 100), st.booleans())
+    def drawn(batch_size: int, seq_len: int, folded: bool) -> None:
+        with quiet():
+            model = build(spec, "float32", folded)
+        tokens = torch.zeros(batch_size, seq_len, dtype=torch.long)
+
+        def step() -> None:
+            model(tokens, return_type="loss").backward()
+
+        with quiet():
+            step()
+            model.zero_grad()
+            real = allocations(step)
+        tape, _ = memory.play_in_order(
+            Run(spec, batch_size, seq_len, 4, folded=folded, gradients=True), "sgd", cpu=True
+        )
+        ours, real = (in_order(done, LEAST) for done in (signed(tape.requests()), real))
+        assert len(ours) > 100 and ours == real
+
+    drawn()
+
+
+def test_adam_s_roots_are_as_large_as_the_parameters() -> None:
+    """A list of new tensors in `_foreach_sqrt`, which all are there at once."""
+    with quiet():
+        model = build(small("gpt2"), "float32", True)
+    tape, _ = memory.play_in_order(Run(small("gpt2"), 2, 40, 4, gradients=True), "adam")
+    roots = tape.log[-1]
+    assert isinstance(roots, tuple)
+    assert sorted(roots[0].requests()) == sorted(4 * p.numel() for p in model.parameters())
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama-3.2-1b", "gemma-2-2b"])

@@ -18,13 +18,17 @@ from hooked_models import build, inline, small
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from judge import judge
-from meters import distinct_bytes, profiler_peak
+from meters import allocations, distinct_bytes, in_order, profiler_peak, signed
 
+from compute_awareness import hook_names
 from compute_awareness.errors import InputError
 from compute_awareness.estimates.patching import patching
+from compute_awareness.memory.card.passes import as_requests
+from compute_awareness.memory.hooked.patching import attribution_in_order
 from compute_awareness.memory.hooked.run import Run
 from compute_awareness.memory.hooked.transformer import forward
 from compute_awareness.models.spec import ModelSpec
+from compute_awareness.workload import ActivationCache
 from compute_awareness.workload.patching import Patching
 
 DRAWN = settings(
@@ -122,6 +126,33 @@ def test_attribution_patching_to_the_byte(name: str) -> None:
             workload["use_hook_mlp_in"] = pick(st.booleans())
         keeps, clean = _filter(spec, workload), _tokens(workload)
         _compare(spec, workload, lambda model: _attribution(model, keeps, clean), clean.nbytes)
+
+    drawn()
+
+
+@pytest.mark.parametrize("name", ["gpt2", "pythia-70m", "llama-3.2-1b", "qwen3-0.6b", "attn-only-1l"])
+def test_attribution_patching_in_the_library_s_order(name: str) -> None:
+    """Up to the scores; of these only the largest is on the tape."""
+    spec = small(name)
+
+    @DRAWN
+    @given(st.integers(1, 3), st.integers(13, 60), st.sampled_from([None, ["*resid_pre"], ["*hook_z", "*attn_out"]]))
+    def drawn(batch_size: int, seq_len: int, names_filter: list[str] | None) -> None:
+        workload: dict[str, Any] = {
+            "method": "attribution_patching", "batch_size": batch_size, "seq_len": seq_len, "no_processing": False,
+            "names_filter": names_filter,
+        }  # fmt: skip
+        with quiet():
+            model = build(spec, "float32", True)
+            keeps, clean = _filter(spec, workload), _tokens(workload)
+            real = in_order(allocations(lambda: _attribution(model, keeps, clean)), 2000)
+        cached = ActivationCache.model_validate({"model": inline(spec), "names_filter": names_filter})
+        run = Run(spec, batch_size, seq_len, 4, selects=hook_names.selector(cached, spec))
+        tape, _, back = attribution_in_order(run, cpu=True)
+        ours = in_order(signed(as_requests(tape, ()).requests()), 2000)
+        scores = 4  # a difference, its product with a gradient, and both freed
+        assert len(ours) > 100 and ours[:-scores] == real[: len(ours) - scores]
+        assert back <= {entry[0] for entry in tape.log if isinstance(entry, tuple)}
 
     drawn()
 

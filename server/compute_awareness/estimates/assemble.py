@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from ..memory import weights
 from ..memory.card import device
@@ -44,6 +44,8 @@ def assemble(
     buffers: int = 0,
     order: str = "unknown",
     unsure: int = 0,
+    listed: int | None = None,
+    second_workspace: Literal["segment", "before", "on the tape"] = "segment",
 ) -> Estimate:
     """An Estimate from bytes by component.
 
@@ -67,6 +69,10 @@ def assemble(
         buffers: bytes that CUDA's kernels take at the peak.
         order: without a sequence of allocations, what is known of it (see `device.overheads`).
         unsure: bytes that `reserved` may be low by (see `device.overheads`).
+        listed: bytes that `events` has at its peak without what CUDA's kernels take; None = it has nothing of theirs.
+        second_workspace: where cuBLAS's workspace of the backward pass's thread comes from. "before": an earlier step
+            took both, they stand beside the tape; "on the tape": it is among the events; "segment": it is not, and is
+            taken to open a segment of its own.
     """
     components = [
         Component(
@@ -77,12 +83,12 @@ def assemble(
         if largest[name] or at_peak[name]
     ]  # fmt: skip
     tensors = sum(at_peak.values())
-    unlisted = tensors - sum(standing) - (events.peak if events is not None else 0)
-    if reserved is None and events is not None and unlisted >= 0:
-        workspace = device.cublas_workspace(capability)
-        # The second workspace comes with the backward pass's first product, which the tape does not mark. It is taken
-        # to open a segment; on the card it may split a freed block instead, which then costs a later tensor one.
-        reserved = reserved_by(events, standing, workspace, unlisted) + device.workspace_segment(capability) * backward
+    requests = None
+    if reserved is None and events is not None:
+        unlisted = tensors - sum(standing) - (events.peak if listed is None else listed)
+        if unlisted >= 0:
+            reserved = _played(events, standing, unlisted, capability, second_workspace if backward else "on the tape")
+            requests = None if backward else Requests(tensors, standing, unlisted, events)
     terms = device.overheads(
         tensors,
         capability,
@@ -121,9 +127,18 @@ def assemble(
         assumptions=assumptions,
         warnings=warnings,
     )
-    if events is not None and unlisted >= 0 and not backward:
-        made.asks_for(Requests(tensors, standing, unlisted, events))
+    if requests is not None:
+        made.asks_for(requests)
     return made
+
+
+def _played(events: Tape, standing: Sequence[int], unlisted: int, capability: str | None, second: str) -> int:
+    """What the simulated allocator takes, with cuBLAS's workspaces; see `assemble`."""
+    workspace = device.cublas_workspace(capability)
+    if second == "before":
+        return reserved_by(events, (workspace, workspace, *standing), 0, unlisted)
+    alone = device.workspace_segment(capability) if second == "segment" else 0
+    return reserved_by(events, standing, workspace, unlisted) + alone
 
 
 def largest_and_peak(tape: Tape, standing: dict[str, int]) -> tuple[Counter[str], Counter[str]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, NotCovered
-from ..memory import optimizer, weights
+from ..memory import optimizer, parameters, weights
 from ..memory.estimate import Estimate, Precision
 from ..memory.hooked import training as memory
 from ..memory.hooked import versions as hooked_versions
@@ -96,6 +97,7 @@ def hooked_training(workload: Training, capability: str | None) -> Estimate:
         workload.training_tokens, workload.batch_size * workload.seq_len, workload.gradient_accumulation
     )
     assumptions.append(said)
+    requests = memory.requests(run, workload.optimizer, batches, capability)
     update = training.optimizer_step(workload.optimizer, step.trained, largest["optimizer_state"])
     return assemble(
         workload.model_dump() | {"model": repeatable(workload.model, spec)},
@@ -106,6 +108,11 @@ def hooked_training(workload: Training, capability: str | None) -> Estimate:
         precision=_precision(workload, spec),
         verified_on=f"{verified}, torch 2.13 (CPU) and 2.11 (H100)",
         backward=True,
+        events=requests,
+        standing=_standing(spec, width, folded, workload.optimizer, step.trained),
+        listed=step.tape.peak,
+        buffers=max(0, requests.peak - step.tape.peak),
+        second_workspace="before",
         loading=loading(
             "transformer_lens", workload.library_version, spec, workload.dtype, no_processing=workload.no_processing
         ),
@@ -117,6 +124,13 @@ def hooked_training(workload: Training, capability: str | None) -> Estimate:
         assumptions=assumptions,
         warnings=warnings,
     )
+
+
+def _standing(
+    spec: ModelSpec, width: int, folded: bool, adam: optimizer.Optimizer, trained: Sequence[tuple[int, int]]
+) -> list[int]:
+    """Bytes of each tensor that stands through a step: weights and buffers, the optimizer's state."""
+    return [*parameters.tl_tensors(spec, width, folded), *optimizer.state_tensors(adam, trained)]
 
 
 def _precision(workload: Training, spec: ModelSpec) -> Precision:

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 
 from .. import hook_names
 from ..errors import InputError
-from ..memory import weights
+from ..memory import parameters, weights
+from ..memory.card.staging import WORKSPACE
 from ..memory.estimate import Estimate
 from ..memory.hooked import edges as hooked_edges
 from ..memory.hooked import patching as memory
 from ..memory.hooked.run import Run
 from ..memory.hooked.transformer import family
 from ..memory.loading import loading
+from ..memory.tape import Tape
 from ..models.resolve import resolve
 from ..models.spec import ModelSpec
 from ..runtime import patching as effort
@@ -60,9 +62,11 @@ def patching(workload: Patching, capability: str | None) -> Estimate:
     shape = Shape(workload.batch_size, workload.seq_len, width)
     frozen = not workload.parameter_gradients
     hooked = True
+    requests: Tape | None = None  # of a sweep of patches only the peak is known
     if edges:
         steps = workload.ig_steps if workload.method == "eap_ig" else 1
         tape = hooked_edges.edge_attribution(run, steps * batches, workload.method == "eap_ig")
+        requests = hooked_edges.edge_requests(run, steps * batches, workload.method == "eap_ig", capability)
         work = effort.edge_attribution(spec, shape, steps, frozen)
         assumptions.append(
             "as in hannamw/EAP-IG: activation_difference of all nodes, two passes under torch.inference_mode(), then "
@@ -87,6 +91,7 @@ def patching(workload: Patching, capability: str | None) -> Estimate:
     else:
         tape, clean = memory.attribution_patching(run)
         hooked = sum(clean.hook_counts.values()) > 0
+        requests = memory.attribution_requests(run, capability)
         work = effort.attribution_patching(spec, shape, frozen, run.elementwise)
         assumptions.append(
             "activations and gradients of the corrupted run are cached by hooks, model(tokens) goes straight into a "
@@ -133,6 +138,11 @@ def patching(workload: Patching, capability: str | None) -> Estimate:
         else "close",
         verified_on=f"{verified}, torch 2.13 (CPU{'; no GPU measurement)' if edges else ') and 2.11 (H100)'}",
         backward=workload.method != "activation_patching",
+        events=requests,
+        standing=parameters.tl_tensors(spec, width, folded),
+        listed=tape.peak,
+        buffers=max(0, requests.peak - requests.at_peak[WORKSPACE] - tape.peak) if requests is not None else 0,
+        second_workspace="on the tape",
         loading=loading(
             "transformer_lens", workload.library_version, spec, workload.dtype, no_processing=workload.no_processing
         ),

@@ -167,12 +167,7 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
 
 def _standing(spec: ModelSpec, width: int, adam: optimizer.Optimizer, trained: Sequence[tuple[int, int]]) -> list[int]:
     """Bytes of each tensor that stands through a step: weights and buffers, adapters, the optimizer's state."""
-    states: dict[tuple[int, int], list[int]] = {}
-    for one in set(trained):
-        state = optimizer.state_bytes(adam, [one])
-        halves = [state] if adam == "sgd_momentum" else [state // 2, state - state // 2]  # else two moments
-        states[one] = [nbytes for nbytes in halves if nbytes]
-    return [*parameters.hf_tensors(spec, width), *[nbytes for one in trained for nbytes in states[one]]]
+    return [*parameters.hf_tensors(spec, width), *optimizer.state_tensors(adam, trained)]
 
 
 def _several_cards(workload: Training) -> list[str]:

@@ -38,6 +38,14 @@ def state_bytes(optimizer: Optimizer, tensors: Iterable[tuple[int, int]]) -> int
     return total + maps
 
 
+def state_tensors(optimizer: Optimizer, tensors: Iterable[tuple[int, int]]) -> list[int]:
+    """Bytes of each tensor of the state, in the order of the trained ones."""
+    states = [state_bytes(optimizer, [one]) for one in tensors]
+    if optimizer != "sgd_momentum":  # two moments
+        states = [half for state in states for half in (state // 2, state - state // 2)]
+    return [nbytes for nbytes in states if nbytes]
+
+
 def step_bytes(optimizer: Optimizer, tensors: Iterable[tuple[int, int]]) -> int:
     """Bytes that the step allocates at once while gradients and state are alive.
 

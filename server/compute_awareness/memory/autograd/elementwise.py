@@ -275,10 +275,10 @@ def clamp_(x: Var) -> Var:
     before = like(x) if x.graph.enabled and x.needs_grad else x
 
     def backward(node: Node, grads: Grads) -> Grads:
-        g = grads[0]
+        g, saved = grads[0], node.saved[0]
         assert g is not None
         masks = [g.graph.new(g.shape, 1), g.graph.new(g.shape, 1)]
-        result = like(g)
+        result = g.graph.new(g.shape, g.width, like_stride(saved.shape, saved.stride))  # laid out as the masks are
         del masks
         return [result]
 

@@ -50,6 +50,7 @@ def run(root: Var, first: list[Var]) -> None:
                     heapq.heappush(ready, (-target.seq, target))  # pyright: ignore[reportArgumentType]
                 else:
                     leaves.append(target)
+            del slots  # nobody else holds what the leaves take
         for leaf in leaves:
             _accumulate(leaf, buffers.pop(id(leaf)))
 
@@ -103,7 +104,8 @@ def _evaluate(node: Node, grads: Grads) -> tuple[list[Edge | None], Grads]:
             grad.held -= 1
             grads[i] = None
     grad = None
-    node.saved = []
+    while node.saved:  # one by one from the first on, as release_variables() does
+        del node.saved[0]
     node.frame = None
     return edges, outputs
 

@@ -32,25 +32,24 @@ def _gradient_of_mat2(grad: Var, shape: Shape, transposed: bool) -> Var:
 
 
 def mm(a: Var, b: Var, bias: Var | None = None) -> Var:
-    """a.mm(b), or addmm with a bias: saves each operand that the other's gradient needs.
-
-    MmBackward0 of the generated Functions.cpp computes the gradient of b before that of a, AddmmBackward0 after it.
-    """
-    saved = [v for v, other in ((b, a), (a, b)) if other.needs_grad]
+    """a.mm(b), or addmm with a bias: saves each operand that the other's gradient needs."""
+    # The generated nodes keep and let go of them by name: MmBackward0 `mat2` and `self`, AddmmBackward0 `mat1`, `mat2`.
+    pairs = ((b, a), (a, b)) if bias is None else ((a, b), (b, a))
+    saved = [v for v, other in pairs if other.needs_grad]
     a.graph.before([a, b, bias], saved)
     out = _product(a, b)
-    transposed, shape, adds = _column_major(b.stride, b.shape), b.shape, bias is not None
+    transposed, shape, has_bias = _column_major(b.stride, b.shape), b.shape, bias is not None
 
     def backward(node: Node, grads: Grads) -> Grads:
         g = grads[0]
         assert g is not None
         first = second = None
-        if node.needs[1] and not adds:
+        if node.needs[0] and has_bias:
+            first = _product(g, transpose(node.saved[-1], 0, 1))
+        if node.needs[1]:
             second = _gradient_of_mat2(g, shape, transposed)
-        if node.needs[0]:
+        if node.needs[0] and not has_bias:  # by name, too: MmBackward0 computes that of `mat2` before that of `self`
             first = _product(g, transpose(node.saved[0], 0, 1))
-        if node.needs[1] and adds:
-            second = _gradient_of_mat2(g, shape, transposed)
         # bias: summed over the rows when the engine fits it to the bias's shape
         return [first, second, g if node.needs[2] else None]
 
@@ -87,6 +86,7 @@ def bmm(a: Var, b: Var) -> Var:
     def backward(node: Node, grads: Grads) -> Grads:
         g = grads[0]
         assert g is not None
+        # BmmBackward0 of the generated Functions.cpp computes the gradient of `mat2` before that of `self`
         second = _product(transpose(node.saved[-1], 1, 2), g) if node.needs[1] else None
         return [_product(g, transpose(node.saved[0], 1, 2)) if node.needs[0] else None, second]
 

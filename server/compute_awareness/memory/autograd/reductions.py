@@ -7,9 +7,9 @@ LossNLL,layer_norm}.cpp.
 from __future__ import annotations
 
 from .casting import cast, raised
-from .elementwise import like, one_new, saves_output
+from .elementwise import binary, like, saves_output
 from .graph import BOOL, FLOAT32, Grads, Node, Var
-from .shapes import Shape
+from .shapes import Shape, size_of
 from .views import contiguous
 
 
@@ -88,10 +88,10 @@ def norm(x: Var, p: int = 2) -> Var:
 
 
 def sum_to(x: Var, shape: Shape) -> Var:
-    """at::sum_to: the sum over broadcast dimensions, a new tensor."""
-    out = x.graph.new(shape, x.width)
-    if x.graph.kernels is not None and len(shape) < len(x.shape):
-        x.graph.summed(x.elements // out.elements, out.elements)
+    """at::sum_to: the sum over broadcast dimensions, a new tensor. Over rows, CUDA's kernel takes a buffer."""
+    out, dims = x.graph.new(shape, x.width), len(x.shape) - len(shape)
+    if dims and x.shape[dims:] == shape:
+        x.graph.summed(size_of(x.shape[:dims]), size_of(shape))
     return out
 
 
@@ -102,7 +102,17 @@ def softmax(x: Var, width: int | None = None) -> Var:
     elif width != x.width:
         return softmax(cast(x, width))
     out = like(x)
-    x.graph.record([x], [out], one_new, [out])
+
+    def backward(node: Node, grads: Grads) -> Grads:
+        g, saved = grads[0], node.saved[0]
+        assert g is not None
+        result = like(g)
+        if not g.graph.cpu:  # softmax_backward_cuda_out of SoftMax.cu multiplies first
+            product = binary(g, saved)
+            del product
+        return [result]
+
+    x.graph.record([x], [out], backward, [out])
     return out
 
 

@@ -237,11 +237,12 @@ class _Player:
         frees: Counter[int] = Counter()
         for section in set(row):
             if section.adopted and not section.shrinks:
-                frees |= Counter(section.adopted)
+                frees |= section.takes
         wanted: set[int] = set()  # sizes of free blocks that are chosen anew in every section
         seen: dict[object, list[Moment]] = {}
         highest: dict[int, int] = {}
         skipped = len(row) - _kept(row, later - frees)
+        skips = self.skips and len(row) > 1 and not self._goes_back(row, frees)
         index = 0
         while index < len(row):
             section = row[index]
@@ -249,7 +250,7 @@ class _Player:
             self._play_section(section)
             index += 1
             # A moment is of use if a section may be skipped after it, or after another one.
-            if not self.skips or index + (not seen) >= skipped:
+            if not skips or index + (not seen) >= skipped:
                 continue
             served = {*pool.chosen[before:]}
             highest = highest.copy()
@@ -288,6 +289,23 @@ class _Player:
                     self.fewer[size] = min(first, self.fewer.get(size, first))
             for size, candidates in self.youngest.items():
                 self.depth[size] = max(self.depth.get(size, 0), len(candidates) - frees[size])
+
+    @staticmethod
+    def _goes_back(row: Sequence[Section], frees: Counter[int]) -> bool:
+        """Whether somewhere in a row sections free more than `frees` of a size, deeper than the last section left them:
+        going back through layers, each frees what one of them saved, so none may be missing."""
+        if not any(section.shrinks for section in row):
+            return False
+        lacks: dict[int, int] = {}
+        for section in reversed(row):
+            if lacks:
+                left = section.leaves
+                lacks = {nbytes: lack - left[nbytes] for nbytes, lack in lacks.items() if lack > left[nbytes]}
+            for nbytes, count in section.takes.items():
+                lacks[nbytes] = lack = lacks.get(nbytes, 0) + count
+                if lack > frees[nbytes]:
+                    return True
+        return False
 
     def _play_section(self, section: Section) -> None:
         blocks = self.pool.play(section.requests, map(self._youngest, section.adopted))

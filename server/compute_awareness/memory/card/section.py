@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -36,10 +37,19 @@ class Section:
         self.requests, self.asked, self.adopted, self.left = requests, asked, adopted, left
 
     @cached_property
+    def takes(self) -> Counter[int]:
+        """How many of each size it frees and did not make."""
+        return Counter(self.adopted)
+
+    @cached_property
+    def leaves(self) -> Counter[int]:
+        """How many of each size it leaves."""
+        return Counter([nbytes for _, nbytes in self.left])
+
+    @cached_property
     def shrinks(self) -> bool:
         """It frees more of a size than it leaves."""
-        left = [nbytes for _, nbytes in self.left]
-        return any(self.adopted.count(nbytes) > left.count(nbytes) for nbytes in self.adopted)
+        return any(count > self.leaves[nbytes] for nbytes, count in self.takes.items())
 
     @property
     def asks(self) -> tuple[object, ...]:

@@ -11,12 +11,17 @@ reductions (132, 135, 136 and 147.375 MiB, to the byte).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
+from ..recorded.size import applied
 from ..tape import Tape
 from .device import cublas_workspace
 
+WORKSPACE = "workspace"
+"""The component that cuBLAS's workspaces are booked under."""
+THREADS = ("main", "backward")
+"""Those of a process that have a cuBLAS handle: a backward pass runs in one of its own."""
 _MAX_THREADS, _WARP = 512, 32
 _MIN_VALUES, _MAX_VALUES = 16, 256
 _ACCUMULATOR = 4  # sums of float32 and of half precision are float32
@@ -46,31 +51,38 @@ class Kernels:
     """The kernels of one process on a card: which threads have a cuBLAS handle, and with it a workspace, already.
 
     Args:
+        handles: the threads that have one before.
         buffers: what sums of so many columns take, by columns, others nothing; None = it is worked out for each.
     """
 
-    def __init__(self, capability: str | None, buffers: Mapping[int, int] | None = None) -> None:
+    def __init__(
+        self, capability: str | None, buffers: Mapping[int, int] | None = None, handles: Collection[str] = ()
+    ) -> None:
         self._processors = processors(capability)
         self._buffers = buffers
         self._workspace = cublas_workspace(capability)
-        self._threads: set[str] = set()
+        self._threads = set(handles)
 
     def product(self, tape: Tape, thread: str) -> None:
         """A matrix product in `thread` ("main", "backward"), its result made: the first one takes a workspace."""
         if thread not in self._threads:
             self._threads.add(thread)
-            tape.new(self._workspace)
+            tape.new(self._workspace, WORKSPACE)
 
     def sum(self, tape: Tape, rows: int, columns: int) -> None:
         """[rows, columns] is summed over its rows, the result made."""
         if self._buffers is not None:
             tape.touch(self._buffers.get(columns, 0))
-        elif nbytes := staging_bytes(rows, columns, self._processors):
-            tape.touch(nbytes)
+        else:  # also where it is none: a recorded tape has it for every shape
+            tape.touch(applied(_staging_bytes, rows, columns, *self._processors))  # pyright: ignore[reportArgumentType]
 
 
 def staging_bytes(rows: int, columns: int, card: Processors) -> int:
     """Bytes of the buffer while [rows, columns] is summed over its rows; 0 where one block sums a column alone."""
+    return _staging_bytes(rows, columns, *card)
+
+
+def _staging_bytes(rows: int, columns: int, number: int, threads: int) -> int:
     vector = 4 if columns % 4 == 0 else 2 if columns % 2 == 0 else 1
     most = _MAX_THREADS // vector
     across, down = _power(columns // vector, most), _power(rows, most)
@@ -82,7 +94,7 @@ def staging_bytes(rows: int, columns: int, card: Processors) -> int:
         return 0  # the block's rows are other outputs, none shares a column
     values = -(-values // height)
     grid = -(-(columns // vector) // outputs)
-    target = card.number * (card.threads // (width * height))
+    target = number * (threads // (width * height))
     if values < _MAX_VALUES or grid > target:
         return 0
     blocks = max(min(-(-target // grid), -(-values // _MIN_VALUES)), -(-values // _MAX_VALUES))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from ..autograd.graph import Autocast, Grads, Graph, Node, Storage, Var
 from ..autograd.shapes import Shape
+from ..card.staging import Kernels
 from ..tape import Tape, Tensor
 from .run import Run
 
@@ -41,6 +42,7 @@ class Section:
         backward_too: and their gradients.
         accumulated: parameters have gradients already, which this pass adds to.
         cpu: also what only torch's CPU kernels allocate.
+        kernels: what CUDA's kernels take beside their results, where that is played as well.
     """
 
     def __init__(
@@ -51,13 +53,14 @@ class Section:
         backward_too: bool = False,
         accumulated: bool = False,
         cpu: bool = False,
+        kernels: Kernels | None = None,
     ) -> None:
         self.run = run
         self.accumulated = accumulated
         self.selected = selected
         self.backward_too = backward_too
         self._tape = _Current()
-        self.graph = Graph(self._tape, cpu)
+        self.graph = Graph(self._tape, cpu, kernels=kernels)
         if run.autocast:
             self.graph.autocast = Autocast(cuda=True)
         self.copies = 0
@@ -152,6 +155,10 @@ class Section:
         del first
         self._backward(out, holder)
         return self.boundary[0] if self.boundary else None
+
+    def close(self) -> None:
+        """Both halves are as they are to be: what becomes of this section's tensors later on is on neither."""
+        self._tape.at = Tape()
 
     def _backward(self, out: Var, gradient: list[Var | None]) -> None:
         self.graph.backward(out, gradient.pop())

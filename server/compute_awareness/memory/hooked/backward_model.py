@@ -299,7 +299,7 @@ def embed_positions(p: Section, x: Var) -> Var:
     if spec.positional != "learned":
         return x
     rows = narrow(p.parameter(spec.context_tl, spec.d_model), 0, run.seq_len)
-    pos_embed = p.hook("hook_pos_embed", copy(expand(rows, run.batch_size, run.seq_len, spec.d_model)))
+    pos_embed = p.hook("hook_pos_embed", copy(expand(unsqueeze(rows, 0), run.batch_size, run.seq_len, spec.d_model)))
     return add(x, pos_embed)
 
 

@@ -27,14 +27,14 @@ def repeat_interleave(x: Var, repeats: int, dim: int = 2) -> Var:
 
 
 def clamp(x: Var) -> Var:
-    """x.clamp(min, max): backward compares with both bounds first."""
+    """x.clamp(min, max): backward compares with both bounds first, and its result is laid out as they are."""
     out = x.graph.new(x.shape, x.width, like_stride(x.shape, x.stride))
 
     def backward(node: Node, grads: Grads) -> Grads:
         g, saved = grads[0], node.saved[0]
         assert g is not None
         bounds = [g.graph.new(saved.shape, BOOL) for _ in range(2)]
-        result = g.graph.new(g.shape, g.width, like_stride(g.shape, g.stride))
+        result = g.graph.new(g.shape, g.width, like_stride(saved.shape, saved.stride))
         del bounds
         return [result]
 

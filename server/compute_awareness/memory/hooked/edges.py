@@ -14,6 +14,8 @@ from dataclasses import replace
 from ..autograd.graph import Grads, Node, Var
 from ..autograd.ops import add, div, mul, sub, total
 from ..autograd.shapes import view_stride
+from ..card.passes import as_requests
+from ..card.staging import Kernels
 from ..recorded.recall import recall
 from ..tape import Tape
 from .backward import Section
@@ -43,11 +45,19 @@ def n_backward(run: Run) -> int:
 class EdgeSection(Section):
     """A section whose backward hooks score the edges into its nodes. `last`: the last block, whose output is scored."""
 
-    def __init__(self, run: Run, *, last: bool = False, accumulated: bool = False, cpu: bool = False) -> None:
+    def __init__(
+        self,
+        run: Run,
+        *,
+        last: bool = False,
+        accumulated: bool = False,
+        cpu: bool = False,
+        kernels: Kernels | None = None,
+    ) -> None:
         self.repeats = run.spec.n_heads // run.spec.n_kv_heads  # set_ungroup_grouped_query_attention(True)
-        super().__init__(_ungrouped(run), accumulated=accumulated, cpu=cpu)
+        super().__init__(_ungrouped(run), accumulated=accumulated, cpu=cpu, kernels=kernels)
         self.scored = {*_QKV, "hook_mlp_in"} | ({"hook_resid_post"} if last else set())
-        self.scores: list[tuple[str, Callable[[int], int]]] = []
+        self.scores: list[tuple[str, Callable[[int], list[int]]]] = []
         self.pieces = [self.backward]
 
     def hook(self, name: str, x: Var) -> Var:
@@ -67,8 +77,8 @@ class EdgeSection(Section):
         self.graph.record([x], [out], backward)
         return out
 
-    def play_backward(self, tape: Tape, layer: int) -> None:
-        """The backward half as block `layer`; what is no block has no scores."""
+    def play_backward(self, tape: Tape, layer: int, scored: bool = True) -> None:
+        """The backward half as block `layer`; what is no block has no scores. `scored`: with what scoring takes."""
         spec = self.run.spec
         tape.append(self.pieces[0])
         for (name, nbytes), piece in zip(self.scores, self.pieces[1:], strict=True):
@@ -77,24 +87,26 @@ class EdgeSection(Section):
                 before = n_forward(self.run)
             elif name == "hook_mlp_in" and not spec.parallel_attn_mlp:
                 before += spec.n_heads
-            tape.touch(nbytes(before))
+            if scored:
+                tape.drop(*[tape.new(part) for part in nbytes(before)])
             tape.append(piece)
 
 
-def _einsum_bytes(g: Var, nodes: int) -> Callable[[int], int]:
+def _einsum_bytes(g: Var, nodes: int) -> Callable[[int], list[int]]:
     """einsum("b s f d, b s k d -> f k") as one bmm: both operands are flattened, which copies what is no view.
 
-    Returns the bytes for the number of nodes before, f.
+    Returns the bytes of those copies and of the result, in order, for the number of nodes before, f.
     """
     (b, s, *_, d), (batch, row, *_, one), width = g.shape, g.stride, g.width
     heads, step = (g.shape[2], g.stride[2]) if len(g.shape) == 4 else (1, 1)
     right = view_stride((b, s, d, heads), (batch, row, one, step), (b * s * d, heads))
-    gradient = 0 if right is not None else heads * b * s * d
 
-    def nbytes(before: int) -> int:
+    def nbytes(before: int) -> list[int]:
         shape, stride = (before, b, s, d), (d, s * nodes * d, nodes * d, 1)
-        difference = 0 if view_stride(shape, stride, (before, b * s * d)) is not None else before * b * s * d
-        return width * (difference + gradient + before * heads)
+        copies = [] if view_stride(shape, stride, (before, b * s * d)) is not None else [before * b * s * d]
+        if right is None:
+            copies.append(heads * b * s * d)
+        return [width * elements for elements in (*copies, before * heads)]
 
     return nbytes
 
@@ -113,6 +125,25 @@ def edge_attribution(run: Run, passes: int, integrated: bool = False, cpu: bool 
     )
 
 
+def edge_requests(run: Run, passes: int, integrated: bool, capability: str | None) -> Tape:
+    """`edge_attribution` as torch's caching allocator gets to see it on CUDA: with the buffers of its kernels, and with
+    cuBLAS's workspace for the backward pass where its first product comes.
+
+    Args:
+        capability: compute capability of the card; None = a typical one.
+    """
+    return recall(
+        ("edge attribution's requests", replace(run, batch_size=0, seq_len=0), min(passes, 2), integrated, capability),
+        (run.batch_size, run.seq_len),
+        lambda b, s: as_requests(
+            *edges_in_order(
+                replace(run, batch_size=b, seq_len=s), passes, integrated, Kernels(capability, handles=("main",))
+            )
+        ),
+        with_log=True,
+    )
+
+
 def play_edge_attribution(run: Run, passes: int, integrated: bool = False, cpu: bool = False) -> Tape:
     """One batch after the other, or one step of the integral after the other: `passes` forward and backward.
 
@@ -123,8 +154,19 @@ def play_edge_attribution(run: Run, passes: int, integrated: bool = False, cpu: 
         integrated: EAP-IG, whose passes start from an interpolated embedding.
         cpu: also what only torch's CPU kernels allocate.
     """
+    return edges_in_order(run, passes, integrated, cpu=cpu)[0]
+
+
+def edges_in_order(
+    run: Run, passes: int, integrated: bool = False, kernels: Kernels | None = None, cpu: bool = False
+) -> tuple[Tape, set[Tape]]:
+    """The same, and which of the tape's sections go back through a layer.
+
+    Args:
+        kernels: what CUDA's kernels take beside their results, where that is played as well.
+    """
     b, s, width, d = run.batch_size, run.seq_len, run.width, run.spec.d_model
-    tape = Tape()
+    tape, back = Tape(), set[Tape]()
     tape.new(2 * 8 * b * s)
     tape.new(n_forward(run) * n_backward(run) * width)
     tape.new(b * s * n_forward(run) * d * width, "activation_cache")
@@ -133,13 +175,13 @@ def play_edge_attribution(run: Run, passes: int, integrated: bool = False, cpu: 
     logits = b * s * run.spec.d_vocab * width
     for _ in range(2):  # the corrupted run, whose logits go, and the clean one
         tape.append(without)
-        tape.drop(tape.adopt(without.live, "logits"))
+        tape.drop(tape.adopt(8 * b * s, "temporaries"), tape.adopt(logits, "logits"))
     tape.new(logits, "logits")
     if integrated:
         tape.new(2 * b * s * d * width, "activation_cache")
     graded = replace(run, gradients=True)
     for number in range(min(passes, 2)):
-        sections = _through(graded, integrated, accumulated=number > 0, cpu=cpu)
+        sections = _through(graded, integrated, accumulated=number > 0, cpu=cpu, kernels=kernels)
         for section, _ in sections:
             tape.append(section.forward)
         if number:  # `logits = ` and `metric_value = ` let go of the pass before
@@ -153,13 +195,19 @@ def play_edge_attribution(run: Run, passes: int, integrated: bool = False, cpu: 
             if id(section) not in gone_back:
                 gone_back[id(section)] = section.go_back(out, gradient)
             gradient = gone_back[id(section)]
-            section.play_backward(tape, layer)
-    return tape.closed()
+            # As in `as_requests`: of a kind's blocks the first that goes back stands for the others, which take less.
+            section.play_backward(tape, layer, scored=kernels is None or section.backward not in back)
+            back.update(section.pieces)
+        for section, _ in sections:
+            section.close()
+    return tape.closed(), back
 
 
-def _through(run: Run, integrated: bool, accumulated: bool, cpu: bool) -> list[tuple[EdgeSection, Var]]:
+def _through(
+    run: Run, integrated: bool, accumulated: bool, cpu: bool, kernels: Kernels | None
+) -> list[tuple[EdgeSection, Var]]:
     """The forward halves of all sections, each with its output; blocks of one kind are the same section."""
-    first = EdgeSection(run, accumulated=accumulated, cpu=cpu)
+    first = EdgeSection(run, accumulated=accumulated, cpu=cpu, kernels=kernels)
     resid = _interpolated(first) if integrated else embed(first)
     first.turn()
     sections = [(first, resid)]
@@ -169,13 +217,13 @@ def _through(run: Run, integrated: bool, accumulated: bool, cpu: bool) -> list[t
         entry = resid.storage.entry
         key = local, last, layer == 0, entry and entry.component, resid.storage.vars > 1
         if key not in kinds:
-            section = EdgeSection(run, last=last, accumulated=accumulated, cpu=cpu)
+            section = EdgeSection(run, last=last, accumulated=accumulated, cpu=cpu, kernels=kernels)
             out = block(section, section.receive(resid), local)
             section.turn()
             kinds[key] = section, out
         sections.append(kinds[key])
         resid = kinds[key][1]
-    end = EdgeSection(run, accumulated=accumulated, cpu=cpu)
+    end = EdgeSection(run, accumulated=accumulated, cpu=cpu, kernels=kernels)
     out = _metric(end, end.receive(resid))
     end.turn()
     sections.append((end, out))

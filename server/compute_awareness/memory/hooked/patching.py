@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..card.passes import as_requests
+from ..card.staging import Kernels
 from ..recorded.recall import recall
 from ..tape import Tape
 from .backward import Section
@@ -47,6 +49,23 @@ def play_activation_patching(run: Run, results: int) -> tuple[Tape, Forward]:
     return tape, clean
 
 
+def attribution_requests(run: Run, capability: str | None) -> Tape:
+    """`attribution_patching` as torch's caching allocator gets to see it on CUDA: with the buffers of its kernels, and
+    with cuBLAS's workspace for the backward pass where its first product comes.
+
+    Args:
+        capability: compute capability of the card; None = a typical one.
+    """
+
+    def play(b: int, s: int) -> Tape:
+        kernels = Kernels(capability, handles=("main",))
+        tape, _, back = attribution_in_order(replace(run, batch_size=b, seq_len=s), kernels)
+        return as_requests(tape, back)
+
+    kind = "attribution patching's requests", replace(run, batch_size=0, seq_len=0), capability
+    return recall(kind, (run.batch_size, run.seq_len), play, with_log=True)
+
+
 def attribution_patching(run: Run, cpu: bool = False) -> tuple[Tape, Forward]:
     """`play_attribution_patching`, by what was recorded of another shape where that fits."""
     return recall(
@@ -63,21 +82,34 @@ def play_attribution_patching(run: Run, cpu: bool = False) -> tuple[Tape, Forwar
     The idiom of TransformerLens' attribution patching demo: hooks forward and backward that keep `detach()`, then
     `metric(model(tokens)).backward()`.
     """
+    return attribution_in_order(run, cpu=cpu)[:2]
+
+
+def attribution_in_order(
+    run: Run, kernels: Kernels | None = None, cpu: bool = False
+) -> tuple[Tape, Forward, set[Tape]]:
+    """The same, and which of the tape's sections go back through a layer.
+
+    Args:
+        kernels: what CUDA's kernels take beside their results, where that is played as well.
+        cpu: also what only torch's CPU kernels allocate.
+    """
     tape = Tape()
     clean = _clean_run(tape, run)
     graded = replace(run, gradients=True)
     sections = through_the_model(
         graded,
         logit_of_answer,
-        lambda selected: Section(graded, selected, backward_too=True, cpu=cpu),
+        lambda selected: Section(graded, selected, backward_too=True, cpu=cpu, kernels=kernels),
         run.selects,
     )
     for section, _ in sections:
         tape.append(section.forward)
-    for half in back_through_the_model(sections):
+    back = back_through_the_model(sections)
+    for half in back:
         tape.append(half)
     largest = max((v.elements * v.width for section, _ in sections for v in section.cache.values()), default=0)
     difference = tape.new(largest)
     tape.touch(largest)
     tape.drop(difference)
-    return tape.closed(), clean
+    return tape.closed(), clean, set(back)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 from .. import optimizer
 from ..autograd.graph import Var
+from ..card.passes import as_requests
+from ..card.staging import THREADS, Kernels
 from ..recorded.recall import recall
 from ..tape import Tape
 from .backward import Section
@@ -38,6 +40,44 @@ def step(run: Run, name: optimizer.Optimizer, batches: int = 1, cpu: bool = Fals
     )
 
 
+def requests(run: Run, name: optimizer.Optimizer, batches: int, capability: str | None) -> Tape:
+    """A step as torch's caching allocator gets to see it on CUDA: with the buffers of its kernels, and with the list of
+    the optimizer's step parameter by parameter. cuBLAS has its workspaces from the step before.
+
+    Args:
+        capability: compute capability of the card; None = a typical one.
+    """
+    return recall(
+        ("hooked step's requests", replace(run, batch_size=0, seq_len=0), name, min(batches, 2), capability),
+        (run.batch_size, run.seq_len),
+        lambda b, s: as_requests(
+            *play_in_order(replace(run, batch_size=b, seq_len=s), name, batches, Kernels(capability, handles=THREADS))
+        ),
+        with_log=True,
+    )
+
+
+def play_in_order(
+    run: Run, name: optimizer.Optimizer, batches: int = 1, kernels: Kernels | None = None, cpu: bool = False
+) -> tuple[Tape, set[Tape]]:
+    """A step with its optimizer's tensors one by one, and which of the tape's sections go back through a layer.
+
+    Args:
+        kernels: what CUDA's kernels take beside their results, where that is played as well.
+        cpu: also what only torch's CPU kernels allocate.
+    """
+    tape, back = Tape(), list[Tape]()
+    tape.new(8 * run.batch_size * run.seq_len)
+    sections = _play_batches(tape, run, batches, cpu=cpu, kernels=kernels, back=back)
+    if name in ("adamw", "adam"):
+        roots = Tape()  # `_foreach_sqrt(exp_avg_sqs)`, see `optimizer.step_bytes`
+        for section, _ in sections:
+            for leaf in section.leaves.values():
+                roots.new(leaf.elements * leaf.width)
+        tape.append(roots)
+    return tape.closed(), set(back)
+
+
 def play_anew(run: Run, name: optimizer.Optimizer, batches: int = 1, cpu: bool = False) -> Step:
     """Play one step: `model(tokens, return_type="loss").backward()` for each batch, then `optimizer.step()`.
 
@@ -49,21 +89,41 @@ def play_anew(run: Run, name: optimizer.Optimizer, batches: int = 1, cpu: bool =
     """
     tape = Tape()
     tape.new(8 * run.batch_size * run.seq_len)
+    sections = _play_batches(tape, run, batches, cpu=cpu)
+    trained = [(leaf.elements, leaf.width) for section, _ in sections for leaf in section.leaves.values()]
+    tape.touch(optimizer.step_bytes(name, trained))
+    return Step(tape.closed(), trained)
+
+
+def _play_batches(
+    tape: Tape,
+    run: Run,
+    batches: int,
+    *,
+    cpu: bool = False,
+    kernels: Kernels | None = None,
+    back: list[Tape] | None = None,
+) -> Sections:
+    """Forward and backward of each batch. Returns the sections of the last; adds to `back` their backward halves."""
     sections: Sections = []
     for batch in range(min(batches, 2)):
         sections = through_the_model(
-            run, next_token_loss, lambda _, first=batch == 0: Section(run, accumulated=not first, cpu=cpu)
+            run,
+            next_token_loss,
+            lambda _, first=batch == 0: Section(run, accumulated=not first, cpu=cpu, kernels=kernels),
         )
         copies = []
         for section, _ in sections:
             tape.append(section.forward)
-            copies.append(tape.new(section.copies, "weight_copies"))
+            if run.autocast:
+                copies.append(tape.new(section.copies, "weight_copies"))
         tape.drop(*copies)
-        for half in back_through_the_model(sections):
+        halves = back_through_the_model(sections)
+        for half in halves:
             tape.append(half)
-    trained = [(leaf.elements, leaf.width) for section, _ in sections for leaf in section.leaves.values()]
-    tape.touch(optimizer.step_bytes(name, trained))
-    return Step(tape.closed(), trained)
+        if back is not None:
+            back += halves
+    return sections
 
 
 def through_the_model(
@@ -119,4 +179,6 @@ def back_through_the_model(sections: Sections) -> list[Tape]:
             gone_back[id(section)] = section.go_back(out, gradient)
         gradient = gone_back[id(section)]
         tapes.append(section.backward)
+    for section, _ in sections:
+        section.close()
     return tapes

@@ -12,7 +12,7 @@ from typing import Any
 from ..card.section import Entry, Outline
 from ..tape import Tape, Tensor
 from .rivals import Rival
-from .size import Recording, Size
+from .size import Applied, Recording, Size
 from .sums import Key, Monomial
 
 Log = tuple[list[int], list[tuple[int, int, str]], list[tuple[int, int, int]], Outline | None]
@@ -55,6 +55,9 @@ class Program:
         """The result for this shape, as the one member of a tuple; None where a guard does not hold."""
         symbols = list(sizes)
         for each in self._quotients:
+            if isinstance(each, Applied):
+                symbols.append(each.function(*[_sum(terms, symbols) for terms in each.arguments]))
+                continue
             above, below = _sum(each.dividend, symbols), _sum(each.divisor, symbols)
             symbols.append(-(-above // below) if each.ceiling else above // below)
         products = [1]

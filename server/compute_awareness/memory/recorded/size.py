@@ -9,7 +9,7 @@ What a `Size` cannot do raises TypeError, so that no number gets lost on the way
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from math import gcd
@@ -31,6 +31,14 @@ class Quotient:
     ceiling: bool
 
 
+@dataclass(frozen=True)
+class Applied:
+    """A symbol that stands for what a function gives for the shape: no formula, from 0 on."""
+
+    function: Callable[..., int]
+    arguments: tuple[Key, ...]
+
+
 class Recording:
     """The symbols of a recording, and the questions that it asked about them.
 
@@ -39,13 +47,13 @@ class Recording:
     """
 
     def __init__(self, sizes: Sequence[int]) -> None:
-        self.quotients: list[Quotient] = []
+        self.quotients: list[Quotient | Applied] = []
         """What the symbols after the first `len(sizes)` stand for."""
         self.guards: dict[tuple[Key, Question], bool] = {}
         """Is the sum below zero, is it zero: the answers at hand."""
         self.inputs = len(sizes)
         self._least: list[int | None] = [1] * len(sizes)
-        self._known: dict[Quotient, Size] = {}
+        self._known: dict[Quotient | Applied, Size] = {}
         self._expansions: dict[Monomial, list[Monomial]] = {}
         self.symbols = [Size(self, {(number,): 1}, size) for number, size in enumerate(sizes)]
 
@@ -57,11 +65,20 @@ class Recording:
             least = None
             if self.bounds(dividend)[0] and self.bounds(divisor)[1]:
                 least = 1 if ceiling and self.bounds(dividend)[1] else 0
-            self._least.append(least)
-            self.quotients.append(division)
-            number = self.inputs + len(self.quotients) - 1
-            known = self._known[division] = Size(self, {(number,): 1}, value)
+            known = self._symbol(division, least, value)
         return known
+
+    def applied(self, function: Callable[..., int], arguments: Sequence[Size | int]) -> Size:
+        """The symbol of what `function` gives for the arguments."""
+        meant = Applied(function, tuple(key(_terms(each)) for each in arguments))
+        known = self._known.get(meant)
+        return known if known is not None else self._symbol(meant, 0, function(*map(_value, arguments)))
+
+    def _symbol(self, meant: Quotient | Applied, least: int | None, value: int) -> Size:
+        self._least.append(least)
+        self.quotients.append(meant)
+        symbol = self._known[meant] = Size(self, {(self.inputs + len(self.quotients) - 1,): 1}, value)
+        return symbol
 
     def bounds(self, terms: Terms) -> tuple[bool, bool]:
         """Whether it is never below zero, and whether it is always above: told from the least values of the symbols."""
@@ -208,6 +225,14 @@ class Size:
 
 
 _NUMBERS = (Size, int)
+
+
+def applied(function: Callable[..., int], *arguments: Size | int) -> Size | int:
+    """`function(*arguments)`, whole numbers from 0 on that are no formula of them; they may be not known yet."""
+    for each in arguments:
+        if isinstance(each, Size):
+            return each.recording.applied(function, arguments)
+    return function(*arguments)
 
 
 def is_above_zero(number: Size | int) -> bool:
