@@ -28,7 +28,7 @@ from typing import Any
 
 from timing import interleave
 
-from compute_awareness.estimates import assemble, sae_training
+from compute_awareness.estimates import assemble, generation, sae_training
 from compute_awareness.estimator import estimate
 from compute_awareness.memory.recorded.recall import forget
 from compute_awareness.workload import AnyWorkload, parse_workload
@@ -124,12 +124,14 @@ def _first_two(given: dict[str, Any], times: int = 5) -> tuple[float, float]:
 @contextlib.contextmanager
 def _without_the_allocator() -> Iterator[None]:
     """Nothing is played to the simulated allocator."""
-    reserved = assemble.reserved_by
+    reserved, taken = assemble.reserved_by, generation.taken_by
     assemble.reserved_by = sae_training.reserved_by = lambda *_: 0
+    generation.taken_by = lambda *_: None
     try:
         yield
     finally:
         assemble.reserved_by = sae_training.reserved_by = reserved
+        generation.taken_by = taken
 
 
 def _loop() -> None:

@@ -33,7 +33,7 @@ DRAWN = settings(
 )
 TRANSFORMERS = (
     "gpt2", "pythia-160m", "llama-3-8b", "mistral-7b", "qwen3-0.6b", "gemma-2b", "gemma-2-2b", "opt-125m", "phi-2",
-    "bloom-560m",
+    "bloom-560m", "gpt-j-6b", "gpt-neo-125m",
 )  # fmt: skip
 # The embeddings of the step before: from Python 3.13 on `locals()` in a function keeps no snapshot of them.
 EXACT_UNLESS_FREED = 1e-4 if sys.version_info < (3, 13) else 0.15

@@ -34,7 +34,7 @@ RECORDED = {
 }
 PASSES = [name for name in RECORDED if name.split()[0] in ("inference", "activation_cache", "sae_inference")]
 # No sequence of allocations is played for these, or one whose order is not the card's: `reserved` is a rule of thumb.
-BY_RULE = ("generation", "activation_patching", "gradient_checkpointing")
+BY_RULE = ("activation_patching", "gradient_checkpointing")
 # Every request is in the card's order.
 IN_ORDER = ("training transformer_lens", "attribution_patching")
 

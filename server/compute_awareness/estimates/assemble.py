@@ -43,6 +43,7 @@ def assemble(
     backward: bool = False,
     buffers: int = 0,
     order: str = "unknown",
+    unsure: int = 0,
     listed: int | None = None,
     second_workspace: Literal["segment", "before", "on the tape"] = "segment",
 ) -> Estimate:
@@ -67,6 +68,7 @@ def assemble(
         backward: a backward pass is run.
         buffers: bytes that CUDA's kernels take at the peak.
         order: without a sequence of allocations, what is known of it (see `device.overheads`).
+        unsure: bytes that `reserved` may be low by (see `device.overheads`).
         listed: bytes that `events` has at its peak without what CUDA's kernels take; None = it has nothing of theirs.
         second_workspace: where cuBLAS's workspace of the backward pass's thread comes from. "before": an earlier step
             took both, they stand beside the tape; "on the tape": it is among the events; "segment": it is not, and is
@@ -88,7 +90,15 @@ def assemble(
             reserved = _played(events, standing, unlisted, capability, second_workspace if backward else "on the tape")
             requests = None if backward else Requests(tensors, standing, unlisted, events)
     terms = device.overheads(
-        tensors, capability, reserved, late_bytes, n_gpus, backward=backward, buffers=buffers, order=order
+        tensors,
+        capability,
+        reserved,
+        late_bytes,
+        n_gpus,
+        backward=backward,
+        buffers=buffers,
+        order=order,
+        unsure=unsure,
     )
     low, high = device.spread(tensors, terms, late_bytes)
     from_allocator = ("allocator_rounding", "cublas_workspace", "backward_workspace", "kernel_buffers")

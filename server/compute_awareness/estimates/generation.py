@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from ..errors import InputError, NotCovered
-from ..memory import weights
+from ..memory import parameters, weights
+from ..memory.card import device
+from ..memory.card.growing import Taken
+from ..memory.card.room import Requests
 from ..memory.estimate import Estimate, Precision, WorkPart
 from ..memory.hooked import generate as hooked_generate
 from ..memory.hooked import versions as hooked_versions
+from ..memory.hooked.generate_steps import HookedPasses, is_played
 from ..memory.huggingface import forward as transformers_forward
 from ..memory.huggingface import generate as transformers_generate
 from ..memory.huggingface.embedding import slides
+from ..memory.huggingface.steps import Passes
 from ..memory.loading import loading
 from ..memory.quantization import quantized_weight_bytes, scratch_bytes
 from ..memory.tape import Tape
@@ -18,6 +26,7 @@ from ..models.spec import ModelSpec
 from ..runtime import generation as effort
 from ..runtime.flops import Shape
 from ..runtime.work import Work, part
+from ..units import gib
 from ..versions import check, is_verified, parse
 from ..workload import DTYPE_BYTES
 from ..workload.generation import Generation
@@ -53,20 +62,21 @@ def generation(workload: Generation, capability: str | None) -> Estimate:
     if lens:
         _check_hooked(workload, spec)
     play = _hooked if lens else _transformers
-    tape, attention, parameters, buffers, context, said = play(workload, spec, width, capability)
+    played = play(workload, spec, width, capability)
+    tape, attention, said = played.tape, played.attention, played.said
     assumptions += said
     if workload.kv_cache:
         assumptions.append("every new token reads all weights and the cache once: decoding is bound by bandwidth")
     total = workload.seq_len + workload.new_tokens
-    if total - 1 > context:  # the last new token is never read
+    if total - 1 > played.context:  # the last new token is never read
         ends = spec.positional != "alibi" if lens else spec.positional in ("learned", "shortformer")
         fails = ": its positions end there, the run fails" if ends else ""
         warnings.append(
             f"seq_len {workload.seq_len} + new_tokens {workload.new_tokens} is beyond {workload.library}'s context "
-            f"of {context} tokens{fails}"
+            f"of {played.context} tokens{fails}"
         )
-    weight_bytes = quantized_weight_bytes(spec, quantization, width) if quantization else parameters * width
-    at_peak, largest = largest_and_peak(tape, {"weights": weight_bytes, "buffers": buffers})
+    weight_bytes = quantized_weight_bytes(spec, quantization, width) if quantization else played.parameters * width
+    at_peak, largest = largest_and_peak(tape, {"weights": weight_bytes, "buffers": played.buffers})
     precision: Precision = "exact" if same_source and attention != "sdpa" else "close"  # CUDA's kernels were not run
     if quantization:
         scratch = scratch_bytes(spec, quantization, workload.batch_size * workload.seq_len, width)
@@ -77,17 +87,23 @@ def generation(workload: Generation, capability: str | None) -> Estimate:
             f"linear layers of the blocks in {quantization}, the rest and all computing in {workload.dtype}; the "
             "scratch of the hungriest layer is added to the peak"
         )
+    taken = None if quantization else taken_by(played, sum(at_peak.values()), capability)
+    if taken is not None and taken.later > sum(at_peak.values()) // 10:
+        assumptions.append(
+            f"{gib(taken.later)} of what torch reserves comes after the prompt's pass: blocks of shorter passes that "
+            "longer ones do not fit in stay reserved, and are given back only where the card has nothing left"
+        )
     fused = attention == "sdpa" and not any("runs unfused" in line for line in said)
-    work = generation_work(workload, spec, width, fused, parameters * width - weight_bytes)
+    work = generation_work(workload, spec, width, fused, played.parameters * width - weight_bytes)
     details = {
-        "weights": f"{millions(parameters)} parameters in {quantization or workload.dtype}",
+        "weights": f"{millions(played.parameters)} parameters in {quantization or workload.dtype}",
         "kv_cache": f"keys and values of {total - 1} tokens for each of {workload.batch_size} sequences",
         "logits": "of the next token" + (", and of every position of the prompt" if lens else ""),
         "activations": "the residual stream and what the running layer works on",
         "temporaries": "alive at the peak besides all that: intermediate results, copies of weights",
         "buffers": "rotary tables, masks and the like",
     }
-    return assemble(
+    made = assemble(
         workload.model_dump() | {"attention": attention, "model": repeatable(workload.model, spec)},
         at_peak,
         largest,
@@ -108,13 +124,51 @@ def generation(workload: Generation, capability: str | None) -> Estimate:
         assumptions=assumptions,
         warnings=warnings,
         order="generation" if workload.kv_cache is not False else "generation_uncached",
+        reserved=taken.reserved if taken else None,
+        unsure=taken.later // 4 if taken else 0,
     )
+    if taken is not None and played.passes is not None:
+        made.asks_for(
+            Requests(made.peak.tensors, played.standing, _beside(played, made.peak.tensors), played.passes,
+                     unsure=made.peak.tensors // 50)
+        )  # fmt: skip
+    return made
 
 
-def _transformers(
-    workload: Generation, spec: ModelSpec, width: int, capability: str | None
-) -> tuple[Tape, str, int, int, int, list[str]]:
-    """(tape, attention, parameters, bytes of buffers, context, assumptions) of `model.generate`."""
+@dataclass(frozen=True)
+class _Played:
+    """A call of a library's `generate`."""
+
+    tape: Tape
+    attention: str
+    parameters: int
+    buffers: int
+    """Bytes."""
+    context: int
+    """Tokens."""
+    said: list[str]
+    passes: Passes | HookedPasses | None = None
+    """What it asks the allocator for, where that is played."""
+    standing: Sequence[int] = ()
+    """Bytes of each tensor of the model."""
+
+
+def _beside(played: _Played, tensors: int) -> int:
+    """Bytes at the peak that are neither the model's nor the tape's."""
+    return tensors - sum(played.standing) - played.tape.peak
+
+
+def taken_by(played: _Played, tensors: int, capability: str | None) -> Taken | None:
+    """What the allocator reserves; None where the order of the allocations is not played."""
+    beside = _beside(played, tensors)
+    if played.passes is None or beside < 0:
+        return None
+    workspace = device.cublas_workspace(capability)
+    return played.passes.growing(workspace).reserved(played.standing, beside, tensors + workspace)
+
+
+def _transformers(workload: Generation, spec: ModelSpec, width: int, capability: str | None) -> _Played:
+    """`model.generate`."""
     attention = workload.attention or transformers_forward.default_attention(spec)
     unfused = attention == "sdpa" and transformers_forward.needs_math_kernel(spec, width, capability)
     run = transformers_generate.Generate(
@@ -127,21 +181,27 @@ def _transformers(
         said.append(
             f"dtype float32, as none was given; transformers 5 loads {spec.checkpoint_dtype} unless told otherwise"
         )
-    buffers = weights.hf_buffer_bytes(spec, width)
-    return transformers_generate.generate(run), attention, weights.hf_params(spec), buffers, spec.n_ctx, said
+    made, buffers = transformers_generate.generate(run), weights.hf_buffer_bytes(spec, width)
+    return _Played(
+        made.tape, attention, weights.hf_params(spec), buffers, spec.n_ctx, said, Passes(run, made),
+        parameters.hf_tensors(spec, width),
+    )  # fmt: skip
 
 
-def _hooked(
-    workload: Generation, spec: ModelSpec, width: int, capability: str | None
-) -> tuple[Tape, str, int, int, int, list[str]]:
-    """(tape, attention, parameters, bytes of buffers, context, assumptions) of `HookedTransformer.generate`."""
+def _hooked(workload: Generation, spec: ModelSpec, width: int, capability: str | None) -> _Played:
+    """`HookedTransformer.generate`."""
     folded = not workload.no_processing
     run = hooked_generate.Generate(
         spec, workload.batch_size, workload.seq_len, workload.new_tokens, width, folded, workload.kv_cache
     )
     said = ["HookedTransformer.generate with its default sampling (do_sample, temperature 1), a tokenizer is attached"]
     buffers = weights.tl_buffer_bytes(spec, width)
-    return hooked_generate.generate(run), "eager", weights.tl_params(spec, folded), buffers, spec.context_tl, said
+    made = hooked_generate.generate(run)
+    passes = HookedPasses(run, made) if is_played(run) else None
+    return _Played(
+        made.tape, "eager", weights.tl_params(spec, folded), buffers, spec.context_tl, said, passes,
+        parameters.tl_tensors(spec, width, folded),
+    )  # fmt: skip
 
 
 def generation_work(

@@ -81,6 +81,7 @@ def overheads(
     backward: bool = False,
     buffers: int = 0,
     order: str = "unknown",
+    unsure: int = 0,
 ) -> list[Overhead]:
     """What one process takes on its card beside a peak of `tensors` live bytes, term by term.
 
@@ -94,12 +95,14 @@ def overheads(
         backward: a backward pass is run. Autograd does so in a thread of its own, which has its own cuBLAS handle.
         buffers: bytes that CUDA's kernels take at the peak (`staging`), where that is known.
         order: with `reserved` None, what is known of the order: a row of `fragmentation` in `facts/overheads.json`.
+        unsure: with `reserved`, bytes that it may be low by besides the usual margin.
     """
     workspace = cublas_workspace(capability)
     least = workspace
     if capability is None or int(capability.split(".")[0]) >= 10:
         least = _facts()["cublas_workspace_bytes"]["before_hopper"]
     rounding, low, high, source = _rounding(tensors, capability, reserved, late_bytes, backward, order)
+    high += unsure
     buffers = min(buffers, rounding)
     rounding, high = rounding - buffers, high - buffers
     terms = [

@@ -43,16 +43,27 @@ class Generate:
         return self.seq_len + self.new_tokens - 1
 
 
-def generate(run: Generate) -> Tape:
+@dataclass(frozen=True)
+class Generated:
+    """A call that was played."""
+
+    tape: Tape
+    """Its live bytes: of the prompt's pass, and of those of the later ones that can be the worst."""
+    prompt_entries: int
+    """How many entries of the tape's log are the prompt's pass."""
+
+
+def generate(run: Generate) -> Generated:
     """`play_anew`, by what was recorded of another shape where that fits."""
     return recall(
         ("hooked generate", replace(run, batch_size=0, seq_len=0)),
         (run.batch_size, run.seq_len),
         lambda b, s: play_anew(replace(run, batch_size=b, seq_len=s)),
+        with_log=True,
     )
 
 
-def play_anew(run: Generate) -> Tape:
+def play_anew(run: Generate) -> Generated:
     """Live bytes above weights and buffers, from the prompt's tokens on; at the end the cache still lives.
 
     A model with its tokenizer, so that an attention mask is made; sampling with temperature 1 and neither top_k nor
@@ -66,7 +77,7 @@ def play_anew(run: Generate) -> Tape:
     totals = _worth_playing(run)
     previous: Tensor | None = None
     state = tape.new(0)
-    cached = 0
+    cached = prompt_entries = 0
     for total in totals:
         made = total - s  # tokens sampled before this step
         per_layer = 2 * run.width * b * spec.kv_width
@@ -97,7 +108,7 @@ def play_anew(run: Generate) -> Tape:
             tables = max(tables, tl_rotary_table_bytes(spec, run.width, total))
         if previous is not None:
             tape.drop(previous)
-        _sample(run, tape, total)
+        sample(run, tape, total)
         tape.drop(residual, snapshot, old_mask)
         follows = run.kv_cache and made == 0 and len(totals) > 1 and totals[1] == total + 1
         if follows:
@@ -105,7 +116,8 @@ def play_anew(run: Generate) -> Tape:
         else:
             tape.drop(logits)
             previous = None
-    return tape
+        prompt_entries = prompt_entries or len(tape.log)
+    return Generated(tape, prompt_entries)
 
 
 def _biases(spec: ModelSpec, total: int) -> int:
@@ -126,7 +138,7 @@ def _worth_playing(run: Generate) -> list[int]:
     return [total for at, total in enumerate(rising) if not at or total != rising[at - 1]]
 
 
-def _sample(run: Generate, tape: Tape, total: int) -> None:
+def sample(run: Generate, tape: Tape, total: int) -> None:
     """utils.sample_logits: the tokens so far, the scaled logits in float32, and Categorical's logits, probabilities
     and random numbers."""
     row = run.batch_size * run.spec.d_vocab
@@ -145,23 +157,34 @@ def _forward(run: Generate, tape: Tape, fresh: int, total: int, tables: int) -> 
     """HookedTransformer.forward(residual, start_at_layer=0) over the last `fresh` of `total` positions."""
     spec = run.spec
     call = Run(spec=spec, batch_size=run.batch_size, seq_len=fresh, width=run.width, folded=run.folded)
-    sections: dict[bool, tuple[Tape, Tensor]] = {}
+    sections: dict[tuple[bool, bool], tuple[Tape, Tensor]] = {}
     residual: Tensor | None = None
     for layer in range(spec.n_layers):
-        local = spec.is_local(layer)
-        if local not in sections:
-            p = Pass(call, None)
-            sections[local] = p.tape, _block(p, p.tape.adopt(0, "temporaries"), local, total, run.kv_cache, tables)
-        section, out = sections[local]
+        kind = spec.is_local(layer), residual is not None
+        if kind not in sections:
+            sections[kind] = block(call, kind[0], total, run.kv_cache, tables, residual)
+        section, out = sections[kind]
         tape.append(section)
-        if residual is not None:
-            tape.drop(residual)
         residual = tape.adopt(out.bytes, out.component)
+    return unembed(call, tape, residual or tape.new(0))
+
+
+def unembed(call: Run, tape: Tape, residual: Tensor) -> Tensor:
+    """The last norm and the unembedding, on the tape of the whole; the logits."""
     end = Pass(call, None)
-    incoming = end.tape.adopt(residual.bytes if residual else 0, "temporaries")
-    logits = _unembed(end, incoming)
-    tape.append(end.tape)
-    return tape.adopt(logits.bytes, logits.component)
+    end.tape = tape
+    return _unembed(end, residual)
+
+
+def block(
+    call: Run, local: bool, total: int, cached: bool, tables: int, incoming: Tensor | None
+) -> tuple[Tape, Tensor]:
+    """A block's tape and its output; its input goes in the end, where that is what another block returned."""
+    p = Pass(call, None)
+    out = _block(p, p.tape.adopt(0, "temporaries"), local, total, cached, tables)
+    if incoming is not None:
+        p.tape.drop(p.tape.adopt(incoming.bytes, incoming.component))
+    return p.tape, out
 
 
 def _block(p: Pass, resid_pre: Tensor, local: bool, total: int, cached: bool, tables: int) -> Tensor:
@@ -169,17 +192,7 @@ def _block(p: Pass, resid_pre: Tensor, local: bool, total: int, cached: bool, ta
     t, spec = p.tape, p.run.spec
     tokens_d = p.tokens * spec.d_model
     post = spec.norm_placement == "post"
-    normed: list[Tensor] = []
-    for which in "qkv":
-        if post:
-            normed.append(t.hold(resid_pre))
-            continue
-        out = block_norm(p, "ln1", resid_pre)
-        if which != "v":
-            added = p.new(tokens_d)
-            t.drop(out)
-            out = added
-        normed.append(out)
+    normed = normed_inputs(p, resid_pre)
     attn_out = _attention(p, normed, local, total, cached, tables)
     t.drop(*normed)
     if spec.norm_placement in ("both", "post"):
@@ -203,6 +216,23 @@ def _block(p: Pass, resid_pre: Tensor, local: bool, total: int, cached: bool, ta
         t.drop(partial)
     t.drop(mlp_out, source, resid_mid, attn_out)
     return resid_post
+
+
+def normed_inputs(p: Pass, resid_pre: Tensor) -> list[Tensor]:
+    """What queries, keys and values are made from."""
+    t = p.tape
+    normed: list[Tensor] = []
+    for which in "qkv":
+        if p.run.spec.norm_placement == "post":
+            normed.append(t.hold(resid_pre))
+            continue
+        out = block_norm(p, "ln1", resid_pre)
+        if which != "v":
+            added = p.new(p.tokens * p.run.spec.d_model)
+            t.drop(out)
+            out = added
+        normed.append(out)
+    return normed
 
 
 def _rotary(p: Pass, positions: int, heads: int, total: int, tables: int, grows: bool) -> Tensor:
@@ -244,10 +274,12 @@ def _attention(p: Pass, inputs: list[Tensor], local: bool, total: int, cached: b
             t.drop(tensor)
         q, k, v = clamped
     if cached:
-        before = t.adopt(2 * run.width * b * (total - s) * spec.kv_width, "kv_cache")
-        t.book(before, "temporaries")  # what is being replaced is no longer the cache
+        there = run.width * b * (total - s) * spec.kv_width
+        before = [t.adopt(there, "kv_cache") for _ in range(2 * (s < total))]
+        for tensor in before:
+            t.book(tensor, "temporaries")  # what is being replaced is no longer the cache
         stored = [t.new(run.width * all_kv, "kv_cache") for _ in range(2)]
-        t.drop(before, k, v)
+        t.drop(*before, k, v)
         k, v = (t.hold(tensor) for tensor in stored)
     if spec.positional == "rotary":
         grows = tl_rotary_table_bytes(spec, run.width, total) > tables

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..tape import Tensor
-from .parts import FLOAT32, Pass, norm
+from .parts import FLOAT32, INT64, Pass, norm
 from .scores import (
     Layout,
     eager,
@@ -48,6 +48,8 @@ def attend(p: Pass) -> Attended:
     p.gives("attn", attended.out)
     if attended.weights is not None:
         p.gives("weights", attended.weights)
+        if p.leaves_weights:
+            p.tape.hold(attended.weights)
     return attended
 
 
@@ -224,16 +226,17 @@ def _gpt_neo(p: Pass) -> Attended:
 
 
 def _gptj(p: Pass) -> Attended:
-    """GPTJAttention: every layer copies the whole position table, and keeps each stage of q and k to the end."""
+    """GPTJAttention: every layer copies the whole position table, for each row of position ids, and keeps each stage of
+    q and k to the end."""
     tape, spec = p.tape, p.spec
     rotary = spec.rotary_dim or spec.d_head
     q, k, v = _projections(p)
-    table = tape.new(FLOAT32 * spec.n_ctx * rotary)
-    indices = tape.new(8 * p.s * rotary)
-    sincos = tape.new(FLOAT32 * p.s * rotary)
+    table = tape.new(FLOAT32 * p.position_rows * spec.n_ctx * rotary)
+    indices = tape.new(INT64 * p.position_rows * p.s * rotary)
+    sincos = tape.new(FLOAT32 * p.position_rows * p.s * rotary)
+    expanded = p.w * p.position_rows * p.s * rotary
     if p.w != FLOAT32:
-        sincos = rebind(p, sincos, p.w * p.s * rotary)
-    expanded = p.w * p.s * rotary
+        sincos = rebind(p, sincos, expanded)
     part = p.X * rotary // spec.d_head
 
     def rotate() -> Tensor:

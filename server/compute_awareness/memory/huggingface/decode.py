@@ -24,6 +24,10 @@ class Step(Pass):
     keys: int = 0
 
     @property
+    def position_rows(self) -> int:
+        return self.b
+
+    @property
     def S(self) -> int:
         return self.w * self.b * self.spec.n_heads * self.s * self.keys
 
@@ -54,6 +58,29 @@ def decode_layer(p: Step, stored: int, sliding: bool) -> Tape:
     to_the_end, until_cached = _one_token(p)
     held = [tape.new(n, "activations") for n in to_the_end]
     replaced = [tape.new(n, "activations") for n in until_cached]
+    _concatenate(p, old_k, old_v, sliding, replaced)
+    mixed, weights = _mix(p)
+    out = tape.new(p.X, "activations")
+    tape.drop(out, mixed, normed, *weights, *held)
+    # Norms, projections and MLP of one token; the cache's growth is on this tape already.
+    tape.append(whole_layer(replace(p, tape=Tape(), kv_cache=False)))
+    return tape
+
+
+def growing_part(p: Step, stored: int, sliding: bool) -> Tape:
+    """Of `decode_layer` what is as long as the context, for the caching allocator: it frees the old keys and values,
+    and leaves the new ones."""
+    tape = p.tape
+    _concatenate(p, tape.adopt(stored, "kv_cache"), tape.adopt(stored, "kv_cache"), sliding, [])
+    mixed, weights = _mix(p)
+    tape.drop(mixed, *weights)
+    return tape
+
+
+def _concatenate(p: Step, old_k: Tensor, old_v: Tensor, sliding: bool, replaced: list[Tensor]) -> None:
+    """DynamicCache.update: keys, then values, each made anew beside the old ones, which go then. `replaced`: the
+    one-token tensors that go when both are in the cache."""
+    tape = p.tape
     tape.book(old_k, "temporaries")  # what is being replaced is no longer the cache
     tape.new(p.K_all, "kv_cache")
     if not sliding:
@@ -63,12 +90,6 @@ def decode_layer(p: Step, stored: int, sliding: bool) -> Tape:
     if sliding:
         tape.drop(old_k)
     tape.drop(old_v, *replaced)
-    mixed, weights = _mix(p)
-    out = tape.new(p.X, "activations")
-    tape.drop(out, mixed, normed, *weights, *held)
-    # Norms, projections and MLP of one token; the cache's growth is on this tape already.
-    tape.append(whole_layer(replace(p, tape=Tape(), kv_cache=False)))
-    return tape
 
 
 def _one_token(p: Step) -> tuple[list[int], list[int]]:

@@ -228,9 +228,12 @@ def _play_end(p: Pass, held: list[Tensor], x: Tensor) -> None:
     tape.drop(final)
 
 
-def layer(p: Pass) -> Tape:
-    """One layer on `p.tape`; its input is held outside. What is left on the tape is what the cache keeps."""
-    p.tape.drop(_play_layer(p))
+def layer(p: Pass, leaves_output: bool = False) -> Tape:
+    """One layer on `p.tape`; its input is held outside. What is left on the tape is what the cache keeps, and with
+    `leaves_output` what the next layer reads."""
+    out = _play_layer(p)
+    if not leaves_output:
+        p.tape.drop(out)
     return p.tape
 
 

@@ -16,8 +16,7 @@ from ...errors import InputError
 from ...models.spec import ModelSpec
 from ..recorded.recall import recall
 from ..tape import Tape, Tensor
-from .attention import attend
-from .decode import Step, decode_layer, gptj_tables
+from .decode import Step, decode_layer
 from .embedding import mask, rotary_tables, slides
 from .forward import EAGER_ONLY, KEEPS_LAYER_OUTPUT, SDPA, Attention, supports_sdpa
 from .forward import layer as whole_layer
@@ -48,16 +47,28 @@ class Generate:
         return self.seq_len + self.new_tokens - 1
 
 
-def generate(run: Generate) -> Tape:
+@dataclass(frozen=True)
+class Generated:
+    """A call that was played."""
+
+    tape: Tape
+    """Its live bytes: of the prompt's pass, and of those of the later ones that can be the worst. Without a cache, of
+    the last pass alone."""
+    prompt_entries: int
+    """How many entries of the tape's log are the prompt's pass, where there is a cache."""
+
+
+def generate(run: Generate) -> Generated:
     """`play_anew`, by what was recorded of another shape where that fits."""
     return recall(
         ("transformers generate", replace(run, batch_size=0, seq_len=0)),
         (run.batch_size, run.seq_len),
         lambda b, s: play_anew(replace(run, batch_size=b, seq_len=s)),
+        with_log=True,
     )
 
 
-def play_anew(run: Generate) -> Tape:
+def play_anew(run: Generate) -> Generated:
     """Live bytes above weights and buffers, from the prompt's ids on; at the end the DynamicCache still lives.
 
     Greedy decoding with an end-of-sequence token that never comes, no padding (transformers then drops the mask), no
@@ -78,29 +89,30 @@ def play_anew(run: Generate) -> Tape:
     tape.new(INT64 + (b > 1) + INT64 * b)  # end of sequence, whether padded on the right, unfinished sequences
     if not run.kv_cache:
         _whole_step(run, tape, run.steps, positions)
-        return tape
+        return Generated(tape, 0)
     tape.new(INT64 * sum(slides(spec, layer) for layer in range(spec.n_layers)), "kv_cache")
     prompt_clone = tape.new(INT64 * b * s)
     stored = [s] * spec.n_layers
-    logits = _call(_step(run, tape, s, s), stored, prefill=True)
+    logits = _call(step(run, tape, s, s), stored, prefill=True)
     tape.drop(prompt_clone)
     scores = tape.new(FLOAT32 * b * spec.d_vocab, "logits")
     tape.drop(logits)
+    prompt_entries = len(tape.log)
     for total in sorted({s + 1, run.steps} - {s}) if run.new_tokens > 1 else []:
         after_first = total > s + 1
         if after_first:  # the steps between only grow the caches
             missing = 0
             for layer in range(spec.n_layers):
-                length = _kept(spec, layer, total - 1)
+                length = kept(spec, layer, total - 1)
                 missing += 2 * (length - stored[layer])
                 stored[layer] = length
             tape.new(missing * run.width * b * spec.kv_width, "kv_cache")
         loop = [tape.new((1 + positions) * INT64 * b * total), tape.new(INT64 * (2 + positions) * b)]
-        logits = _call(_step(run, tape, 1, total), stored, prefill=False)
+        logits = _call(step(run, tape, 1, total), stored, prefill=False)
         fresh = tape.new(FLOAT32 * b * spec.d_vocab, "logits")
         tape.drop(logits, scores, *loop)
         scores = fresh
-    return tape
+    return Generated(tape, prompt_entries)
 
 
 def _whole_step(run: Generate, tape: Tape, total: int, positions: int) -> None:
@@ -110,26 +122,26 @@ def _whole_step(run: Generate, tape: Tape, total: int, positions: int) -> None:
         tape.new((1 + positions) * INT64 * b * total + INT64 * b)  # input_ids, position_ids; the newest tokens
         tape.new(FLOAT32 * b * spec.d_vocab, "logits")
     clone = tape.new(INT64 * b * total)
-    logits = _call(_step(run, tape, total, total), [], prefill=True)
+    logits = _call(step(run, tape, total, total), [], prefill=True)
     tape.drop(clone)
     tape.new(FLOAT32 * b * spec.d_vocab, "logits")
     tape.drop(logits)
 
 
-def _step(run: Generate, tape: Tape, new: int, total: int) -> Step:
+def step(run: Generate, tape: Tape, new: int, total: int) -> Step:
     return Step(
         run.spec, run.batch_size, new, run.width, run.attention, run.kv_cache, tape, math_kernel=run.math_kernel,
         keys=total,
     )  # fmt: skip
 
 
-def _kept(spec: ModelSpec, layer: int, total: int) -> int:
+def kept(spec: ModelSpec, layer: int, total: int) -> int:
     """Keys that a layer's storage holds after a step that ended at `total` tokens: the window's view keeps one more
     than it shows."""
     return min(total, spec.window) if slides(spec, layer) and spec.window is not None else total
 
 
-def _for_layer(p: Step, sliding: bool) -> Step:
+def for_layer(p: Step, sliding: bool) -> Step:
     """The step as a layer of this kind sees it."""
     window = p.spec.window if sliding else None
     masked = p.attention == "sdpa" and window is not None and p.keys >= window
@@ -144,21 +156,28 @@ def _call(p: Step, stored: list[int], prefill: bool) -> Tensor:
     """
     tape, spec = p.tape, p.spec
     held, x = _embed(p)
-    sections: dict[tuple[bool, int], Tape] = {}
+    # The output of a layer is the next one's input, which goes when that returns. An embedding that is the first input
+    # is held to the end. Of the later passes only the attention is played in order; see `decode`.
+    returns = spec.architecture in KEEPS_LAYER_OUTPUT
+    sections: dict[tuple[bool, int, bool, bool], Tape] = {}
     for layer in range(spec.n_layers):
         sliding = slides(spec, layer)
         before = stored[layer] if stored and not prefill else 0
-        if (sliding, before) not in sections:
-            q = _for_layer(p, sliding)
+        kind = sliding, before, prefill and (x is not None), prefill and returns and layer > 0
+        if kind not in sections:
+            q = for_layer(p, sliding)
             old = p.w * p.b * before * spec.kv_width
-            sections[sliding, before] = _prefill_layer(q) if prefill else decode_layer(q, old, sliding)
-        tape.append(sections[sliding, before])
+            sections[kind] = _chained(q, *kind[2:], returns) if prefill else decode_layer(q, old, sliding)
+        tape.append(sections[kind])
         if stored and not prefill:
-            stored[layer] = _kept(spec, layer, p.keys)
+            stored[layer] = kept(spec, layer, p.keys)
         if layer == 0:
-            x = x or tape.new(p.X, "activations")
-            if spec.architecture in KEEPS_LAYER_OUTPUT:
+            x = x or (tape.adopt if prefill else tape.new)(p.X, "activations")
+            if returns and not prefill:
                 held.append(tape.new(p.S, "activations"))
+    if prefill:
+        x = tape.adopt(p.X, "activations")
+        held += [tape.adopt(p.S, "activations")] * returns
     if spec.architecture == "OPTForCausalLM" and spec.norm_placement != "pre":
         final = x or tape.new(0)
     else:
@@ -175,18 +194,15 @@ def _call(p: Step, stored: list[int], prefill: bool) -> Tensor:
     return logits
 
 
-def _prefill_layer(p: Step) -> Tape:
-    """A layer of the prompt's pass; GPT-J's position tables are repeated for the batch while attention runs."""
-    if p.spec.architecture == "GPTJForCausalLM" and p.b > 1:
-        tape = Tape()
-        for n in gptj_tables(p):
-            tape.new(n - n // p.b)
-        tape.new(p.X, "activations")
-        attend(replace(p, tape=tape))
-        section = whole_layer(p)
-        section.peak_may_be_of(tape)
-        return section
-    return whole_layer(p)
+def _chained(p: Step, drops_input: bool, drops_weights: bool, returns: bool) -> Tape:
+    """A layer of the prompt's pass: it leaves its output, and its input goes in the end. Where the loop over the layers
+    holds all that a layer `returns`, the attention's weights are handed on like that, too."""
+    section = whole_layer(replace(p, leaves_weights=returns), leaves_output=True)
+    if drops_weights:
+        section.drop(section.adopt(p.S, "activations"))
+    if drops_input:
+        section.drop(section.adopt(p.X, "activations"))
+    return section
 
 
 def _embed(p: Step) -> tuple[list[Tensor], Tensor | None]:
@@ -211,7 +227,7 @@ def _embed(p: Step) -> tuple[list[Tensor], Tensor | None]:
         held += _alibi(p)
     windows = [False, True] if spec.architecture in _TWO_MASKS else [slides(spec, 0)]
     for window in windows:
-        q = _for_layer(p, window)
+        q = for_layer(p, window)
         if p.attention == "eager" or q.masked:
             held.append(mask(p, q.keys, window))
     if spec.positional == "rotary" and spec.architecture != "GPTJForCausalLM":

@@ -79,6 +79,8 @@ class Pass:
     math_kernel: bool = False
     """sdpa only: grouped heads without a mask run in torch's unfused kernel."""
     keep: Keep | None = None
+    leaves_weights: bool = False
+    """The attention's weights outlive the layer: its caller holds what it returns."""
     visiting: Mapping[str, int] = field(default_factory=dict)
     """Bytes of the weights that are on the card only while their module runs, by the module's role (`offload`)."""
 
@@ -99,6 +101,11 @@ class Pass:
     @property
     def tokens(self) -> int:
         return self.b * self.s
+
+    @property
+    def position_rows(self) -> int:
+        """Rows of the position ids: one for all sequences, unless the caller passes ids for each (`generate` does)."""
+        return 1
 
     @property
     def X(self) -> int:
