@@ -158,7 +158,7 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
         late_bytes=stranded,
         n_gpus=workload.n_devices,
         # Checkpointing plays a layer again within its backward pass: what is freed when is not as on the card.
-        events=None if fsdp or workload.gradient_checkpointing else played.tape,
+        events=None if fsdp else played.tape,
         standing=_standing(spec, width, workload.optimizer, played.trained),
         order="checkpointing" if workload.gradient_checkpointing else "unknown",
         backward=True,

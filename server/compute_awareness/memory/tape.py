@@ -55,12 +55,13 @@ class Tape:
         # In order: bytes (allocated), ~number (a tensor of this tape freed), a Tensor (one from elsewhere freed),
         # (section, times). Kept as it comes in; what it means is worked out only where it is asked for.
         self.log: list[int | Tensor | tuple[Tape, int]] = []
-        self._made = 0
+        self.made = 0
+        """How many tensors it has allocated."""
 
     def new(self, nbytes: int, component: str = "temporaries") -> Tensor:
         """Allocate a tensor; the caller holds the one reference to it."""
-        tensor = Tensor(nbytes, component, self, self._made)
-        self._made += 1
+        tensor = Tensor(nbytes, component, self, self.made)
+        self.made += 1
         self.log.append(nbytes)
         self.live += nbytes
         self.by_component[component] += nbytes
@@ -117,9 +118,9 @@ class Tape:
 
     def closed(self) -> Tape:
         """The tape as it stands, which what its tensors go through from now on does not reach."""
-        other = Tape.that_was(self.live, self.by_component, self._peak, self._at_peak, self.log.copy())
+        other = Tape.that_was(self.live, self.by_component, self._peak, self._at_peak, self.log.copy(), self.made)
         other.worst_phase = self.worst_phase
-        other.rivals, other._made = self.rivals and self.rivals.copy(), self._made
+        other.rivals = self.rivals and self.rivals.copy()
         return other
 
     @classmethod
@@ -130,10 +131,11 @@ class Tape:
         peak: int,
         at_peak: dict[str, int],
         log: list[int | Tensor | tuple[Tape, int]],
+        made: int,
     ) -> Tape:
         """A tape of which only the outcome is known."""
         tape = cls()
-        tape.live, tape._peak, tape._at_peak, tape.log = live, peak, at_peak, log
+        tape.live, tape._peak, tape._at_peak, tape.log, tape.made = live, peak, at_peak, log, made
         tape.by_component.update(by_component)
         return tape
 

@@ -131,7 +131,7 @@ class Autocast:
         self.cuda = cuda
         self.weights: dict[int, Var] = {}
         self.unplayed: list[Var] = []
-        """Copies of the weights of layers that `Graph.unplayed` stands for."""
+        """Copies of the weights of layers that `unplayed` stands for."""
 
     @property
     def unsaved(self) -> int:
@@ -167,8 +167,10 @@ class Graph:
         self.tape = tape if tape is not None else Tape()
         self.cpu = cpu
         self.enabled = True
-        self.kept: list[Var] = []
-        """Gradients of the layers that `unplayed` stands for."""
+        self.kept: list[list[Tensor]] = []
+        """Gradients of each layer that `unplayed` stands for."""
+        self.watched: list[Tensor] | None = None
+        """Tensors made since somebody wanted to know (`left`)."""
         self.autocast: Autocast | None = None
         self.reduced = False
         """DistributedDataParallel's `gradient_as_bucket_view`: a leaf's gradient is in its bucket as soon as it is
@@ -181,8 +183,10 @@ class Graph:
 
     def new(self, shape: Shape, width: int, stride: Shape | None = None, component: str = "temporaries") -> Var:
         """Allocate a tensor."""
-        storage = Storage(self.tape, self.tape.new(size_of(shape) * width, component))
-        return Var(self, storage, shape, stride if stride is not None else contiguous_stride(shape), width)
+        entry = self.tape.new(size_of(shape) * width, component)
+        if self.watched is not None:
+            self.watched.append(entry)
+        return Var(self, Storage(self.tape, entry), shape, stride if stride is not None else contiguous_stride(shape), width)
 
     def parameter(self, shape: Shape, width: int, trainable: bool = True) -> Var:
         """A weight (or buffer): counted elsewhere, with a gradient in `.grad` after a backward if trainable."""
@@ -299,33 +303,6 @@ class Graph:
         finally:
             self._filling = None
             del fork
-
-    def unplayed(self, x: Var, saved: int, gradients: int, saved_copies: int = 0, copies: int = 0) -> Var:
-        """In place of layers like their neighbours: `saved` bytes from here until backward comes back, and from then
-        on `gradients` bytes (0 where the gradients exist already). Returns what goes into the next layer. In autocast,
-        `saved_copies` of weights are saved besides, and `copies` last until it ends.
-
-        What is alive at a given place of a layer is linear in the layer's number, so the first and the last of a run
-        of equal layers make the peak, and those between need not be played one by one.
-        """
-        out = x.alias()
-        bundle = [self.new((saved,), 1, None, "activations")] if saved else []
-        if saved_copies:
-            bundle.append(self.new((saved_copies,), 1, None, "weight_copies"))
-        if copies and self.autocast is not None:
-            self.autocast.unplayed.append(self.new((copies,), 1, None, "weight_copies"))
-
-        def backward(node: Node, grads: Grads) -> Grads:
-            node.saved = []
-            if self.reduced:
-                if self.kept:
-                    self.kept.pop()  # those of an earlier batch, which this one was added to
-            elif gradients:
-                self.kept.append(self.new((gradients,), 1, None, "gradients"))
-            return [grads[0]]
-
-        self.record([x], [out], backward, bundle)
-        return out
 
     # -- backward
 

@@ -6,7 +6,7 @@ All of them under one name, as a transcription writes `ops.linear`; by kind they
 
 from __future__ import annotations
 
-from .attention import flash_attention, math_attention
+from .attention import efficient_attention, flash_attention, math_attention
 from .casting import all_lowered, cast, lowered, raised
 from .elementwise import (
     add,
@@ -33,7 +33,7 @@ from .reductions import cross_entropy, embedding, layer_norm, mean, softmax, sum
 
 __all__ = [
     "add", "all_lowered", "baddbmm", "bmm", "cast", "clamp_", "conv1d", "cross_entropy", "div", "dropout",
-    "embedding", "flash_attention", "gelu", "layer_norm", "linear", "lowered", "math_attention", "matmul", "mean",
-    "mm", "mul", "neg", "power", "raised", "relu", "rsqrt", "saves_input", "saves_output", "sigmoid", "silu",
+    "efficient_attention", "embedding", "flash_attention", "gelu", "layer_norm", "linear", "lowered", "math_attention",
+    "matmul", "mean", "mm", "mul", "neg", "power", "raised", "relu", "rsqrt", "saves_input", "saves_output", "sigmoid", "silu",
     "softmax", "sqrt", "sub", "sum_to", "tanh", "total", "where",
 ]  # fmt: skip

@@ -30,18 +30,22 @@ def _gradient_of_mat2(mat1: Var, grad: Var, shape: Shape, transposed: bool) -> V
 
 
 def mm(a: Var, b: Var, bias: Var | None = None) -> Var:
-    """a.mm(b), or addmm with a bias: saves each operand that the other's gradient needs."""
+    """a.mm(b), or addmm with a bias: saves each operand that the other's gradient needs.
+
+    MmBackward0 of the generated Functions.cpp computes the gradient of the second operand first, AddmmBackward0 that of
+    the first.
+    """
     saved = [v for v, other in ((b, a), (a, b)) if other.needs_grad]
     a.graph.before([a, b, bias], saved)
     out = _product(a, b)
-    transposed, shape = _column_major(b.stride, b.shape), b.shape
+    transposed, shape, biased = _column_major(b.stride, b.shape), b.shape, bias is not None
 
     def backward(node: Node, grads: Grads) -> Grads:
         g = grads[0]
         assert g is not None
-        saved = iter(node.saved)
-        first = _product(g, transpose(next(saved), 0, 1)) if node.needs[0] else None
-        second = _gradient_of_mat2(next(saved), g, shape, transposed) if node.needs[1] else None
+        early = _gradient_of_mat2(node.saved[-1], g, shape, transposed) if node.needs[1] and not biased else None
+        first = _product(g, transpose(node.saved[0], 0, 1)) if node.needs[0] else None
+        second = _gradient_of_mat2(node.saved[-1], g, shape, transposed) if node.needs[1] and biased else early
         # bias: summed over the rows when the engine fits it to the bias's shape
         return [first, second, g if node.needs[2] else None]
 
@@ -75,10 +79,8 @@ def bmm(a: Var, b: Var) -> Var:
     def backward(node: Node, grads: Grads) -> Grads:
         g = grads[0]
         assert g is not None
-        saved = iter(node.saved)
-        first = _product(g, transpose(next(saved), 1, 2)) if node.needs[0] else None
-        second = _product(transpose(next(saved), 1, 2), g) if node.needs[1] else None
-        return [first, second]
+        second = _product(transpose(node.saved[-1], 1, 2), g) if node.needs[1] else None  # that of mat2 is the first
+        return [_product(g, transpose(node.saved[0], 1, 2)) if node.needs[0] else None, second]
 
     saved = [v for v, other in ((b, a), (a, b)) if other.needs_grad]
     a.graph.record([a, b], [out], backward, saved)

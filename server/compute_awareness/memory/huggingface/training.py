@@ -1,7 +1,7 @@
 """Memory of one training step of a transformers 5.23 causal language model: forward with labels, backward, optimizer.
 
 The model is played on symbolic tensors (`autograd`), so the peak follows from the library's code and torch's rules.
-Layers between the second and the last are equal to their neighbours and are not played (`Graph.unplayed`).
+Layers between the second and the last are equal to their neighbours and are not played (`autograd.unplayed`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Literal
 from ...models.spec import ModelSpec
 from ..autograd import ops, views
 from ..autograd.graph import BOOL, FLOAT32, INT64, Graph, Var
-from ..optimizer import Optimizer, step_bytes
+from ..autograd.unplayed import Left, unplayed, watched
+from ..optimizer import Optimizer, step_tensors
 from ..recorded.recall import recall
 from ..sharded import Group, Shards
 from ..tape import Tape
@@ -50,9 +51,7 @@ def default_dropout(spec: ModelSpec) -> tuple[float, float]:
 def optimizer_step(played: Played, optimizer: Optimizer) -> None:
     """The optimizer's step on the tape, after the backward pass and before the gradients go."""
     tape = played.tape
-    temporary = step_bytes(optimizer, played.shared)
-    if temporary:
-        tape.touch(temporary)
+    tape.drop(*[tape.new(nbytes) for nbytes in step_tensors(optimizer, played.shared)])
 
 
 @dataclass(frozen=True)
@@ -140,7 +139,7 @@ def play(step: Step) -> Played:
         ("transformers step", replace(step, batch_size=0, seq_len=0)),
         (step.batch_size, step.seq_len),
         lambda batch_size, seq_len: play_anew(replace(step, batch_size=batch_size, seq_len=seq_len)),
-        with_log=not step.gradient_checkpointing,
+        with_log=True,
     )
 
 
@@ -298,33 +297,24 @@ def hidden(model: Model, played: Playing, ids: Var, checkpointing: bool = False,
     if spec.architecture == "GPT2LMHeadModel":
         hidden_states = ops.dropout(hidden_states, model.dropout)
     ends.gives("input", hidden_states)
-    saved: dict[tuple[bool, bool], tuple[int, int, int]] = {}
-    following = gradients = 0
+    left: dict[tuple[bool, bool], Left] = {}
+    following = 0
+    gradients: list[int] = []
     for i, weights in played.layers.items():
         if i > following:
-            unplayed = [saved[_kind(model, j)] for j in range(following, i)]
-            tensors, saved_copies, copies = (sum(each) for each in zip(*unplayed, strict=True))
-            hidden_states = graph.unplayed(
-                hidden_states, tensors, len(unplayed) * gradients if first else 0, saved_copies, copies
+            between = [left[_kind(model, j)] for j in range(following, i)]
+            hidden_states = unplayed(hidden_states, between, gradients if first else [])
+        with watched(graph) as watch:
+            outputs = _call(
+                model, weights, hidden_states, contexts[slides(spec, i)], checkpointing, played.shards, i == 0
             )
-        before = _kept(graph)
-        outputs = _call(model, weights, hidden_states, contexts[slides(spec, i)], checkpointing, played.shards, i == 0)
-        hidden_states = outputs[0]
-        now = _kept(graph)
-        saved[_kind(model, i)] = (now[0] - before[0], now[1] - before[1], now[2] - before[2])
-        gradients = weights.gradient_bytes if played.shards is None else played.shards.block.share
+            hidden_states = outputs[0]
+        left[_kind(model, i)] = watch.left()
+        gradients = weights.gradients if played.shards is None else [played.shards.block.share]
         following = i + 1
     if spec.architecture != "OPTForCausalLM" or spec.norm_placement == "pre":
         hidden_states = ends.norm(hidden_states, "norm")
     return ends.gives("norm", hidden_states)
-
-
-def _kept(graph: Graph) -> tuple[int, int, int]:
-    """Bytes alive now: tensors, copies of weights that nodes saved, and those that go when autocast ends."""
-    copies = graph.tape.by_component["weight_copies"]
-    unsaved = graph.autocast.unsaved if graph.autocast is not None else 0
-    unplayed = sum(v.elements for v in graph.autocast.unplayed) if graph.autocast is not None else 0
-    return graph.tape.live - copies, copies - unsaved - unplayed, unsaved
 
 
 def _call(

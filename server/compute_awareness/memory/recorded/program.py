@@ -120,7 +120,7 @@ class Program:
                 for each in moments
             ]
             left = self._components(tape.by_component)
-            self._tapes.append(partial(_fill_tape, self._number(tape.live), left, numbered, log))
+            self._tapes.append(partial(_fill_tape, self._number(tape.live), left, numbered, log, tape.made))
             self._tape_numbers[id(tape)] = len(self._tapes) - 1
         return self._tape_numbers[id(tape)]
 
@@ -183,6 +183,7 @@ def _fill_tape(
     left: list[tuple[str, int]],
     moments: list[tuple[int, list[tuple[str, int]], str, bool]],
     log: Log,
+    made: int,
     values: list[int],
     tapes: list[Tape],
 ) -> Tape:
@@ -198,8 +199,9 @@ def _fill_tape(
     for at, number, times in sections:
         events[at] = tapes[number], times
     tape = Tape.that_was(
-        values[live], {name: values[n] for name, n in left}, peak, {name: values[n] for name, n in highest}, events
-    )
+        values[live], {name: values[n] for name, n in left}, peak, {name: values[n] for name, n in highest}, events,
+        made,
+    )  # fmt: skip
     tape.worst_phase = worst
     return tape
 

@@ -1,0 +1,100 @@
+"""Layers that are like their neighbours and are not played one by one: what they leave stands in for them.
+
+What is alive at a given place of a layer is linear in the layer's number, so the first and the last of a run of equal
+layers make the peak. What those between leave is there tensor by tensor, in order, as a caching allocator gets to see
+it; what they allocate and free again is not.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ..tape import Tensor
+from .graph import Grads, Graph, Node, Var
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a layer's forward leaves alive: bytes of each tensor."""
+
+    saved: list[int]
+    saved_copies: list[int]
+    """Of weights in 16 bit, which nodes saved (autocast)."""
+    copies: list[int]
+    """Those that no node saved, which go when autocast ends."""
+
+
+class Watch:
+    """The tensors made, and those freed, since it began."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._made: list[Tensor] = []
+        self._from = len(graph.tape.log)
+        graph.watched = self._made
+
+    def left(self) -> Left:
+        """What is alive more than before. A tensor in the place of an older one of its size, such as the layer's output
+        where its input is let go, is nothing more."""
+        graph, tape = self._graph, self._graph.tape
+        alive = [tensor for tensor in self._made if tensor.refs]
+        numbers = {~entry for entry in tape.log[self._from :] if entry.__class__ is int and entry < 0}
+        if self._made:
+            numbers = {number for number in numbers if number < self._made[0].number}
+        sizes = [entry for entry in tape.log if not (entry.__class__ is int and entry < 0)] if numbers else []
+        replaced = Counter(sizes[number] for number in numbers)
+        left: dict[str, list[int]] = {"saved": [], "saved_copies": [], "copies": []}
+        autocast = graph.autocast
+        unsaved = set[int]()
+        if autocast is not None:
+            unsaved = {v.storage.entry.number for v in autocast.weights.values() if v.storage.vars == 1}
+        for tensor in reversed(alive):
+            if replaced[tensor.bytes]:
+                replaced[tensor.bytes] -= 1
+                continue
+            copy = tensor.component == "weight_copies"
+            left["saved" if not copy else "copies" if tensor.number in unsaved else "saved_copies"].append(tensor.bytes)
+        if any(replaced.values()):
+            raise AssertionError(replaced)
+        return Left(*(sizes[::-1] for sizes in left.values()))
+
+
+@contextmanager
+def watched(graph: Graph) -> Iterator[Watch]:
+    """Tensors made in this context are known to what it gives."""
+    before = graph.watched
+    watch = Watch(graph)
+    try:
+        yield watch
+    finally:
+        graph.watched = before
+
+
+def unplayed(x: Var, layers: Sequence[Left], gradients: Sequence[int]) -> Var:
+    """In place of layers: what each of them leaves, from here until backward comes back to it, and from then on its
+    gradients, of so many bytes each (none where they exist already). Returns what goes into the next layer."""
+    graph = x.graph
+    out, tape, kept = x.alias(), graph.tape, graph.kept
+    saved: list[list[Tensor]] = []
+    for layer in layers:
+        mine = [tape.new(nbytes, "activations") for nbytes in layer.saved]
+        mine += [tape.new(nbytes, "weight_copies") for nbytes in layer.saved_copies]
+        saved.append(mine)
+        if graph.autocast is not None:
+            graph.autocast.unplayed += [graph.new((nbytes,), 1, None, "weight_copies") for nbytes in layer.copies]
+
+    def backward(node: Node, grads: Grads) -> Grads:
+        while saved:
+            tape.drop(*saved.pop())
+            if graph.reduced:
+                if kept:
+                    tape.drop(*kept.pop())  # those of an earlier batch, which this one was added to
+            elif gradients:
+                kept.append([tape.new(nbytes, "gradients") for nbytes in gradients])
+        return [grads[0]]
+
+    graph.record([x], [out], backward)
+    return out
