@@ -37,6 +37,7 @@ def assemble(
     late_bytes: int = 0,
     events: Tape | None = None,
     standing: Sequence[int] = (),
+    made_later: Sequence[int] = (),
     n_gpus: int = 1,
     reserved: int | None = None,
     backward: bool = False,
@@ -59,6 +60,8 @@ def assemble(
         standing: with `events`, bytes of each tensor that is on the card before the tape begins and stays
             (`memory.parameters`). What they and the tape fall short of `at_peak` counts as one tensor more; where they
             are more than that, the rule of thumb remains.
+        made_later: with `events`, bytes of each tensor that the first playing of the tape leaves behind and that stays, as
+            the first step of a training makes the optimizer's state; the tape is played again then.
         n_gpus: cards that torch.distributed spans.
         reserved: what the simulated allocator took, workspaces among it, where the caller has played it.
         backward: a backward pass is run.
@@ -74,12 +77,13 @@ def assemble(
         if largest[name] or at_peak[name]
     ]  # fmt: skip
     tensors = sum(at_peak.values())
-    unlisted = tensors - sum(standing) - (events.peak if events is not None else 0)
+    unlisted = tensors - sum(standing) - sum(made_later) - (events.peak if events is not None else 0)
     if reserved is None and events is not None and unlisted >= 0:
         workspace = device.cublas_workspace(capability)
         # The second workspace comes with the backward pass's first product, which the tape does not mark. It is taken
         # to open a segment; on the card it may split a freed block instead, which then costs a later tensor one.
-        reserved = reserved_by(events, standing, workspace, unlisted) + device.workspace_segment(capability) * backward
+        reserved = reserved_by(events, standing, workspace, unlisted, made_later)
+        reserved += device.workspace_segment(capability) * backward
     terms = device.overheads(
         tensors, capability, reserved, late_bytes, n_gpus, backward=backward, buffers=buffers, order=order
     )

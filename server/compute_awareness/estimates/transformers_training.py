@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, NotCovered
 from ..memory import data_parallel, optimizer, parameters, sharded, weights
 from ..memory.estimate import Estimate, Precision
 from ..memory.huggingface import forward as transformers_forward
-from ..memory.huggingface.training import ARCHITECTURES, Step, default_dropout, optimizer_step, play
+from ..memory.huggingface.training import ARCHITECTURES, Step, default_dropout, play
 from ..memory.huggingface.training_lora import lora
 from ..memory.huggingface.training_parts import Lora
 from ..memory.loading import loading
@@ -53,15 +54,15 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
     )  # fmt: skip
     if workload.trainable == "lora":
         step = replace(step, lora=_lora(workload, step))
-    played = play(step)
+    played = play(step, workload.optimizer)
     fsdp = workload.parallel == "fsdp"
-    optimizer_step(played, workload.optimizer)
     params = weights.hf_params(spec)
     trained = sum(elements for elements, _ in played.trained)
     adapters = sum(elements * size for elements, size in played.trained) if step.lora else 0
     buckets = data_parallel.bucket_bytes(played.trained) if workload.n_devices > 1 and not fsdp else 0
     if workload.gradient_as_bucket_view:
         played.tape.touch(buckets)  # two sets while they are rebuilt; without views gradients take as much later
+    states = _states(workload.optimizer, tuple(played.trained))
     at_peak, largest = largest_and_peak(
         played.tape,
         {
@@ -157,20 +158,16 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
         warnings=warnings,
         late_bytes=stranded,
         n_gpus=workload.n_devices,
-        # Checkpointing plays a layer again within its backward pass: what is freed when is not as on the card.
         events=None if fsdp else played.tape,
-        standing=_standing(spec, width, workload.optimizer, played.trained),
-        order="checkpointing" if workload.gradient_checkpointing else "unknown",
+        standing=[*parameters.hf_tensors(spec, width), *(states if step.lora else ())],
+        made_later=() if step.lora else states,
         backward=True,
     )
 
 
-def _standing(spec: ModelSpec, width: int, adam: optimizer.Optimizer, trained: Sequence[tuple[int, int]]) -> list[int]:
-    """Bytes of each tensor that stands through a step: weights and buffers, adapters, the optimizer's state."""
-    states = [optimizer.state_bytes(adam, [one]) for one in trained]
-    if adam != "sgd_momentum":  # two moments
-        states = [half for state in states for half in (state // 2, state - state // 2)]
-    return [*parameters.hf_tensors(spec, width), *(nbytes for nbytes in states if nbytes)]
+@lru_cache(maxsize=64)
+def _states(kind: optimizer.Optimizer, trained: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
+    return tuple(optimizer.state_tensors(kind, trained))
 
 
 def _several_cards(workload: Training) -> list[str]:

@@ -38,6 +38,15 @@ def state_bytes(optimizer: Optimizer, tensors: Iterable[tuple[int, int]]) -> int
     return total + maps
 
 
+def state_tensors(optimizer: Optimizer, tensors: Iterable[tuple[int, int]]) -> list[int]:
+    """Bytes of each tensor of the state, in the order in which the first step makes them: Adam's two moments of one
+    trained tensor, then those of the next."""
+    states = [state_bytes(optimizer, [tensor]) for tensor in tensors]
+    if optimizer != "sgd_momentum":
+        states = [half for state in states for half in (state // 2, state - state // 2)]
+    return [nbytes for nbytes in states if nbytes]
+
+
 def step_tensors(optimizer: Optimizer, tensors: Iterable[tuple[int, int]]) -> list[int]:
     """Bytes of each tensor that the step allocates, one after the other, while gradients and state are alive; at its
     end they go.

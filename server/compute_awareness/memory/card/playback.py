@@ -28,18 +28,30 @@ from .pool import Pool
 from .section import Section, is_of, is_plain, split, units
 
 
-def reserved(tape: Tape, standing: Sequence[int] = (), workspace: int = 0, beside: int = 0) -> int:
+def reserved(
+    tape: Tape,
+    standing: Sequence[int] = (),
+    workspace: int = 0,
+    beside: int = 0,
+    made_later: Sequence[int] = (),
+) -> int:
     """`simulate(tape.requests([*standing, beside], workspace)).peak_reserved`, to the byte.
+
+    With `made_later` the tape is played twice, and this is of the second time. The first one ends with these tensors,
+    which stay where they found room, such as the state that an optimizer makes in its first step; all else is let go,
+    and segments without a live block go back to the driver, as they do before the card is full.
 
     Args:
         standing: bytes of each tensor that is there before and stays.
         workspace: bytes taken before the first section (see `Tape.requests`).
         beside: bytes of one tensor more that stays.
+        made_later: bytes of each; for tapes without sections.
     """
     tapes = {entry[0] for entry in tape.log if isinstance(entry, tuple)}
     alone = split(tape) if not tapes else None
     if alone is not None and not (alone[0].adopted or alone[1].adopted):
-        return _in_one_go(alone, tuple(standing), workspace, beside)
+        return _in_one_go(alone, tuple(standing), workspace, beside, made_later)
+    assert not made_later, "only a tape without sections is played again"
     asked = {section: split(section) for section in tapes}
     pools = [(section, both) for section, both in asked.items() if both is not None]
     if len(pools) < len(asked) or not is_plain(tape):
@@ -56,13 +68,24 @@ def reserved(tape: Tape, standing: Sequence[int] = (), workspace: int = 0, besid
     return total
 
 
-def _in_one_go(pools: tuple[Section, Section], standing: tuple[int, ...], workspace: int, beside: int) -> int:
+def _in_one_go(
+    pools: tuple[Section, Section],
+    standing: tuple[int, ...],
+    workspace: int,
+    beside: int,
+    made_later: Sequence[int],
+) -> int:
     """A tape without sections, which frees only what it made."""
     total = 0
     for small, section in enumerate(pools):
         pool = _standing(standing, bool(small))[1].copy()
         pool.play([units(nbytes) for nbytes in (beside, workspace) if is_of(bool(small), nbytes)])
-        pool.play(section.requests)
+        blocks = pool.play(section.requests)
+        if made_later:
+            pool.play([units(nbytes) for nbytes in made_later if is_of(bool(small), nbytes)])
+            pool.play([0] * len(section.left), iter([blocks[number] for number, _ in section.left]))
+            pool.release()
+            pool.play(section.requests)
         total += pool.reserved * UNIT
     return total
 

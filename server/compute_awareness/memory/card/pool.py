@@ -25,6 +25,8 @@ class Pool:
         """Both ends of each free block, each by the other."""
         self.chosen: list[int] = []
         """Free blocks that requests were served from, in order."""
+        self.segments: dict[int, int] = {}
+        """Size of each segment by where it starts."""
         self.reserved = 0
         self._small = small
         self._next_address = 0
@@ -56,6 +58,7 @@ class Pool:
                     address = self._next_address
                     end = address + size
                     self._next_address = end + 1
+                    self.segments[address] = size
                     check_addresses(end + 1)
                     self.reserved += size
                     rest = size - request
@@ -84,6 +87,18 @@ class Pool:
             ends[end] = address
         return blocks
 
+    def release(self) -> None:
+        """Segments without a live block go back to the driver (release_cached_blocks)."""
+        kept: list[int] = []
+        for block in self.free:
+            address, size = block & ADDRESS, block >> SHIFT
+            if self.segments.get(address) == size:
+                del self.segments[address], self.ends[address], self.ends[address + size]
+                self.reserved -= size
+            else:
+                kept.append(block)
+        self.free[:] = kept
+
     def shorten_last(self, size: int) -> None:
         """The largest free block loses so many units at its end."""
         block = self.free.pop()
@@ -98,5 +113,6 @@ class Pool:
         """A pool in the same state that goes its own way."""
         other = Pool(self._small)
         other.free, other.chosen, other.ends = self.free.copy(), self.chosen.copy(), self.ends.copy()
+        other.segments = self.segments.copy()
         other.reserved, other._next_address = self.reserved, self._next_address
         return other

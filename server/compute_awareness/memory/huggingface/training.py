@@ -48,12 +48,6 @@ def default_dropout(spec: ModelSpec) -> tuple[float, float]:
     return (0.1, 0.0) if spec.architecture == "OPTForCausalLM" or spec.name == "phi-2" else (0.0, 0.0)
 
 
-def optimizer_step(played: Played, optimizer: Optimizer) -> None:
-    """The optimizer's step on the tape, after the backward pass and before the gradients go."""
-    tape = played.tape
-    tape.drop(*[tape.new(nbytes) for nbytes in step_tensors(optimizer, played.shared)])
-
-
 @dataclass(frozen=True)
 class Step:
     """One training step: what is trained, on which shapes, and how."""
@@ -118,7 +112,7 @@ class Sharding:
 
 @dataclass(frozen=True)
 class Played:
-    """The tape of forward and backward (weights, buffers and optimizer state are not on it), and what is trained."""
+    """The tape of a step (weights, buffers and optimizer state are not on it), and what is trained."""
 
     tape: Tape
     ends: Part
@@ -133,21 +127,23 @@ class Played:
     shards: Sharding | None = None
 
 
-def play(step: Step) -> Played:
+def play(step: Step, optimizer: Optimizer = "sgd") -> Played:
     """`play_anew`, by what was recorded of a step of another shape where that fits."""
     return recall(
-        ("transformers step", replace(step, batch_size=0, seq_len=0)),
+        ("transformers step", replace(step, batch_size=0, seq_len=0), optimizer),
         (step.batch_size, step.seq_len),
-        lambda batch_size, seq_len: play_anew(replace(step, batch_size=batch_size, seq_len=seq_len)),
+        lambda batch_size, seq_len: play_anew(replace(step, batch_size=batch_size, seq_len=seq_len), optimizer),
         with_log=True,
     )
 
 
-def play_anew(step: Step) -> Played:
-    """Forward with labels and backward, `accumulation` times; at the end the gradients are alive.
+def play_anew(step: Step, optimizer: Optimizer = "sgd") -> Played:
+    """Forward with labels and backward, `accumulation` times, and the optimizer's step, where that allocates anything
+    (sgd, the default, does not); at the end the gradients are alive.
 
-    Counted are also the input ids and labels, int64 [batch_size, seq_len] each. The logits go when the model's forward
-    has returned: a caller who keeps the output object holds them through the backward pass.
+    Counted are also the input ids and labels, int64 [batch_size, seq_len] each, which a training loop holds until the
+    next batch. The logits go when the model's forward has returned: a caller who keeps the output object holds them
+    through the backward pass.
     """
     graph = Graph(cpu=step.cpu)
     spec = step.spec
@@ -171,16 +167,19 @@ def play_anew(step: Step) -> Played:
         if played.shards is not None:
             played.shards.after_backward(played.ends.named.values())
         del loss
+    tape = graph.tape
+    outcome = _outcome(tape, played, step.shards)
+    tape.drop(*[tape.new(nbytes) for nbytes in step_tensors(optimizer, outcome.shared)])
     del ids, labels
-    return _outcome(graph.tape, played, step.shards)
+    return replace(outcome, tape=tape.closed())
 
 
 def _outcome(tape: Tape, played: Playing, cards: int) -> Played:
-    """What was played, without the weights, whose gradients stay on the tape."""
+    """What was played, without the weights, whose gradients stay on the tape as it is closed."""
     shards = played.shards
     trained = played.of_each(lambda weights: weights.trained)
     return Played(
-        tape.closed(),
+        tape,
         Part(played.ends.trained),
         {index: Part(weights.trained) for index, weights in played.layers.items()},
         trained,
@@ -264,7 +263,7 @@ def _causal_loss(model: Model, logits: Var, labels: Var) -> Var:
     shifted = model.graph.new((model.b, model.s), INT64)
     scores = views.view(scores, -1, scores.shape[-1])
     loss = ops.cross_entropy(scores, views.view(shifted, -1))
-    del padded
+    del padded, scores  # before the logits, which the caller holds
     return loss
 
 
