@@ -80,9 +80,13 @@ def _in_one_go(
     for small, section in enumerate(pools):
         pool = _standing(standing, bool(small))[1].copy()
         pool.play([units(nbytes) for nbytes in (beside, workspace) if is_of(bool(small), nbytes)])
+        later = [units(nbytes) for nbytes in made_later if is_of(bool(small), nbytes)]
+        if small:  # its segments are all alike, so there it makes no difference when a tensor is made
+            pool.play(later)
+            later = []
         blocks = pool.play(section.requests)
-        if made_later:
-            pool.play([units(nbytes) for nbytes in made_later if is_of(bool(small), nbytes)])
+        if later:
+            pool.play(later)
             pool.play([0] * len(section.left), iter([blocks[number] for number, _ in section.left]))
             pool.release()
             pool.play(section.requests)
