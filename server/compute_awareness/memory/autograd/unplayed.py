@@ -2,7 +2,7 @@
 
 What is alive at a given place of a layer is linear in the layer's number, so the first and the last of a run of equal
 layers make the peak. What those between leave is there tensor by tensor, in order, as a caching allocator gets to see
-it; what they allocate and free again is not. Of very many layers the first leave one tensor each, as large as all.
+it; what they allocate and free again is not.
 """
 
 from __future__ import annotations
@@ -16,10 +16,6 @@ from ..tape import Tensor
 from .graph import Grads, Graph, Node, Var
 
 
-_IN_DETAIL = 12
-"""Layers in a row that leave all their tensors."""
-
-
 @dataclass(frozen=True)
 class Left:
     """What a layer's forward leaves alive: bytes of each tensor."""
@@ -29,20 +25,6 @@ class Left:
     """Of weights in 16 bit, which nodes saved (autocast)."""
     copies: list[int]
     """Those that no node saved, which go when autocast ends."""
-
-    def as_one(self) -> Left:
-        """One tensor of each kind."""
-        return Left(as_one(self.saved), as_one(self.saved_copies), as_one(self.copies))
-
-
-def as_one(tensors: list[int]) -> list[int]:
-    """One tensor in place of several; none of none."""
-    return [sum(tensors)] if tensors else []
-
-
-def in_detail(layers: int) -> list[bool]:
-    """Of each of so many layers in a row, whether what it leaves is there tensor by tensor."""
-    return [number >= layers - _IN_DETAIL for number in range(layers)]
 
 
 class Watch:
@@ -91,16 +73,13 @@ def watched(graph: Graph) -> Iterator[Watch]:
         graph.watched = before
 
 
-def unplayed(x: Var, layers: Sequence[Left], gradients: list[int]) -> Var:
+def unplayed(x: Var, layers: Sequence[Left], gradients: Sequence[int]) -> Var:
     """In place of layers: what each of them leaves, from here until backward comes back to it, and from then on its
     gradients, of so many bytes each (none where they exist already). Returns what goes into the next layer."""
     graph = x.graph
     out, tape, kept = x.alias(), graph.tape, graph.kept
     saved: list[list[Tensor]] = []
-    detailed = in_detail(len(layers))
-    for layer, each in zip(layers, detailed, strict=True):
-        if not each:
-            layer = layer.as_one()
+    for layer in layers:
         mine = [tape.new(nbytes, "activations") for nbytes in layer.saved]
         mine += [tape.new(nbytes, "weight_copies") for nbytes in layer.saved_copies]
         saved.append(mine)
@@ -110,12 +89,11 @@ def unplayed(x: Var, layers: Sequence[Left], gradients: list[int]) -> Var:
     def backward(node: Node, grads: Grads) -> Grads:
         while saved:
             tape.drop(*saved.pop())
-            new = gradients if detailed[len(saved)] else as_one(gradients)
             if graph.reduced:
                 if kept:
                     tape.drop(*kept.pop())  # those of an earlier batch, which this one was added to
             elif gradients:
-                kept.append([tape.new(nbytes, "gradients") for nbytes in new])
+                kept.append([tape.new(nbytes, "gradients") for nbytes in gradients])
         return [grads[0]]
 
     graph.record([x], [out], backward)

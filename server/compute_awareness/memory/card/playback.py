@@ -22,10 +22,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from ..tape import Tape, Tensor
-from .allocator import ADDRESS, SHIFT, UNIT, simulate
+from .allocator import ADDRESS, SHIFT, SMALL, UNIT, simulate
 from .moment import FIRST_TENSOR, Moment, match
 from .pool import Pool
 from .section import Section, is_of, is_plain, split, units
+
+_FEW = 20
+"""A tensor that is less than one in so many bytes is little."""
 
 
 def reserved(
@@ -76,22 +79,28 @@ def _in_one_go(
     made_later: Sequence[int],
 ) -> int:
     """A tape without sections, which frees only what it made."""
-    total = 0
-    for small, section in enumerate(pools):
-        pool = _standing(standing, bool(small))[1].copy()
-        pool.play([units(nbytes) for nbytes in (beside, workspace) if is_of(bool(small), nbytes)])
-        later = [units(nbytes) for nbytes in made_later if is_of(bool(small), nbytes)]
-        if small:  # its segments are all alike, so there it makes no difference when a tensor is made
-            pool.play(later)
-            later = []
-        blocks = pool.play(section.requests)
-        if later:
-            pool.play(later)
-            pool.play([0] * len(section.left), iter([blocks[number] for number, _ in section.left]))
-            pool.release()
-            pool.play(section.requests)
-        total += pool.reserved * UNIT
-    return total
+    large, small = pools
+    pool = _standing(standing, small=False)[1].copy()
+    pool.play([units(nbytes) for nbytes in (beside, workspace) if is_of(False, nbytes)])
+    later = [units(nbytes) for nbytes in made_later if is_of(False, nbytes)]
+    # What is made later may break the segments of the largest tensors; where those are little of it all, it may as well
+    # have been there before.
+    if later and max(large.requests, default=0) * _FEW * UNIT > sum(standing) + sum(made_later):
+        blocks = pool.play(large.requests)
+        pool.play(later)
+        pool.play([0] * len(large.left), iter([blocks[number] for number, _ in large.left]))
+        pool.release()
+    else:
+        pool.play(later)
+    pool.play(large.requests)
+    total = pool.reserved
+    pool = _standing(standing, small=True)[1].copy()
+    pool.play([units(nbytes) for nbytes in (beside, workspace) if is_of(True, nbytes)])
+    # The segments of small tensors are all alike: it makes no difference when a tensor was made, nor what else it is.
+    whole, rest = divmod(sum([units(nbytes) for nbytes in made_later if is_of(True, nbytes)]), SMALL)
+    pool.play([SMALL] * whole + [rest] * (rest > 0))
+    pool.play(small.requests)
+    return (total + pool.reserved) * UNIT
 
 
 @lru_cache(maxsize=16)

@@ -13,7 +13,7 @@ from typing import Literal
 from ...models.spec import ModelSpec
 from ..autograd import ops, views
 from ..autograd.graph import BOOL, FLOAT32, INT64, Graph, Var
-from ..autograd.unplayed import Left, as_one, in_detail, unplayed, watched
+from ..autograd.unplayed import Left, unplayed, watched
 from ..optimizer import Optimizer, step_tensors
 from ..recorded.recall import recall
 from ..sharded import Group, Shards
@@ -94,19 +94,6 @@ class Playing:
             tensors += tensors_of(self.layers[index]) if index in self.layers else like_the_last
         return tensors
 
-    def lists(self, tensors_of: Callable[[Weights], list[int]]) -> list[int]:
-        """Bytes of some tensors, as `of_each`; those of layers that leave one tensor each are one, too."""
-        between = [index for index in range(max(self.layers)) if index not in self.layers]
-        whole = {index for index, each in zip(between, in_detail(len(between)), strict=True) if not each}
-        like_the_last = tensors_of(self.layers[max(self.layers)])
-        tensors = list(tensors_of(self.ends))
-        for index in range(max(self.layers) + 1):
-            if index in whole:
-                tensors += as_one(like_the_last)
-            else:
-                tensors += tensors_of(self.layers[index]) if index in self.layers else like_the_last
-        return tensors
-
 
 @dataclass(frozen=True)
 class Part:
@@ -182,9 +169,7 @@ def play_anew(step: Step, optimizer: Optimizer = "sgd") -> Played:
         del loss
     tape = graph.tape
     outcome = _outcome(tape, played, step.shards)
-    cards = step.shards
-    lists = played.lists(lambda weights: step_tensors(optimizer, weights.shared(cards)))
-    tape.drop(*[tape.new(nbytes) for nbytes in lists])
+    tape.drop(*[tape.new(nbytes) for nbytes in step_tensors(optimizer, outcome.shared)])
     del ids, labels
     return replace(outcome, tape=tape.closed())
 
