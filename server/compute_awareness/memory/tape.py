@@ -170,6 +170,16 @@ class Tape:
         """Allocate and free at once: scratch that nothing else is allocated beside."""
         self.drop(self.new(nbytes, component))
 
+    def request(self, nbytes: int) -> int:
+        """A tensor that only the allocator gets to see, as what is alive is counted already: its number, for `release`."""
+        self.log.append(nbytes)
+        self.made += 1
+        return self.made - 1
+
+    def release(self, *numbers: int) -> None:
+        """What was requested so goes."""
+        self.log += [~number for number in numbers]
+
     def append(self, section: Tape, times: int = 1) -> None:
         """Play a section that was recorded on a tape of its own after what is live here, `times` times over."""
         if times < 1:

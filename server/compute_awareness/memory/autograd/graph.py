@@ -170,7 +170,9 @@ class Graph:
         self.kept: list[list[Tensor]] = []
         """Gradients of each layer that `unplayed` stands for."""
         self.watched: list[Tensor] | None = None
-        """Tensors made since somebody wanted to know (`left`)."""
+        """Tensors made since somebody wanted to know (`unplayed.Watch`)."""
+        self.recomputed: list[int] = []
+        """Bytes of each tensor that the latest recomputation of a checkpointed call left for backward."""
         self.autocast: Autocast | None = None
         self.reduced = False
         """DistributedDataParallel's `gradient_as_bucket_view`: a leaf's gradient is in its bucket as soon as it is
@@ -295,6 +297,7 @@ class Graph:
             node.waiting = 0
         frame.nodes = []
         fork = self.new((_RNG_STATE,), 1) if self.cpu else None
+        before, self.watched = self.watched, []
         try:
             with self.grad_mode(True), self.autocasting(frame.autocast):
                 frame.call(frame.x)
@@ -302,6 +305,8 @@ class Graph:
             pass
         finally:
             self._filling = None
+            self.recomputed = [tensor.bytes for tensor in self.watched if tensor.refs]
+            self.watched = before
             del fork
 
     # -- backward

@@ -2,7 +2,8 @@
 
 What is alive at a given place of a layer is linear in the layer's number, so the first and the last of a run of equal
 layers make the peak. What those between leave is there tensor by tensor, in order, as a caching allocator gets to see
-it; what they allocate and free again is not.
+it; what they allocate and free again is not, except where backward runs a checkpointed layer again: that is far more
+than what such a layer leaves.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ def unplayed(x: Var, layers: Sequence[Left], gradients: Sequence[int]) -> Var:
     gradients, of so many bytes each (none where they exist already). Returns what goes into the next layer."""
     graph = x.graph
     out, tape, kept = x.alias(), graph.tape, graph.kept
+    nbytes_of_x = x.elements * x.width
     saved: list[list[Tensor]] = []
     for layer in layers:
         mine = [tape.new(nbytes, "activations") for nbytes in layer.saved]
@@ -87,13 +89,16 @@ def unplayed(x: Var, layers: Sequence[Left], gradients: Sequence[int]) -> Var:
             graph.autocast.unplayed += [graph.new((nbytes,), 1, None, "weight_copies") for nbytes in layer.copies]
 
     def backward(node: Node, grads: Grads) -> Grads:
+        again = [nbytes for nbytes in graph.recomputed if nbytes >= nbytes_of_x]
         while saved:
+            recomputed = [tape.request(nbytes) for nbytes in again]
             tape.drop(*saved.pop())
             if graph.reduced:
                 if kept:
                     tape.drop(*kept.pop())  # those of an earlier batch, which this one was added to
             elif gradients:
                 kept.append([tape.new(nbytes, "gradients") for nbytes in gradients])
+            tape.release(*recomputed)
         return [grads[0]]
 
     graph.record([x], [out], backward)
