@@ -89,16 +89,15 @@ def unplayed(x: Var, layers: Sequence[Left], gradients: Sequence[int]) -> Var:
             graph.autocast.unplayed += [graph.new((nbytes,), 1, None, "weight_copies") for nbytes in layer.copies]
 
     def backward(node: Node, grads: Grads) -> Grads:
-        again = [nbytes for nbytes in graph.recomputed if nbytes >= nbytes_of_x]
+        again = [tape.request(nbytes) for nbytes in graph.recomputed if nbytes >= nbytes_of_x]
         while saved:
-            recomputed = [tape.request(nbytes) for nbytes in again]
             tape.drop(*saved.pop())
             if graph.reduced:
                 if kept:
                     tape.drop(*kept.pop())  # those of an earlier batch, which this one was added to
             elif gradients:
                 kept.append([tape.new(nbytes, "gradients") for nbytes in gradients])
-            tape.release(*recomputed)
+        tape.release(*again)
         return [grads[0]]
 
     graph.record([x], [out], backward)
