@@ -17,6 +17,10 @@ from ..tape import Tensor
 from .graph import Grads, Graph, Node, Var
 
 
+_SMALL = 2**20
+"""Bytes of the largest tensor that the allocator has among the small ones."""
+
+
 @dataclass(frozen=True)
 class Left:
     """What a layer's forward leaves alive: bytes of each tensor."""
@@ -63,6 +67,20 @@ class Watch:
         return Left(*(sizes[::-1] for sizes in left.values()))
 
 
+def packed(tensors: Sequence[int]) -> list[int]:
+    """The tensors, those of at most 512 KiB put together to a MiB or less each: bytes that are not yet known stay."""
+    large: list[int] = []
+    small: list[int] = []
+    for nbytes in tensors:
+        if nbytes.__class__ is not int or nbytes > _SMALL // 2:
+            large.append(nbytes)
+        elif small and small[-1] + nbytes <= _SMALL:
+            small[-1] += nbytes
+        else:
+            small.append(nbytes)
+    return large + small
+
+
 @contextmanager
 def watched(graph: Graph) -> Iterator[Watch]:
     """Tensors made in this context are known to what it gives."""
@@ -79,7 +97,7 @@ def unplayed(x: Var, layers: Sequence[Left], gradients: Sequence[int]) -> Var:
     gradients, of so many bytes each (none where they exist already). Returns what goes into the next layer."""
     graph = x.graph
     out, tape, kept = x.alias(), graph.tape, graph.kept
-    nbytes_of_x = x.elements * x.width
+    nbytes_of_x, gradients = x.elements * x.width, packed(gradients)
     saved: list[list[Tensor]] = []
     for layer in layers:
         mine = [tape.new(nbytes, "activations") for nbytes in layer.saved]

@@ -82,7 +82,7 @@ def _in_one_go(
     large, small = pools
     pool = _standing(standing, small=False)[1].copy()
     pool.play([units(nbytes) for nbytes in (beside, workspace) if is_of(False, nbytes)])
-    later = [units(nbytes) for nbytes in made_later if is_of(False, nbytes)]
+    later, small_later = _later(tuple(made_later))
     # What is made later may break the segments of the largest tensors; where those are little of it all, it may as well
     # have been there before.
     if later and max(large.requests, default=0) * _FEW * UNIT > sum(standing) + sum(made_later):
@@ -96,11 +96,17 @@ def _in_one_go(
     total = pool.reserved
     pool = _standing(standing, small=True)[1].copy()
     pool.play([units(nbytes) for nbytes in (beside, workspace) if is_of(True, nbytes)])
-    # The segments of small tensors are all alike: it makes no difference when a tensor was made, nor what else it is.
-    whole, rest = divmod(sum([units(nbytes) for nbytes in made_later if is_of(True, nbytes)]), SMALL)
-    pool.play([SMALL] * whole + [rest] * (rest > 0))
+    pool.play(small_later)
     pool.play(small.requests)
     return (total + pool.reserved) * UNIT
+
+
+@lru_cache(maxsize=16)
+def _later(tensors: tuple[int, ...]) -> tuple[list[int], list[int]]:
+    """Units of the large tensors, and of the small ones, put together: their segments are all alike, so it makes no
+    difference when a small tensor was made, nor what else is in its segment."""
+    whole, rest = divmod(sum([units(nbytes) for nbytes in tensors if is_of(True, nbytes)]), SMALL)
+    return [units(nbytes) for nbytes in tensors if is_of(False, nbytes)], [SMALL] * whole + [rest] * (rest > 0)
 
 
 @lru_cache(maxsize=16)

@@ -13,7 +13,7 @@ from typing import Literal
 from ...models.spec import ModelSpec
 from ..autograd import ops, views
 from ..autograd.graph import BOOL, FLOAT32, INT64, Graph, Var
-from ..autograd.unplayed import Left, unplayed, watched
+from ..autograd.unplayed import Left, packed, unplayed, watched
 from ..optimizer import Optimizer, step_tensors
 from ..recorded.recall import recall
 from ..sharded import Group, Shards
@@ -169,7 +169,7 @@ def play_anew(step: Step, optimizer: Optimizer = "sgd") -> Played:
         del loss
     tape = graph.tape
     outcome = _outcome(tape, played, step.shards)
-    tape.drop(*[tape.new(nbytes) for nbytes in step_tensors(optimizer, outcome.shared)])
+    tape.drop(*[tape.new(nbytes) for nbytes in packed(step_tensors(optimizer, outcome.shared))])
     del ids, labels
     return replace(outcome, tape=tape.closed())
 
