@@ -20,7 +20,7 @@ ROWS = {row["id"]: row for row in READINGS["rows"]}
 # Small models say nothing in percent: a segment of 20 MiB is a tenth of them.
 LARGE = [name for name, row in ROWS.items() if row["measured"]["reserved"] > 400 * MIB]
 # No sequence of allocations is played for these, or one whose order is not the card's: `reserved` is a rule of thumb.
-BY_RULE = ("generation", "patching", "training transformer_lens", "gradient_checkpointing")
+BY_RULE = ("generation", "patching", "training transformer_lens")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_what_was_asked_of_the_allocator(compared: Any, name: str) -> None:
     """Never low by more than 1 MiB (the workspace of cublasLt), but for sums that TransformerLens' training stages."""
     tensors = against(compared, name)["tensors"]
     lowest = 64 * MIB if name.startswith("training transformer_lens pythia-410m") else 2.1 * MIB
-    assert -lowest <= tensors["ours"] - tensors["truth"] <= 0.022 * tensors["truth"]
+    assert -lowest <= tensors["ours"] - tensors["truth"] <= 0.001 * tensors["truth"]
 
 
 @pytest.mark.parametrize("name", LARGE)

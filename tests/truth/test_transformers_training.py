@@ -300,7 +300,7 @@ def test_whole_step_with_optimizer(optimizer: Any) -> None:
         real = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=momentum, foreach=True)
     truth = run(model, b, s, optimizer=real).bytes
     played = play(Step(spec, b, s, 4, "eager", cpu=True), optimizer)
-    # Ids and labels, 256 bytes, are there through the optimizer's step; only numbers wrapped as tensors are not counted.
+    # Ids and labels, 256 bytes, are there to the step's end; only numbers wrapped as tensors are not counted.
     assert -16 <= played.tape.peak - truth <= 0
     kept = [v for state in real.state.values() for key, v in state.items() if key != "step"]
     assert state_bytes(optimizer, played.trained) == distinct_bytes(kept)

@@ -60,8 +60,8 @@ def assemble(
         standing: with `events`, bytes of each tensor that is on the card before the tape begins and stays
             (`memory.parameters`). What they and the tape fall short of `at_peak` counts as one tensor more; where they
             are more than that, the rule of thumb remains.
-        made_later: with `events`, bytes of each tensor that the first playing of the tape leaves behind and that stays, as
-            the first step of a training makes the optimizer's state; the tape is played again then.
+        made_later: with `events`, bytes of each tensor that the tape leaves behind and that stays when it is played
+            again, as the first step of a training makes the optimizer's state.
         n_gpus: cards that torch.distributed spans.
         reserved: what the simulated allocator took, workspaces among it, where the caller has played it.
         backward: a backward pass is run.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -161,12 +160,14 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
         events=None if fsdp else played.tape,
         standing=[*parameters.hf_tensors(spec, width), *(states if step.lora else ())],
         made_later=() if step.lora else states,
+        order="checkpointing" if workload.gradient_checkpointing else "unknown",
         backward=True,
     )
 
 
 @lru_cache(maxsize=64)
 def _states(kind: optimizer.Optimizer, trained: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
+    """Bytes of each tensor of the optimizer's state."""
     return tuple(optimizer.state_tensors(kind, trained))
 
 

@@ -171,13 +171,13 @@ class Tape:
         self.drop(self.new(nbytes, component))
 
     def request(self, nbytes: int) -> int:
-        """A tensor that only the allocator gets to see, as what is alive is counted already: its number, for `release`."""
+        """A tensor that only an allocator gets to see, as what is alive is counted without it. Returns its number."""
         self.log.append(nbytes)
         self.made += 1
         return self.made - 1
 
     def release(self, *numbers: int) -> None:
-        """What was requested so goes."""
+        """Tensors that were requested so go."""
         self.log += [~number for number in numbers]
 
     def append(self, section: Tape, times: int = 1) -> None:

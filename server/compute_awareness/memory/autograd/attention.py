@@ -88,7 +88,7 @@ def efficient_attention(q: Var, k: Var, v: Var, mask: Var | None = None) -> Var:
 
 def _by_position(x: Var, shape: Shape) -> Var:
     """A new tensor [b, heads, s, d] that lies in memory as [b, s, heads, d]."""
-    b, heads, s, d = shape
+    _, heads, s, d = shape
     return x.graph.new(shape, x.width, (s * heads * d, d, heads * d, 1))
 
 

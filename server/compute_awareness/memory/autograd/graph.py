@@ -188,7 +188,8 @@ class Graph:
         entry = self.tape.new(size_of(shape) * width, component)
         if self.watched is not None:
             self.watched.append(entry)
-        return Var(self, Storage(self.tape, entry), shape, stride if stride is not None else contiguous_stride(shape), width)
+        storage = Storage(self.tape, entry)
+        return Var(self, storage, shape, stride if stride is not None else contiguous_stride(shape), width)
 
     def parameter(self, shape: Shape, width: int, trainable: bool = True) -> Var:
         """A weight (or buffer): counted elsewhere, with a gradient in `.grad` after a backward if trainable."""

@@ -34,6 +34,6 @@ from .reductions import cross_entropy, embedding, layer_norm, mean, softmax, sum
 __all__ = [
     "add", "all_lowered", "baddbmm", "bmm", "cast", "clamp_", "conv1d", "cross_entropy", "div", "dropout",
     "efficient_attention", "embedding", "flash_attention", "gelu", "layer_norm", "linear", "lowered", "math_attention",
-    "matmul", "mean", "mm", "mul", "neg", "power", "raised", "relu", "rsqrt", "saves_input", "saves_output", "sigmoid", "silu",
-    "softmax", "sqrt", "sub", "sum_to", "tanh", "total", "where",
+    "matmul", "mean", "mm", "mul", "neg", "power", "raised", "relu", "rsqrt", "saves_input", "saves_output", "sigmoid",
+    "silu", "softmax", "sqrt", "sub", "sum_to", "tanh", "total", "where",
 ]  # fmt: skip

@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 from ..tape import Tensor
 from .graph import Grads, Graph, Node, Var
-
 
 _SMALL = 2**20
 """Bytes of the largest tensor that the allocator has among the small ones."""
@@ -44,27 +44,31 @@ class Watch:
     def left(self) -> Left:
         """What is alive more than before. A tensor in the place of an older one of its size, such as the layer's output
         where its input is let go, is nothing more."""
-        graph, tape = self._graph, self._graph.tape
-        alive = [tensor for tensor in self._made if tensor.refs]
-        numbers = {~entry for entry in tape.log[self._from :] if entry.__class__ is int and entry < 0}
-        if self._made:
-            numbers = {number for number in numbers if number < self._made[0].number}
-        sizes = [entry for entry in tape.log if not (entry.__class__ is int and entry < 0)] if numbers else []
-        replaced = Counter(sizes[number] for number in numbers)
-        left: dict[str, list[int]] = {"saved": [], "saved_copies": [], "copies": []}
-        autocast = graph.autocast
-        unsaved = set[int]()
-        if autocast is not None:
-            unsaved = {v.storage.entry.number for v in autocast.weights.values() if v.storage.vars == 1}
-        for tensor in reversed(alive):
+        autocast = self._graph.autocast
+        copies = autocast.weights.values() if autocast is not None else ()
+        unsaved = {v.storage.entry.number for v in copies if v.storage.entry is not None and v.storage.vars == 1}
+        replaced = self._gone()
+        left = Left([], [], [])
+        for tensor in reversed(self._made):
+            if not tensor.refs:
+                continue
             if replaced[tensor.bytes]:
                 replaced[tensor.bytes] -= 1
-                continue
-            copy = tensor.component == "weight_copies"
-            left["saved" if not copy else "copies" if tensor.number in unsaved else "saved_copies"].append(tensor.bytes)
-        if any(replaced.values()):
-            raise AssertionError(replaced)
-        return Left(*(sizes[::-1] for sizes in left.values()))
+            elif tensor.component != "weight_copies":
+                left.saved.append(tensor.bytes)
+            else:
+                (left.copies if tensor.number in unsaved else left.saved_copies).append(tensor.bytes)
+        less = sum(nbytes * count for nbytes, count in replaced.items())
+        saved = left.saved[::-1] if not less else [sum(left.saved) - less]
+        return Left(saved, left.saved_copies[::-1], left.copies[::-1])
+
+    def _gone(self) -> Counter[int]:
+        """How many tensors of each size are gone that were there before."""
+        log = self._graph.tape.log
+        before = self._made[0].number if self._made else self._graph.tape.made
+        gone = [~entry for entry in log[self._from :] if isinstance(entry, int) and -before <= entry < 0]
+        sizes = [entry for entry in log if not isinstance(entry, int) or entry >= 0] if gone else []
+        return Counter(cast(int, sizes[number]) for number in gone)
 
 
 def packed(tensors: Sequence[int]) -> list[int]:

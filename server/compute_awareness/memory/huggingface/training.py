@@ -84,15 +84,20 @@ class Playing:
     ends: Weights
     layers: dict[int, Weights] = field(default_factory=dict)
     shards: Shards | None = None
+    before_layers: int = 0
+    """How many weights of the ends come before the layers."""
 
     def of_each(self, tensors_of: Callable[[Weights], list[tuple[int, int]]]) -> list[tuple[int, int]]:
-        """Some tensors of the ends and of each layer, those that are left out too."""
-        tensors = list(tensors_of(self.ends))
+        """What is said of each trained tensor, in the model's order: of the ends and of each layer, those that are left
+        out too."""
+        ends = tensors_of(self.ends)
+        before = sum(v.needs_grad for v in list(self.ends.named.values())[: self.before_layers])
+        tensors = ends[:before]
         last = max(self.layers)
         like_the_last = tensors_of(self.layers[last])
         for index in range(last + 1):
             tensors += tensors_of(self.layers[index]) if index in self.layers else like_the_last
-        return tensors
+        return tensors + ends[before:]
 
 
 @dataclass(frozen=True)
@@ -296,6 +301,7 @@ def hidden(model: Model, played: Playing, ids: Var, checkpointing: bool = False,
     if spec.architecture == "GPT2LMHeadModel":
         hidden_states = ops.dropout(hidden_states, model.dropout)
     ends.gives("input", hidden_states)
+    played.before_layers = len(ends.named)
     left: dict[tuple[bool, bool], Left] = {}
     following = 0
     gradients: list[int] = []

@@ -148,6 +148,7 @@ class Weights:
         width = y.width
         for added in self._adapter(x, name, inside, out):
             y = ops.add(y, added)
+            del added
         return self._returns(name, ops.cast(y, width))
 
     def conv1d(self, x: Var, name: str, out: int) -> Var:
@@ -157,6 +158,7 @@ class Weights:
         width = y.width
         for added in self._adapter(x, name, inside, out):
             y = ops.add(y, added)
+            del added
         return self._returns(name, ops.cast(y, width))
 
     def _adapter(self, x: Var, name: str, inside: int, out: int) -> Iterator[Var]:
