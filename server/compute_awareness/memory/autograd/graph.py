@@ -166,6 +166,9 @@ class Graph:
     def __init__(self, tape: Tape | None = None, cpu: bool = False) -> None:
         self.tape = tape if tape is not None else Tape()
         self.cpu = cpu
+        self.flash_only = cpu
+        """Attention runs in the flash kernel whatever the dtype, as on the CPU and the meta device. CUDA's flash kernel
+        takes 16 bit without a mask, and the memory-efficient one all else."""
         self.enabled = True
         self.kept: list[list[Tensor]] = []
         """Gradients of each layer that `unplayed` stands for."""

@@ -286,7 +286,7 @@ def sdpa(model: Model, q: Var, k: Var, v: Var, mask: Var | None) -> tuple[Var, N
         mask = model.graph.new((model.b, 1, model.s, model.s), width)
     if model.math_kernel and mask is None and times > 1:
         out = ops.math_attention(q, k, v)
-    elif (width == FLOAT32 or mask is not None) and not model.graph.cpu:
+    elif (width == FLOAT32 or mask is not None) and not model.graph.flash_only:
         out = ops.efficient_attention(q, k, v, mask)
     else:
         out = ops.flash_attention(q, k, v, mask)
