@@ -14,6 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from compute_awareness.memory.autograd import ops, views
 from compute_awareness.memory.autograd.graph import Graph, Var
+from compute_awareness.memory.autograd.unplayed import Left
+from compute_awareness.memory.autograd.unplayed import unplayed as leave_out
 from compute_awareness.memory.card.device import cublas_workspace
 from compute_awareness.memory.card.staging import Kernels, processors, staging_bytes
 
@@ -310,7 +312,7 @@ def test_unplayed_layers_count_like_played_ones() -> None:
         per_layer = 0
         for i, w in enumerate(weights[1:], 1):
             if i == played - 1:
-                x = graph.unplayed(x, unplayed * per_layer, unplayed * 4 * D * D)
+                x = leave_out(x, [Left([per_layer], [], [])] * unplayed, [4 * D * D])
             before = graph.tape.live
             x = ops.add(x, ops.tanh(ops.linear(x, w)))
             per_layer = graph.tape.live - before

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compute_awareness.memory import parameters
 from compute_awareness.memory.card import playback
-from compute_awareness.memory.card.allocator import simulate
+from compute_awareness.memory.card.allocator import UNIT, _Segments, simulate
 from compute_awareness.memory.card.pool import Pool
 from compute_awareness.memory.hooked import transformer as hooked
 from compute_awareness.memory.huggingface import forward as huggingface
@@ -289,3 +291,46 @@ def test_what_is_known_otherwise_than_by_its_size_is_played_plainly() -> None:
     tape.append(section)
     tape.new(24 * MIB)
     _agree(tape, [5 * MIB], 8 * MIB)
+
+
+@settings(PLAIN, max_examples=150)
+@given(st.data())
+def test_a_second_time_with_what_the_first_one_left(data: st.DataObject) -> None:
+    """Against the plain allocator, which gives back whole segments in between."""
+    draw = data.draw
+    size = st.sampled_from([size for size in draw(PALETTES) if size > MIB] or [3 * MIB])
+    tape, standing, later = Tape(), draw(st.lists(size, max_size=4)), draw(st.lists(size, min_size=1, max_size=6))
+    for _ in range(draw(st.integers(1, 3))):
+        _play_own(draw, tape, size)
+    requests = tape.requests()
+    plain = _Segments(None)
+    for nbytes in standing:
+        plain.malloc(-(-nbytes // UNIT))
+    for first in (True, False):
+        blocks: list[int] = []
+        gone: set[int] = set()
+        for request in requests:
+            if request >= 0:
+                blocks.append(plain.malloc(-(-request // UNIT)))
+            else:
+                plain.free(blocks[~request])
+                gone.add(~request)
+        if first:
+            for nbytes in later:
+                plain.malloc(-(-nbytes // UNIT))
+            for number, block in enumerate(blocks):
+                if number not in gone:
+                    plain.free(block)
+            plain.release_cached()
+            plain.peak_reserved = plain.reserved
+    with patch.object(playback, "_FEW", 10**9):
+        assert playback.reserved(tape, standing, made_later=later) == plain.peak_reserved * UNIT
+    there_before = simulate(tape.requests([*standing, *later])).peak_reserved
+    with patch.object(playback, "_FEW", 0):
+        assert playback.reserved(tape, standing, made_later=later) == there_before
+
+
+def _play_own(draw: st.DrawFn, tape: Tape, size: st.SearchStrategy[int]) -> None:
+    own = [tape.new(draw(size)) for _ in range(draw(st.integers(1, 8)))]
+    for _ in range(draw(st.integers(0, len(own) - 1))):
+        tape.drop(own.pop(draw(st.integers(0, len(own) - 1))))

@@ -188,10 +188,11 @@ def test_a_training_step_of_transformers(data: st.DataObject) -> None:
     if step.width == 4 and draw(st.booleans()):
         step = replace(step, autocast="cuda")
 
-    def of(play: Callable[[training.Step], Any]) -> Callable[..., Any]:
-        return lambda b, s: play(replace(step, batch_size=b, seq_len=s))
+    def of(play: Callable[..., Any], *given: object) -> Callable[..., Any]:
+        return lambda b, s: play(replace(step, batch_size=b, seq_len=s), *given)
 
-    _same(of(training.play), of(training.play_anew), draw(SHAPES))
+    how = draw(st.sampled_from(["sgd", "adamw"]))
+    _same(of(training.play, how), of(training.play_anew, how), draw(SHAPES), with_log=True)
 
 
 @settings(PLAIN, max_examples=8)

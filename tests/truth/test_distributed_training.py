@@ -30,7 +30,7 @@ from compute_awareness.estimator import estimate
 from compute_awareness.memory import weights
 from compute_awareness.memory.data_parallel import BROADCAST_BYTES, broadcast_bytes, bucket_bytes
 from compute_awareness.memory.estimate import Estimate
-from compute_awareness.memory.huggingface.training import Step, optimizer_step, play
+from compute_awareness.memory.huggingface.training import Step, play
 from compute_awareness.memory.huggingface.training_lora import lora
 from compute_awareness.memory.optimizer import state_bytes
 from compute_awareness.memory.parameters import hf_tensors
@@ -136,10 +136,9 @@ def ours(case: Any) -> int:
     )  # fmt: skip
     if options.get("lora"):
         step = replace(step, lora=lora(spec, 4, None, play(step).linears))
-    played = play(step)
+    played = play(step, options.get("optimizer", "sgd"))
     state = 0
     if "optimizer" in options:
-        optimizer_step(played, options["optimizer"])
         state = state_bytes(options["optimizer"], played.trained)
     return played.tape.peak + bucket_bytes(played.trained) + state
 

@@ -34,7 +34,7 @@ RECORDED = {
 }
 PASSES = [name for name in RECORDED if name.split()[0] in ("inference", "activation_cache", "sae_inference")]
 # No sequence of allocations is played for these, or one whose order is not the card's: `reserved` is a rule of thumb.
-BY_RULE = ("activation_patching", "gradient_checkpointing")
+BY_RULE = ("activation_patching",)
 # Every request is in the card's order.
 IN_ORDER = ("training transformer_lens", "attribution_patching")
 
@@ -66,7 +66,7 @@ def test_there_are_readings_of_every_task() -> None:
 def test_what_was_asked_of_the_allocator(compared: Any, name: str) -> None:
     """Never low by more than 1 MiB (the workspace of cublasLt), or 2."""
     tensors = against(compared, name)["tensors"]
-    assert -2.1 * MIB <= tensors["ours"] - tensors["truth"] <= 0.022 * tensors["truth"]
+    assert -2.1 * MIB <= tensors["ours"] - tensors["truth"] <= 0.001 * tensors["truth"]
 
 
 @pytest.mark.parametrize("name", LARGE)

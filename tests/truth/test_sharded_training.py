@@ -28,7 +28,7 @@ from compute_awareness.advice.code import parts
 from compute_awareness.estimator import estimate
 from compute_awareness.memory import weights
 from compute_awareness.memory.huggingface import training
-from compute_awareness.memory.huggingface.training import Step, optimizer_step, play
+from compute_awareness.memory.huggingface.training import Step, play
 from compute_awareness.memory.optimizer import state_bytes
 from compute_awareness.models.resolve import resolve
 from compute_awareness.workload.training import Training
@@ -134,10 +134,9 @@ def test_drawn_steps_of_every_architecture(name: str) -> None:
 
 def peak_of(step: Step, optimizer: Any) -> int:
     """Bytes of tensors at the worst moment of a step of one process."""
-    played = play(step)
-    shares = sum(elements * width for elements, width in played.shared)
     kind = "adamw" if optimizer == "adamw" else "sgd"
-    optimizer_step(played, kind)
+    played = play(step, kind)
+    shares = sum(elements * width for elements, width in played.shared)
     counters = 4 * len(played.trained) if kind == "adamw" else 0  # of Adam's steps: they stay on the CPU
     held = counters + shares + weights.hf_buffer_bytes(step.spec, 4) + state_bytes(kind, played.shared)
     return held + played.tape.peak

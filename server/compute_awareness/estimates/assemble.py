@@ -38,6 +38,7 @@ def assemble(
     late_bytes: int = 0,
     events: Tape | None = None,
     standing: Sequence[int] = (),
+    made_later: Sequence[int] = (),
     n_gpus: int = 1,
     reserved: int | None = None,
     backward: bool = False,
@@ -63,6 +64,8 @@ def assemble(
         standing: with `events`, bytes of each tensor that is on the card before the tape begins and stays
             (`memory.parameters`). What they and the tape fall short of `at_peak` counts as one tensor more; where they
             are more than that, the rule of thumb remains.
+        made_later: with `events`, bytes of each tensor that the tape leaves behind and that stays when it is played
+            again, as the first step of a training makes the optimizer's state.
         n_gpus: cards that torch.distributed spans.
         reserved: what the simulated allocator took, workspaces among it, where the caller has played it.
         backward: a backward pass is run.
@@ -85,9 +88,10 @@ def assemble(
     tensors = sum(at_peak.values())
     requests = None
     if reserved is None and events is not None:
-        unlisted = tensors - sum(standing) - (events.peak if listed is None else listed)
+        unlisted = tensors - sum(standing) - sum(made_later) - (events.peak if listed is None else listed)
         if unlisted >= 0:
-            reserved = _played(events, standing, unlisted, capability, second_workspace if backward else "on the tape")
+            second = second_workspace if backward else "on the tape"
+            reserved = _played(events, standing, unlisted, capability, second, made_later)
             requests = None if backward else Requests(tensors, standing, unlisted, events)
     terms = device.overheads(
         tensors,
@@ -132,13 +136,20 @@ def assemble(
     return made
 
 
-def _played(events: Tape, standing: Sequence[int], unlisted: int, capability: str | None, second: str) -> int:
+def _played(
+    events: Tape,
+    standing: Sequence[int],
+    unlisted: int,
+    capability: str | None,
+    second: str,
+    made_later: Sequence[int],
+) -> int:
     """What the simulated allocator takes, with cuBLAS's workspaces; see `assemble`."""
     workspace = device.cublas_workspace(capability)
     if second == "before":
-        return reserved_by(events, (workspace, workspace, *standing), 0, unlisted)
+        return reserved_by(events, (workspace, workspace, *standing), 0, unlisted, made_later)
     alone = device.workspace_segment(capability) if second == "segment" else 0
-    return reserved_by(events, standing, workspace, unlisted) + alone
+    return reserved_by(events, standing, workspace, unlisted, made_later) + alone
 
 
 def largest_and_peak(tape: Tape, standing: dict[str, int]) -> tuple[Counter[str], Counter[str]]:

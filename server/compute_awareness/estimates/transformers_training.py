@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -62,6 +61,7 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
     buckets = data_parallel.bucket_bytes(played.trained) if workload.n_devices > 1 and not fsdp else 0
     if workload.gradient_as_bucket_view:
         played.tape.touch(buckets)  # two sets while they are rebuilt; without views gradients take as much later
+    states = _states(workload.optimizer, tuple(played.trained))
     at_peak, largest = largest_and_peak(
         played.tape,
         {
@@ -157,17 +157,18 @@ def transformers_training(workload: Training, capability: str | None) -> Estimat
         warnings=warnings,
         late_bytes=stranded,
         n_gpus=workload.n_devices,
-        # Checkpointing plays a layer again within its backward pass: what is freed when is not as on the card.
-        events=None if fsdp or workload.gradient_checkpointing else played.tape,
-        standing=_standing(spec, width, workload.optimizer, played.trained),
+        events=None if fsdp else played.tape,
+        standing=[*parameters.hf_tensors(spec, width), *(states if step.lora else ())],
+        made_later=() if step.lora else states,
         order="checkpointing" if workload.gradient_checkpointing else "unknown",
         backward=True,
     )
 
 
-def _standing(spec: ModelSpec, width: int, adam: optimizer.Optimizer, trained: Sequence[tuple[int, int]]) -> list[int]:
-    """Bytes of each tensor that stands through a step: weights and buffers, adapters, the optimizer's state."""
-    return [*parameters.hf_tensors(spec, width), *optimizer.state_tensors(adam, trained)]
+@lru_cache(maxsize=64)
+def _states(kind: optimizer.Optimizer, trained: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
+    """Bytes of each tensor of the optimizer's state."""
+    return tuple(optimizer.state_tensors(kind, trained))
 
 
 def _several_cards(workload: Training) -> list[str]:

@@ -39,18 +39,25 @@ def state_bytes(optimizer: Optimizer, tensors: Iterable[tuple[int, int]]) -> int
 
 
 def state_tensors(optimizer: Optimizer, tensors: Iterable[tuple[int, int]]) -> list[int]:
-    """Bytes of each tensor of the state, in the order of the trained ones."""
-    states = [state_bytes(optimizer, [one]) for one in tensors]
-    if optimizer != "sgd_momentum":  # two moments
+    """Bytes of each tensor of the state, in the order in which the first step makes them: Adam's two moments of one
+    trained tensor, then those of the next."""
+    states = [state_bytes(optimizer, [tensor]) for tensor in tensors]
+    if optimizer != "sgd_momentum":
         states = [half for state in states for half in (state // 2, state - state // 2)]
     return [nbytes for nbytes in states if nbytes]
 
 
-def step_bytes(optimizer: Optimizer, tensors: Iterable[tuple[int, int]]) -> int:
-    """Bytes that the step allocates at once while gradients and state are alive.
+def step_tensors(optimizer: Optimizer, tensors: Iterable[tuple[int, int]]) -> list[int]:
+    """Bytes of each tensor that the step allocates, one after the other, while gradients and state are alive; at its
+    end they go.
 
-    Adam's `_foreach_sqrt(exp_avg_sqs)` makes a list as large as the trained tensors; the others work in place.
+    Adam's `_foreach_sqrt(exp_avg_sqs)` makes a list like that of the trained tensors; the others work in place.
     """
     if optimizer in ("adamw", "adam"):
-        return sum(elements * width for elements, width in tensors)
-    return 0
+        return [elements * width for elements, width in tensors]
+    return []
+
+
+def step_bytes(optimizer: Optimizer, tensors: Iterable[tuple[int, int]]) -> int:
+    """Bytes of `step_tensors`, which are there at once."""
+    return sum(step_tensors(optimizer, tensors))

@@ -174,6 +174,16 @@ class Tape:
         """Allocate and free at once: scratch that nothing else is allocated beside."""
         self.drop(self.new(nbytes, component))
 
+    def request(self, nbytes: int) -> int:
+        """A tensor that only an allocator gets to see, as what is alive is counted without it. Returns its number."""
+        self.log.append(nbytes)
+        self.made += 1
+        return self.made - 1
+
+    def release(self, *numbers: int) -> None:
+        """Tensors that were requested so go."""
+        self.log += [~number for number in numbers]
+
     def append(self, section: Tape, times: int = 1) -> None:
         """Play a section that was recorded on a tape of its own after what is live here, `times` times over."""
         if times < 1:

@@ -1,6 +1,7 @@
-"""scaled_dot_product_attention: the fused kernel, and the one that computes all scores.
+"""scaled_dot_product_attention: the two fused kernels, and the one that computes all scores.
 
-Sources: torch 2.13 ATen/native/transformers/attention.cpp, and tools/autograd/derivatives.yaml.
+Sources: torch 2.13 ATen/native/transformers/attention.cpp, and tools/autograd/derivatives.yaml; what the memory-
+efficient kernel allocates also by the history of an H100's allocator (float32, d_head 64).
 """
 
 from __future__ import annotations
@@ -49,6 +50,64 @@ def flash_attention(q: Var, k: Var, v: Var, mask: Var | None = None) -> Var:
 
     graph.record([q, k, v], [out], backward, [q, k, v, out, sums, *([mask] if mask is not None else [])])
     return out
+
+
+def efficient_attention(q: Var, k: Var, v: Var, mask: Var | None = None) -> Var:
+    """scaled_dot_product_attention in CUDA's memory-efficient kernel, which runs where flash attention does not: in
+    float32, and with a mask. All heads: q [b, heads, s, d_head], k and v alike.
+
+    Its output and its gradients lie in memory as [b, s, heads, d_head], whatever the layout of q. Saves q, k, v, the
+    output and float32 logarithms of the sums, their rows in whole 32.
+    """
+    graph = q.graph
+    q, k, v = all_lowered(q, k, v)
+    b, heads, s, d = q.shape
+    out = _by_position(q, (b, heads, s, v.shape[-1]))
+    sums = graph.new((b, heads, -(-s // 32) * 32), FLOAT32)
+
+    def backward(node: Node, grads: Grads) -> Grads:
+        g = grads[0]
+        assert g is not None
+        q, k, v = node.saved[:3]
+        if q.storage is k.storage is v.storage and q.shape == v.shape:
+            # One chunk for the three, as they most likely are pieces of one projection.
+            chunk = g.graph.new((b, s, 3, heads, d), g.width)
+            stride = (s * 3 * heads * d, d, 3 * heads * d, 1)
+            out: Grads = [Var(g.graph, chunk.storage, q.shape, stride, g.width, is_view=True) for _ in range(3)]
+            del chunk
+        else:
+            out = [_by_position(x, x.shape) for x in (q, k, v)]
+        delta = _output_times_gradient(g)
+        scratch = g.graph.new((_efficient_backward_scratch(b, heads, s, d),), 1)
+        del delta, scratch
+        return [grad if needed else None for grad, needed in zip(out, node.needs, strict=True)]
+
+    graph.record([q, k, v], [out], backward, [q, k, v, out, sums, *([mask] if mask is not None else [])])
+    return out
+
+
+def _by_position(x: Var, shape: Shape) -> Var:
+    """A new tensor [b, heads, s, d] that lies in memory as [b, s, heads, d]."""
+    _, heads, s, d = shape
+    return x.graph.new(shape, x.width, (s * heads * d, d, heads * d, 1))
+
+
+def _output_times_gradient(g: Var) -> Var:
+    """float32 [b, heads, s]: in 16 bit the kernel itself makes the sums, in float32 they are made before."""
+    b, heads, s, _ = g.shape
+    if g.width != FLOAT32:
+        return g.graph.new((b, heads, s), FLOAT32)
+    product = like(g)
+    sums = g.graph.new((b, s, heads), FLOAT32)
+    out = g.graph.new((b, heads, s), FLOAT32)
+    del sums, product
+    return out
+
+
+def _efficient_backward_scratch(b: int, heads: int, s: int, d: int) -> int:
+    """Gradients of q in float32, in tiles of 64 by 64 with 16 bytes each for locks (kernel_backward.h of the memory-
+    efficient attention, GradQTempStorage): what an H100 took for d_head 64."""
+    return b * heads * -(-s // 64) * -(-d // 64) * (16 + FLOAT32 * 64 * 64)
 
 
 def math_attention(q: Var, k: Var, v: Var, causal: bool = True) -> Var:

@@ -293,7 +293,7 @@ def dropout(x: Var, p: float) -> Var:
     graph = x.graph
     if graph.cpu:
         return mul(x, like(x))
-    out = like(x)
     mask = graph.new(x.shape, 1, like_stride(x.shape, x.stride))
+    out = like(x)
     graph.record([x], [out], one_new, [mask])
     return out

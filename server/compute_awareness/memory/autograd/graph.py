@@ -137,7 +137,7 @@ class Autocast:
         self.cuda = cuda
         self.weights: dict[int, Var] = {}
         self.unplayed: list[Var] = []
-        """Copies of the weights of layers that `Graph.unplayed` stands for."""
+        """Copies of the weights of layers that `unplayed` stands for."""
 
     @property
     def unsaved(self) -> int:
@@ -183,9 +183,16 @@ class Graph:
         self.tape = tape if tape is not None else Tape()
         self.cpu = cpu
         self.saved_as, self.copies_as = saved, copies
+        self.flash_only = cpu
+        """Attention runs in the flash kernel whatever the dtype, as on the CPU and the meta device. CUDA's flash kernel
+        takes 16 bit without a mask, and the memory-efficient one all else."""
         self.enabled = True
-        self.kept: list[Var] = []
-        """Gradients of the layers that `unplayed` stands for."""
+        self.kept: list[list[Tensor]] = []
+        """Gradients of each layer that `unplayed` stands for."""
+        self.watched: list[Tensor] | None = None
+        """Tensors made since somebody wanted to know (`unplayed.Watch`)."""
+        self.recomputed: list[int] = []
+        """Bytes of each tensor that the latest recomputation of a checkpointed call left for backward."""
         self.autocast: Autocast | None = None
         self.kernels: Kernels | None = None
         """What CUDA's kernels take beside their results, where that is played as well."""
@@ -202,7 +209,10 @@ class Graph:
 
     def new(self, shape: Shape, width: int, stride: Shape | None = None, component: str = "temporaries") -> Var:
         """Allocate a tensor."""
-        storage = Storage(self.tape, self.tape.new(size_of(shape) * width, component))
+        entry = self.tape.new(size_of(shape) * width, component)
+        if self.watched is not None:
+            self.watched.append(entry)
+        storage = Storage(self.tape, entry)
         return Var(self, storage, shape, stride if stride is not None else contiguous_stride(shape), width)
 
     def parameter(self, shape: Shape, width: int, trainable: bool = True) -> Var:
@@ -321,6 +331,7 @@ class Graph:
             node.waiting = 0
         frame.nodes = []
         fork = self.new((_RNG_STATE,), 1) if self.cpu else None
+        before, self.watched = self.watched, []
         try:
             with self.grad_mode(True), self.autocasting(frame.autocast):
                 frame.call(frame.x)
@@ -328,34 +339,9 @@ class Graph:
             pass
         finally:
             self._filling = None
+            self.recomputed = [tensor.bytes for tensor in self.watched if tensor.refs]
+            self.watched = before
             del fork
-
-    def unplayed(self, x: Var, saved: int, gradients: int, saved_copies: int = 0, copies: int = 0) -> Var:
-        """In place of layers like their neighbours: `saved` bytes from here until backward comes back, and from then
-        on `gradients` bytes (0 where the gradients exist already). Returns what goes into the next layer. In autocast,
-        `saved_copies` of weights are saved besides, and `copies` last until it ends.
-
-        What is alive at a given place of a layer is linear in the layer's number, so the first and the last of a run
-        of equal layers make the peak, and those between need not be played one by one.
-        """
-        out = x.alias()
-        bundle = [self.new((saved,), 1, None, "activations")] if saved else []
-        if saved_copies:
-            bundle.append(self.new((saved_copies,), 1, None, "weight_copies"))
-        if copies and self.autocast is not None:
-            self.autocast.unplayed.append(self.new((copies,), 1, None, "weight_copies"))
-
-        def backward(node: Node, grads: Grads) -> Grads:
-            node.saved = []
-            if self.reduced:
-                if self.kept:
-                    self.kept.pop()  # those of an earlier batch, which this one was added to
-            elif gradients:
-                self.kept.append(self.new((gradients,), 1, None, "gradients"))
-            return [grads[0]]
-
-        self.record([x], [out], backward, bundle)
-        return out
 
     # -- backward
 

@@ -6,7 +6,7 @@ All of them under one name, as a transcription writes `ops.linear`; by kind they
 
 from __future__ import annotations
 
-from .attention import flash_attention, math_attention
+from .attention import efficient_attention, flash_attention, math_attention
 from .casting import all_lowered, cast, lowered, raised
 from .elementwise import (
     absolute,
@@ -39,8 +39,9 @@ from .selection import gather, scatter, scatter_, scatter_add_, topk
 
 __all__ = [
     "absolute", "add", "all_lowered", "average", "baddbmm", "bmm", "cast", "clamp_", "compared", "conv1d",
-    "cross_entropy", "div", "dropout", "embedding", "exp", "flash_attention", "gather", "gelu", "layer_norm", "linear",
-    "lowered", "math_attention", "matmul", "mean", "mm", "mul", "neg", "norm", "power", "raised", "reciprocal", "relu",
-    "rsqrt", "saves_input", "saves_output", "scatter", "scatter_", "scatter_add_", "sigmoid", "silu", "softmax", "sqrt",
-    "squared_error", "sub", "sum_over", "sum_to", "tanh", "topk", "total", "where",
+    "cross_entropy", "div", "dropout", "efficient_attention", "embedding", "exp", "flash_attention", "gather", "gelu",
+    "layer_norm", "linear", "lowered", "math_attention", "matmul", "mean", "mm", "mul", "neg", "norm", "power",
+    "raised", "reciprocal", "relu", "rsqrt", "saves_input", "saves_output", "scatter", "scatter_", "scatter_add_",
+    "sigmoid", "silu", "softmax", "sqrt", "squared_error", "sub", "sum_over", "sum_to", "tanh", "topk", "total",
+    "where",
 ]  # fmt: skip

@@ -23,30 +23,46 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import groupby
 
 from ..tape import Tape
-from .allocator import ADDRESS, SHIFT, UNIT, simulate
+from .allocator import ADDRESS, SHIFT, SMALL, UNIT, simulate
 from .moment import FIRST_TENSOR, Moment, match, n_kept
 from .parts import Frame, Parts, take_apart
 from .pool import with_standing
 from .section import Section, asking, is_of
 
+_FEW = 20
+"""A tensor that is less than one in so many bytes is little."""
 
-def reserved(tape: Tape, standing: Sequence[int] = (), workspace: int = 0, beside: int = 0) -> int:
+
+def reserved(
+    tape: Tape,
+    standing: Sequence[int] = (),
+    workspace: int = 0,
+    beside: int = 0,
+    made_later: Sequence[int] = (),
+) -> int:
     """`simulate(tape.requests([*standing, beside], workspace)).peak_reserved`, to the byte.
+
+    With `made_later` the tape is played twice, and this is of the second time. The first one ends with these tensors,
+    which stay where they found room, such as the state that an optimizer makes in its first step; all else is let go,
+    and segments without a live block go back to the driver, as they do before the card is full.
 
     Args:
         standing: bytes of each tensor that is there before and stays.
         workspace: bytes taken before the first section (see `Tape.requests`).
         beside: bytes of one tensor more that stays.
+        made_later: bytes of each; for tapes without sections.
     """
     parts = Parts({}, {})
     if not take_apart(tape, parts):
         return simulate(tape.requests([*standing, beside], workspace)).peak_reserved
     alone = parts.sections.get(tape)
     if alone is not None and not (alone[0].adopted or alone[1].adopted):
-        return _in_one_go(alone, tuple(standing), workspace, beside)
+        return _in_one_go(alone, tuple(standing), workspace, beside, made_later)
+    assert not made_later, "only a tape without sections is played again"
     total = 0
     for small in (False, True):
         player = _Player(tape, parts, standing, workspace, beside, small)
@@ -57,15 +73,45 @@ def reserved(tape: Tape, standing: Sequence[int] = (), workspace: int = 0, besid
     return total
 
 
-def _in_one_go(pools: tuple[Section, Section], standing: tuple[int, ...], workspace: int, beside: int) -> int:
+def _in_one_go(
+    pools: tuple[Section, Section],
+    standing: tuple[int, ...],
+    workspace: int,
+    beside: int,
+    made_later: Sequence[int],
+) -> int:
     """A tape without sections, which frees only what it made."""
-    total = 0
-    for small, section in enumerate(pools):
-        pool = with_standing(standing, bool(small))[1].copy()
-        pool.play([asking(nbytes) for nbytes in (beside, workspace) if is_of(bool(small), nbytes)])
-        pool.play(section.requests)
-        total += pool.reserved * UNIT
-    return total
+    large, small = pools
+    pool = with_standing(standing, small=False)[1].copy()
+    pool.play([asking(nbytes) for nbytes in (beside, workspace) if is_of(False, nbytes)])
+    later, small_later = _later(tuple(made_later))
+    # What is made later may break the segments of the largest tensors; where those are little of it all, it may as well
+    # have been there before.
+    largest = (max(large.requests, default=0) >> SHIFT) * UNIT
+    if later and largest * _FEW > sum(standing) + sum(made_later):
+        blocks = pool.play(large.requests)
+        pool.play(later)
+        pool.play([0] * len(large.left), iter([blocks[number] for number, _ in large.left]))
+        pool.release()
+    else:
+        pool.play(later)
+    pool.play(large.requests)
+    total = pool.reserved
+    pool = with_standing(standing, small=True)[1].copy()
+    pool.play([asking(nbytes) for nbytes in (beside, workspace) if is_of(True, nbytes)])
+    pool.play(small_later)
+    pool.play(small.requests)
+    return (total + pool.reserved) * UNIT
+
+
+@lru_cache(maxsize=16)
+def _later(tensors: tuple[int, ...]) -> tuple[list[int], list[int]]:
+    """Requests for the large tensors, and for the small ones, put together: their segments are all alike, so it makes
+    no difference when a small tensor was made, nor what else is in its segment."""
+    most = SMALL * UNIT
+    whole, rest = divmod(sum([-(-nbytes // UNIT) * UNIT for nbytes in tensors if is_of(True, nbytes)]), most)
+    small = [asking(most)] * whole + [asking(rest)] * (rest > 0)
+    return [asking(nbytes) for nbytes in tensors if is_of(False, nbytes)], small
 
 
 class _Player:

@@ -27,6 +27,8 @@ class Pool:
         """Both ends of each free block, each by the other."""
         self.chosen: list[int] = []
         """Free blocks that requests were served from, in order."""
+        self.segments: dict[int, int] = {}
+        """Size of each segment by where it starts."""
         self.reserved = 0
         self._small = small
         self.next_address = 0 if small else TOP
@@ -101,7 +103,20 @@ class Pool:
             address -= size + 1
             check_addresses(TOP - address)
             self.next_address = address
+        self.segments[address] = size
         return address
+
+    def release(self) -> None:
+        """Segments without a live block go back to the driver (release_cached_blocks)."""
+        kept: list[int] = []
+        for block in self.free:
+            address, size = block & ADDRESS, block >> SHIFT
+            if self.segments.get(address) == size:
+                del self.segments[address], self.ends[address], self.ends[address + size]
+                self.reserved -= size
+            else:
+                kept.append(block)
+        self.free[:] = kept
 
     def shorten(self, block: int, size: int) -> None:
         """A free block loses so many units at its end."""
@@ -130,6 +145,7 @@ class Pool:
         """A pool in the same state that goes its own way."""
         other = Pool(self._small)
         other.free, other.chosen, other.ends = self.free.copy(), self.chosen.copy(), self.ends.copy()
+        other.segments = self.segments.copy()
         other.reserved, other.next_address = self.reserved, self.next_address
         return other
 

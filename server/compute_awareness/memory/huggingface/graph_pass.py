@@ -23,6 +23,7 @@ def keeping_graph(
     math_kernel: bool,
     keeps: Keeps,
     cpu: bool = False,
+    flash_only: bool = False,
 ) -> Played:
     """`model(input_ids)` in eval mode with gradients enabled, every weight wanting one; `forward.keeping` otherwise.
 
@@ -33,15 +34,16 @@ def keeping_graph(
     Args:
         width: bytes per element of weights and activations.
         cpu: also what only torch's CPU kernels allocate, for comparisons with runs on the CPU.
+        flash_only: attention as the meta device runs it (`Graph.flash_only`), for comparisons with that.
     Raises:
         InputError: the architecture is not covered, or has no sdpa.
     """
     refuse_uncovered(spec, attention)
     how = width, attention, kv_cache, math_kernel
     return recall(
-        ("transformers graph", spec, *how, tuple(keeps.layers), keeps.ends, keeps.on_host, cpu),
+        ("transformers graph", spec, *how, tuple(keeps.layers), keeps.ends, keeps.on_host, cpu, flash_only),
         (batch_size, seq_len),
-        lambda b, s: _closed(play_anew(spec, b, s, *how, keeps, cpu)),
+        lambda b, s: _closed(play_anew(spec, b, s, *how, keeps, cpu, flash_only)),
         with_log=True,
     )
 
@@ -56,9 +58,11 @@ def play_anew(
     math_kernel: bool,
     keeps: Keeps,
     cpu: bool,
+    flash_only: bool = False,
 ) -> Played:
     """`keeping_graph`, played; what is recorded of other shapes has no say. What it returns holds the graph."""
     graph = Graph(cpu=cpu)
+    graph.flash_only |= flash_only
     kept = Kept(keeps.on_host)
     model = Model(
         spec, batch_size, seq_len, width, attention, graph, math_kernel=math_kernel, kv_cache=kv_cache, kept=kept

@@ -1,7 +1,7 @@
 """Memory of one training step of a transformers 5.23 causal language model: forward with labels, backward, optimizer.
 
 The model is played on symbolic tensors (`autograd`), so the peak follows from the library's code and torch's rules.
-Layers between the second and the last are equal to their neighbours and are not played (`Graph.unplayed`).
+Layers between the second and the last are equal to their neighbours and are not played (`autograd.unplayed`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Literal
 from ...models.spec import ModelSpec
 from ..autograd import ops, views
 from ..autograd.graph import BOOL, FLOAT32, INT64, Graph, Var
-from ..optimizer import Optimizer, step_bytes
+from ..autograd.unplayed import Left, packed, unplayed, watched
+from ..optimizer import Optimizer, step_tensors
 from ..recorded.recall import recall
 from ..sharded import Group, Shards
 from ..tape import Tape
@@ -45,14 +46,6 @@ def default_dropout(spec: ModelSpec) -> tuple[float, float]:
     if spec.architecture == "GPT2LMHeadModel":
         return 0.1, 0.1
     return (0.1, 0.0) if spec.architecture == "OPTForCausalLM" or spec.name == "phi-2" else (0.0, 0.0)
-
-
-def optimizer_step(played: Played, optimizer: Optimizer) -> None:
-    """The optimizer's step on the tape, after the backward pass and before the gradients go."""
-    tape = played.tape
-    temporary = step_bytes(optimizer, played.shared)
-    if temporary:
-        tape.touch(temporary)
 
 
 @dataclass(frozen=True)
@@ -91,15 +84,20 @@ class Playing:
     ends: Weights
     layers: dict[int, Weights] = field(default_factory=dict)
     shards: Shards | None = None
+    before_layers: int = 0
+    """How many weights of the ends come before the layers."""
 
     def of_each(self, tensors_of: Callable[[Weights], list[tuple[int, int]]]) -> list[tuple[int, int]]:
-        """Some tensors of the ends and of each layer, those that are left out too."""
-        tensors = list(tensors_of(self.ends))
+        """What is said of each trained tensor, in the model's order: of the ends and of each layer, those that are left
+        out too."""
+        ends = tensors_of(self.ends)
+        before = sum(v.needs_grad for v in list(self.ends.named.values())[: self.before_layers])
+        tensors = ends[:before]
         last = max(self.layers)
         like_the_last = tensors_of(self.layers[last])
         for index in range(last + 1):
             tensors += tensors_of(self.layers[index]) if index in self.layers else like_the_last
-        return tensors
+        return tensors + ends[before:]
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ class Sharding:
 
 @dataclass(frozen=True)
 class Played:
-    """The tape of forward and backward (weights, buffers and optimizer state are not on it), and what is trained."""
+    """The tape of a step (weights, buffers and optimizer state are not on it), and what is trained."""
 
     tape: Tape
     ends: Part
@@ -134,28 +132,23 @@ class Played:
     shards: Sharding | None = None
 
 
-def play(step: Step, optimizer: Optimizer | None = None) -> Played:
-    """`play_anew`, and `optimizer_step` where there is one, by what was recorded of another shape where that fits."""
-
-    def both(batch_size: int, seq_len: int) -> Played:
-        played = play_anew(replace(step, batch_size=batch_size, seq_len=seq_len))
-        if optimizer is not None:
-            optimizer_step(played, optimizer)
-        return played
-
+def play(step: Step, optimizer: Optimizer = "sgd") -> Played:
+    """`play_anew`, by what was recorded of a step of another shape where that fits."""
     return recall(
         ("transformers step", replace(step, batch_size=0, seq_len=0), optimizer),
         (step.batch_size, step.seq_len),
-        both,
-        with_log=not step.gradient_checkpointing,
+        lambda batch_size, seq_len: play_anew(replace(step, batch_size=batch_size, seq_len=seq_len), optimizer),
+        with_log=True,
     )
 
 
-def play_anew(step: Step) -> Played:
-    """Forward with labels and backward, `accumulation` times; at the end the gradients are alive.
+def play_anew(step: Step, optimizer: Optimizer = "sgd") -> Played:
+    """Forward with labels and backward, `accumulation` times, and the optimizer's step, where that allocates anything
+    (sgd, the default, does not); at the end the gradients are alive.
 
-    Counted are also the input ids and labels, int64 [batch_size, seq_len] each. The logits go when the model's forward
-    has returned: a caller who keeps the output object holds them through the backward pass.
+    Counted are also the input ids and labels, int64 [batch_size, seq_len] each, which a training loop holds until the
+    next batch. The logits go when the model's forward has returned: a caller who keeps the output object holds them
+    through the backward pass.
     """
     graph = Graph(cpu=step.cpu)
     spec = step.spec
@@ -179,16 +172,19 @@ def play_anew(step: Step) -> Played:
         if played.shards is not None:
             played.shards.after_backward(played.ends.named.values())
         del loss
+    tape = graph.tape
+    outcome = _outcome(tape, played, step.shards)
+    tape.drop(*[tape.new(nbytes) for nbytes in packed(step_tensors(optimizer, outcome.shared))])
     del ids, labels
-    return _outcome(graph.tape, played, step.shards)
+    return replace(outcome, tape=tape.closed())
 
 
 def _outcome(tape: Tape, played: Playing, cards: int) -> Played:
-    """What was played, without the weights, whose gradients stay on the tape."""
+    """What was played, without the weights, whose gradients stay on the tape as it is closed."""
     shards = played.shards
     trained = played.of_each(lambda weights: weights.trained)
     return Played(
-        tape.closed(),
+        tape,
         Part(played.ends.trained),
         {index: Part(weights.trained) for index, weights in played.layers.items()},
         trained,
@@ -272,7 +268,7 @@ def _causal_loss(model: Model, logits: Var, labels: Var) -> Var:
     shifted = model.graph.new((model.b, model.s), INT64)
     scores = views.view(scores, -1, scores.shape[-1])
     loss = ops.cross_entropy(scores, views.view(shifted, -1))
-    del padded
+    del padded, scores  # before the logits, which the caller holds
     return loss
 
 
@@ -305,33 +301,25 @@ def hidden(model: Model, played: Playing, ids: Var, checkpointing: bool = False,
     if spec.architecture == "GPT2LMHeadModel":
         hidden_states = ops.dropout(hidden_states, model.dropout)
     ends.gives("input", hidden_states)
-    saved: dict[tuple[bool, bool], tuple[int, int, int]] = {}
-    following = gradients = 0
+    played.before_layers = len(ends.named)
+    left: dict[tuple[bool, bool], Left] = {}
+    following = 0
+    gradients: list[int] = []
     for i, weights in played.layers.items():
         if i > following:
-            unplayed = [saved[_kind(model, j)] for j in range(following, i)]
-            tensors, saved_copies, copies = (sum(each) for each in zip(*unplayed, strict=True))
-            hidden_states = graph.unplayed(
-                hidden_states, tensors, len(unplayed) * gradients if first else 0, saved_copies, copies
+            between = [left[_kind(model, j)] for j in range(following, i)]
+            hidden_states = unplayed(hidden_states, between, gradients if first else [])
+        with watched(graph) as watch:
+            outputs = _call(
+                model, weights, hidden_states, contexts[slides(spec, i)], checkpointing, played.shards, i == 0
             )
-        before = _kept(graph)
-        outputs = _call(model, weights, hidden_states, contexts[slides(spec, i)], checkpointing, played.shards, i == 0)
-        hidden_states = outputs[0]
-        now = _kept(graph)
-        saved[_kind(model, i)] = (now[0] - before[0], now[1] - before[1], now[2] - before[2])
-        gradients = weights.gradient_bytes if played.shards is None else played.shards.block.share
+            hidden_states = outputs[0]
+        left[_kind(model, i)] = watch.left()
+        gradients = weights.gradients if played.shards is None else [played.shards.block.share]
         following = i + 1
     if spec.architecture != "OPTForCausalLM" or spec.norm_placement == "pre":
         hidden_states = ends.norm(hidden_states, "norm")
     return ends.gives("norm", hidden_states)
-
-
-def _kept(graph: Graph) -> tuple[int, int, int]:
-    """Bytes alive now: tensors, copies of weights that nodes saved, and those that go when autocast ends."""
-    copies = graph.tape.by_component["weight_copies"]
-    unsaved = graph.autocast.unsaved if graph.autocast is not None else 0
-    unplayed = sum(v.elements for v in graph.autocast.unplayed) if graph.autocast is not None else 0
-    return graph.tape.live - copies, copies - unsaved - unplayed, unsaved
 
 
 def _call(

@@ -128,8 +128,9 @@ class Weights:
         return self.gives("act", activation(x, self.model.spec.act_fn))
 
     @property
-    def gradient_bytes(self) -> int:
-        return sum(v.elements * v.width for v in self.named.values() if v.needs_grad)
+    def gradients(self) -> list[int]:
+        """Bytes of each gradient, in about the order in which backward comes to them."""
+        return [v.elements * v.width for v in reversed(self.named.values()) if v.needs_grad]
 
     @property
     def trained(self) -> list[tuple[int, int]]:
@@ -147,6 +148,7 @@ class Weights:
         width = y.width
         for added in self._adapter(x, name, inside, out):
             y = ops.add(y, added)
+            del added
         return self._returns(name, ops.cast(y, width))
 
     def conv1d(self, x: Var, name: str, out: int) -> Var:
@@ -156,6 +158,7 @@ class Weights:
         width = y.width
         for added in self._adapter(x, name, inside, out):
             y = ops.add(y, added)
+            del added
         return self._returns(name, ops.cast(y, width))
 
     def _adapter(self, x: Var, name: str, inside: int, out: int) -> Iterator[Var]:
@@ -273,15 +276,18 @@ def eager(
 
 
 def sdpa(model: Model, q: Var, k: Var, v: Var, mask: Var | None) -> tuple[Var, None]:
-    """sdpa_attention_forward in a fused kernel; a boolean mask becomes a float one."""
+    """sdpa_attention_forward in a fused kernel; a boolean mask becomes a float one. On CUDA flash attention is taken
+    only in 16 bit and without a mask (ATen/native/transformers/cuda/sdp_utils.cpp)."""
     times = q.shape[1] // k.shape[1]
     if times > 1 and (mask is not None or k.shape[-1] > 256):
         k, v = repeat_kv(k, times), repeat_kv(v, times)
+    width = q.width if model.graph.autocast is None else HALF
     if mask is not None:
-        width = q.width if model.graph.autocast is None else HALF
         mask = model.graph.new((model.b, 1, model.s, model.s), width)
     if model.math_kernel and mask is None and times > 1:
         out = ops.math_attention(q, k, v)
+    elif (width == FLOAT32 or mask is not None) and not model.graph.flash_only:
+        out = ops.efficient_attention(q, k, v, mask)
     else:
         out = ops.flash_attention(q, k, v, mask)
     return views.contiguous(views.transpose(out, 1, 2)), None
