@@ -87,12 +87,16 @@ def generation(workload: Generation, capability: str | None) -> Estimate:
             f"linear layers of the blocks in {quantization}, the rest and all computing in {workload.dtype}; the "
             "scratch of the hungriest layer is added to the peak"
         )
-    taken = None if quantization else taken_by(played, sum(at_peak.values()), capability)
-    if taken is not None and taken.later > sum(at_peak.values()) // 10:
+    alive = sum(at_peak.values())
+    taken = None if quantization else taken_by(played, alive, capability)
+    if taken is not None and taken.later > alive // 10:
         assumptions.append(
             f"{gib(taken.later)} of what torch reserves comes after the prompt's pass: blocks of shorter passes that "
             "longer ones do not fit in stay reserved, and are given back only where the card has nothing left"
         )
+        taken, whole = _counted(taken, alive), taken
+        if taken != whole:
+            assumptions[-1] += f"; {gib(taken.later)} of it is counted, as it is no need"
     fused = attention == "sdpa" and not any("runs unfused" in line for line in said)
     work = generation_work(workload, spec, width, fused, played.parameters * width - weight_bytes)
     details = {
@@ -156,6 +160,13 @@ class _Played:
 def _beside(played: _Played, tensors: int) -> int:
     """Bytes at the peak that are neither the model's nor the tape's."""
     return tensors - sum(played.standing) - played.tape.peak
+
+
+def _counted(taken: Taken, alive: int) -> Taken:
+    """With no more idle after the prompt's pass than what reserved comes to twice the bytes that are alive: without a
+    cache, hundreds of passes leave many times that behind where there is room, and get by without it."""
+    idle = max(0, taken.reserved - max(taken.reserved - taken.later, 2 * alive))
+    return Taken(taken.reserved - idle, taken.later - idle)
 
 
 def taken_by(played: _Played, tensors: int, capability: str | None) -> Taken | None:

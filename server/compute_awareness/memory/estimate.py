@@ -161,6 +161,7 @@ class Estimate(_Answer):
         """Whether torch's allocator gets by with so many bytes, `workspace` of cuBLAS among them, when it gives back
         what it keeps idle; False where the order of the allocations is not known."""
         asked = self._requests
-        if asked is None or asked.tensors != self.peak.tensors or self.late_bytes or self.precision == "rough":
+        if asked is None or asked.tensors != self.peak.tensors:
             return False
-        return asked.run_in(allocator_bytes, workspace)
+        unsure = self.late_bytes + int(ROUGH_MARGIN * asked.tensors) * (self.precision == "rough")
+        return asked.run_in(allocator_bytes - unsure, workspace)
