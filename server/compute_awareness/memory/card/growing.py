@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from ..tape import Tape, Tensor
 from .allocator import UNIT
+from .parts import as_section
 from .pool import Pool, with_standing
-from .section import asking, is_of
+from .section import Section, asking, is_of
 
 _MOST_OF_A_CARD = 288 * 1024**3
 """No card has more; where it is full, torch gives back what lies idle."""
@@ -149,53 +150,18 @@ class _Requests:
         return list(live.values())
 
 
-class _Section(NamedTuple):
-    """What a tape without sections asks one pool for."""
-
-    requests: list[int]
-    """As `Pool.play` takes them."""
-    adopted: list[int]
-    """Bytes of each tensor that it frees and did not make."""
-    left: list[tuple[int, int]]
-    """Number and bytes of what it makes and does not free."""
-
-
-class _Sections(dict[Tape, _Section]):
+class _Sections(dict[Tape, Section]):
     """Of one pool, by tape."""
 
     def __init__(self, small: bool) -> None:
         super().__init__()
         self.small = small
 
-    def __missing__(self, tape: Tape) -> _Section:
-        requests, adopted = list[int](), list[int]()
-        numbers: list[int] = []  # of each tensor, its number in this pool; -1 in the other
-        left: dict[int, int] = {}
-        made = 0
-        for entry in tape.log:
-            if isinstance(entry, Tensor):
-                if is_of(self.small, entry.bytes):
-                    requests.append(0)
-                    adopted.append(entry.bytes)
-            elif isinstance(entry, tuple):
-                raise TypeError("a section without sections")
-            elif entry < 0:
-                if numbers[~entry] >= 0:
-                    requests.append(~numbers[~entry])
-                    del left[numbers[~entry]]
-            elif not is_of(self.small, entry):
-                numbers.append(-1)
-            else:
-                size = asking(entry)
-                if len(requests) > 1 and requests[-1] == -made and requests[-2] == size:
-                    # What came and went just before was in the same block, so it is as if it had stayed.
-                    requests.pop()
-                else:
-                    requests.append(size)
-                    made += 1
-                numbers.append(made - 1)
-                left[made - 1] = entry
-        self[tape] = _Section(requests, adopted, list(left.items()))
+    def __missing__(self, tape: Tape) -> Section:
+        both = as_section(tape)
+        if both is None:
+            raise TypeError("a section without sections")
+        self[tape] = both[self.small]
         return self[tape]
 
 
@@ -224,7 +190,7 @@ class _First:
         return found[-1:]
 
     def play(self, log: Sequence[int | Tensor | tuple[Tape, int]]) -> None:
-        pool, made, row = self.pool, 0, list[_Section]()
+        pool, made, row = self.pool, 0, list[Section]()
         for at, entry in enumerate(log):
             if isinstance(entry, tuple):
                 row += [self.sections[entry[0]]] * entry[1]
@@ -250,7 +216,7 @@ class _First:
                 return block
         return self._own.pop(next(number for number in reversed(self._own) if self._own[number][0] == nbytes))[1]
 
-    def _play_row(self, row: list[_Section]) -> None:
+    def _play_row(self, row: list[Section]) -> None:
         """Layers one after the other. Where they leave nothing that grows, only until the pool is as it was."""
         seen: dict[object, int] = {}
         at = 0

@@ -45,9 +45,9 @@ class Parts(NamedTuple):
 def take_apart(tape: Tape, parts: Parts, outermost: bool = True) -> bool:
     """Adds the tape and its sections to the parts. False where they free tensors from elsewhere that are not known by
     their size. Of the outermost tape what is only freed in the end is left out."""
-    outline, values = tape.outline if tape.outline is not None else _outline(tape)
-    if outline is not None and outline.n_entries == len(tape.log):
-        parts.sections[tape] = outline.split(values)
+    section = as_section(tape)
+    if section is not None:
+        parts.sections[tape] = section
         return True
     frame = _frame(_until_last_request(tape.log) if outermost else tape.log)
     if frame is None:
@@ -58,6 +58,15 @@ def take_apart(tape: Tape, parts: Parts, outermost: bool = True) -> bool:
         section in parts.sections or section in parts.frames or take_apart(section, parts, outermost=False)
         for section in sections
     )
+
+
+def as_section(tape: Tape) -> tuple[Section, Section] | None:
+    """What a tape without sections asks the large pool for, and the small one; None for any other, or where it frees
+    tensors that are known otherwise than by their size."""
+    outline, values = tape.outline if tape.outline is not None else _outline(tape)
+    if outline is None or outline.n_entries != len(tape.log):
+        return None
+    return outline.split(values)
 
 
 def _outline(tape: Tape) -> tuple[Outline | None, list[int]]:
