@@ -187,7 +187,7 @@ async def test_an_equivalent_change_is_made_where_no_answer_comes(server: Any, m
             "dtype": "bfloat16"}  # fmt: skip
     async with Client(server, mode=mode, elicitation_callback=user) as client:
         answer = await check(client, work)
-    default = "I write it by this change: batch 7 with gradients of 3 passes added up."
+    default = "I write it by this change: batch 9 with gradients of 2 passes added up."
     assert user.shown[0].message.endswith(f"Without an answer: {default}")
     assert answer["verdict"]["status"] in ("fits", "tight") and answer["asking"]["decision"] == "tell"
     assert answer["asking"]["text"] == default

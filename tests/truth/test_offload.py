@@ -27,7 +27,7 @@ from test_transformers_training import NAMES, small
 from compute_awareness.advice.attempt import patched
 from compute_awareness.advice.changes_further import further
 from compute_awareness.advice.code import parts
-from compute_awareness.advice.place import Place, needed
+from compute_awareness.advice.place import Place
 from compute_awareness.advice.solver import combinations
 from compute_awareness.advice.strategies import changes
 from compute_awareness.advice.verdict import verdict_at
@@ -42,7 +42,7 @@ from compute_awareness.memory.huggingface.outputs import layout, select
 from compute_awareness.memory.huggingface.placement import all_of, waiting, weights_of
 from compute_awareness.models.resolve import resolve
 from compute_awareness.models.spec import ModelSpec
-from compute_awareness.workload import Inference, parse_workload
+from compute_awareness.workload import AnyWorkload, Inference, parse_workload
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -232,17 +232,26 @@ def test_what_is_not_covered_says_why(given: dict[str, Any], words: str) -> None
         answer(**given)
 
 
+def least_that_fits(workload: AnyWorkload, ram: int) -> int:
+    """Free bytes of the smallest card that the workload is green on, to a MiB."""
+    made, least, enough = estimate(workload, "8.0"), 0, 16 << 10
+    while enough - least > 1:
+        middle = (least + enough) // 2
+        fits = verdict_at(made, Place("gpu", "a card", middle << 20, "8.0", host_free_bytes=ram)).status == "fits"
+        least, enough = (least, middle) if fits else (middle, enough)
+    return enough << 20
+
+
 def test_it_is_offered_where_the_ram_holds_the_weights_and_else_the_disk() -> None:
     """All of them on a card that has no room for the embedding beside the rest; on a larger one as many as must."""
     workload = parse_workload({"task": "inference", "model": "pythia-2.8b", "library": "transformers", "seq_len": 64})
     held = answer(offload="cpu").host_bytes
     for ram, wanted in ((2 * held, "cpu"), (held // 2, "disk")):
-        all_wait = needed(estimate(patched(workload, {"offload": wanted}), "8.0"), Place("gpu", "a card", 0, "8.0"))[2]
-        for free in (all_wait + (1 << 20), 6 << 30):
+        for free in (least_that_fits(patched(workload, {"offload": wanted}), ram), 6 << 30):
             place = Place("gpu", "a card", free, "8.0", host_free_bytes=ram)
             best = combinations(workload, estimate(workload, "8.0"), place)[0]
             if free < 3 << 30:
-                assert best.patch["offload"] == wanted
+                assert best.patch.get("offload") == wanted or best.title.startswith("0 of 32 layers"), best.title
             else:
                 assert ("cpu" in best.patch["max_memory"]) == (wanted == "cpu")
             assert best.effect == "equivalent" and best.slowdown > 2

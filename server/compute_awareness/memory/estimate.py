@@ -147,6 +147,10 @@ class Estimate(_Answer):
 
     _requests: Requests | None = PrivateAttr(default=None)
 
+    def __eq__(self, other: object) -> bool:
+        """By its fields: one that was read again from JSON, which does not know the order, is the same."""
+        return isinstance(other, Estimate) and self.__dict__ == other.__dict__
+
     @property
     def requests(self) -> Requests | None:
         """What it asks torch's allocator for; None where the order is not known."""

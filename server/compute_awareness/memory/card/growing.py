@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import NamedTuple
 
 from ..tape import Tape, Tensor
@@ -16,6 +17,8 @@ from .parts import as_section
 from .pool import Pool, with_standing
 from .section import Section, asking, is_of
 
+_OF_THE_OTHER = -1
+"""A tensor that grew out of the small pool in a pass that is not played: to `Pool.play`, none."""
 _MOST_OF_A_CARD = 288 * 1024**3
 """No card has more; where it is full, torch gives back what lies idle."""
 
@@ -83,8 +86,12 @@ class Growing:
         for each in self.later:
             for at, part in enumerate(each.parts):
                 section = sections[part]
-                if section.requests:
-                    blocks = pool.play(section.requests, iter(left[at]))
+                if section.requests or left[at]:
+                    old = iter(left[at])
+                    blocks = pool.play(section.requests, chain(old, repeat(_OF_THE_OTHER)))
+                    # What grew into the large pool in a pass that is not played was let go there.
+                    gone = list(old)
+                    pool.play([0] * len(gone), iter(gone))
                     left[at] = [blocks[number] for number, _ in section.left]
         return pool.reserved, pool.reserved - before
 

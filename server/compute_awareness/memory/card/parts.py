@@ -63,10 +63,10 @@ def take_apart(tape: Tape, parts: Parts, outermost: bool = True) -> bool:
 def as_section(tape: Tape) -> tuple[Section, Section] | None:
     """What a tape without sections asks the large pool for, and the small one; None for any other, or where it frees
     tensors that are known otherwise than by their size."""
-    outline, values = tape.outline if tape.outline is not None else _outline(tape)
-    if outline is None or outline.n_entries != len(tape.log):
-        return None
-    return outline.split(values)
+    outline, values = tape.outline or (None, [])
+    if outline is None or outline.n_entries != len(tape.log):  # it went on since it was recorded
+        outline, values = _outline(tape)
+    return None if outline is None else outline.split(values)
 
 
 def _outline(tape: Tape) -> tuple[Outline | None, list[int]]:

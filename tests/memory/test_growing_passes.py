@@ -74,6 +74,27 @@ def test_a_hooked_transformer_too(data: st.DataObject) -> None:
     assert made.reserved(standing).reserved == simulate(made.requests(standing)).peak_reserved
 
 
+@settings(PLAIN, max_examples=40)
+@given(st.data())
+def test_what_grows_out_of_the_small_pool(data: st.DataObject) -> None:
+    """Between two passes that are played; what was small goes at the end of its layer's part, not in the middle."""
+    draw = data.draw
+    b, s, new_tokens = draw(st.sampled_from([1, 3, 7, 40])), draw(st.integers(1, 40)), draw(st.integers(100, 700))
+    width = draw(st.sampled_from([2, 4]))
+    spec = find(draw(st.sampled_from(["gpt2", "pythia-410m", "gemma-2-2b", "llama-3.2-1b", "pythia-70m"])))
+    assert spec is not None
+    if draw(st.booleans()):
+        run = hooked_generate.Generate(spec, b, s, new_tokens, width)
+        made = HookedPasses(run, hooked_generate.generate(run)).growing(32 * MIB)
+        standing = parameters.tl_tensors(spec, width)
+    else:
+        made = passes(a_run(spec.name, b, s, new_tokens, width, draw(st.booleans()), draw(st.booleans())))
+        standing = parameters.hf_tensors(spec, width)
+    made = replace(made, stands_for=1)
+    plain = simulate(made.requests(standing)).peak_reserved
+    assert made.reserved(standing).reserved == pytest.approx(plain, rel=0.005, abs=2 * MIB)
+
+
 @pytest.mark.parametrize(
     ("name", "b", "s", "new_tokens", "width", "eager", "kv_cache"),
     [
