@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from compute_awareness.advice.cards import names, numbers
-from compute_awareness.advice.place import needed, seen_place, seen_places
+from compute_awareness.advice.place import seen_place, seen_places, takes
 from compute_awareness.advice.verdict import verdict_at
 from compute_awareness.estimator import estimate
 from compute_awareness.hardware.compute import (
@@ -145,8 +145,8 @@ def test_the_fewest_cards_that_do():
 def test_different_cards_must_fit_the_one_with_least_room():
     workload = FORWARD | {"n_devices": 2}
     big, small = card(0, 79, "NVIDIA H100 80GB HBM3"), card(1, 23)
-    high = needed(estimate(parse_workload(workload), "9.0"), seen_place(machine(small)))[2]
-    for free, status in ((high, "fits"), (high - 1, "tight")):
+    _, low, high = takes(estimate(parse_workload(workload), "9.0"), seen_place(machine(small)))
+    for free, status in ((high, "fits"), (low, "tight"), (low - 1, "does_not_fit")):
         verdict = flow(workload, machine(big, replace(small, free_bytes=free))).verdict
         assert verdict.status == status and verdict.free_bytes == free
         assert "card 1 (least to spare of cards 0 and 1)" in verdict.why
