@@ -344,3 +344,19 @@ def test_a_cluster_is_asked_for_as_many_cards_as_the_workload(monkeypatch):
     monkeypatch.setattr("compute_awareness.preflight.cluster_paths", lambda *given: asked.append(given[4]) or [])
     flow(FORWARD | {"n_devices": 2}, machine(card(0, 23), card(1, 23)))
     assert asked == [2]
+
+
+def test_a_smaller_card_is_held_against_its_own_memory():
+    """What a run gets by with is asked of the card that is judged, not of the roomiest one beside it."""
+    workload = FORWARD | {"n_devices": 2}
+    big, small = card(0, 79, "NVIDIA H100 80GB HBM3"), card(1, 23)
+    _, low, high = takes(estimate(parse_workload(workload), "9.0"), seen_place(machine(small)))
+    statuses = []
+    for free in range(high, low, -(64 << 20)):
+        verdict = flow(workload, machine(big, replace(small, free_bytes=free))).verdict
+        statuses.append(verdict.status)
+        by_less = "gives back what it keeps idle" in verdict.why
+        assert by_less == (verdict.status == "fits" and free < high)
+        assert verdict.needed_bytes is not None and (verdict.status != "fits" or verdict.needed_bytes <= free)
+    assert statuses == sorted(statuses) and {*statuses} == {"fits", "tight"}, "green down to some size, then no more"
+    assert statuses[1] == "fits"

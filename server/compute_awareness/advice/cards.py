@@ -63,6 +63,11 @@ class Cards:
         """The `count` cards with the most room, whoever uses them besides."""
         return tuple(sorted((*self.free, *self.shared), key=_most_room))[:count]
 
+    def of_one_generation(self, count: int) -> list[tuple[Card, ...]]:
+        """The same of those on one side of Ampere alone, and of those on the other: as many choices as have so many."""
+        both = [tuple(card for card in self.roomiest(self.count) if card.other_generation == other) for other in (0, 1)]
+        return [side[:count] for side in both if len(side) >= count]
+
     def not_counted(self, counted: Sequence[Card]) -> str:
         """Why the cards beside `counted` are not counted on: "card 1 is used by others"; empty if that is not why.
 

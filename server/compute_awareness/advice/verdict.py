@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -43,6 +44,19 @@ def judge(needed: int, low: int, high: int, free: int | None, device: str) -> Ve
     )
 
 
+def _judged(need: tuple[int, int, int], estimate: Estimate, place: Place, device: str) -> Verdict:
+    """`judge` where `need` is what is needed at the place; `device` in words."""
+    verdict = judge(*need, place.free_bytes, device)
+    expected, _, high = takes(estimate, place)
+    if verdict.status == "fits" and place.free_bytes is not None and high > place.free_bytes:
+        verdict.why = (
+            f"It fits in the {gib(place.free_bytes)} that {device} has, and may use all of it: with more room it takes "
+            f"{gib(expected)} (up to {gib(high)}); with less, torch gives back what it keeps idle before it fails, and "
+            "played so it runs."
+        )
+    return verdict
+
+
 def verdict_at(estimate: Estimate, place: Place) -> Verdict:
     """Whether the estimate fits the place. Green only where loading the weights fits the RAM as well."""
     expected, low, high = needed(estimate, place)
@@ -56,15 +70,8 @@ def verdict_at(estimate: Estimate, place: Place) -> Verdict:
     if too_large and place.cards is None and place.count > 1 and splits(filled) == "rough":
         return _over_several(expected, low, high, place)
     one_of = place.count > 1 and place.cards is None
-    verdict = judge(expected, low, high, place.free_bytes, f"one of {place.name}" if one_of else place.name)
+    verdict = _judged((expected, low, high), estimate, place, f"one of {place.name}" if one_of else place.name)
     verdict.device = place.name
-    roomy = takes(estimate, place)
-    if verdict.status == "fits" and place.free_bytes is not None and roomy[2] > place.free_bytes:
-        verdict.why = (
-            f"It fits in the {gib(place.free_bytes)} that {place.name} has, and may use all of it: with more room it "
-            f"takes {gib(roomy[0])} (up to {gib(roomy[2])}); with less, torch gives back what it keeps idle before it "
-            f"fails, and played so it runs."
-        )
     if too_large:
         verdict.why += _with_more(filled, expected, place)
     verdict.why += of_its_card(verdict, estimate, place)
@@ -106,17 +113,17 @@ def _on_seen(estimate: Estimate, place: Place, cards: Cards, count: int) -> Verd
         return _too_few(needed(estimate, place)[0], place, why)
 
     def spare(card: Card) -> int:
-        return card.free_bytes - needed(estimate, replace(place, compute_capability=card.compute_capability))[2]
+        return card.free_bytes - takes(estimate, _at(card, place))[2]
 
     counted = tuple(sorted(counted, key=spare, reverse=True))
     worst = counted[-1]
     alike = len({card.free_bytes for card in counted}) == 1
     on = f"each of {which}" if alike else f"card {worst.index} (least to spare of {which})"
-    need = needed(estimate, replace(place, compute_capability=worst.compute_capability))
-    verdict = judge(*need, worst.free_bytes, on)
+    on_it = _at(worst, place)
+    verdict = _judged(needed(estimate, on_it), estimate, on_it, on)
     verdict.device = f"{place.machine}'s {names(counted)}" if place.machine else names(counted)
     shared = [card.index for card in counted if card in cards.shared]
-    older = [card.index for card in counted if card.other_generation]
+    older = _of_another_kind(counted, place)
     if shared:
         verdict.why += f" Others use {numbers(shared)} and may take more."
     if older:
@@ -130,16 +137,30 @@ def _on_seen(estimate: Estimate, place: Place, cards: Cards, count: int) -> Verd
     return verdict
 
 
+def _at(card: Card, place: Place) -> Place:
+    """One of the cards of the place."""
+    return replace(place, compute_capability=card.compute_capability, free_bytes=card.free_bytes)
+
+
 def _counted_on(estimate: Estimate, place: Place, cards: Cards, count: int) -> tuple[Card, ...]:
     """The `count` cards that a workload of so many is counted on: those that others use last, unless it fits better
-    on the roomiest ones, theirs among them."""
+    on the roomiest ones, theirs among them, or on the roomiest of one generation."""
 
     def fit(chosen: tuple[Card, ...]) -> list[bool]:
-        needs = [needed(estimate, replace(place, compute_capability=card.compute_capability)) for card in chosen]
+        needs = [needed(estimate, _at(card, place)) for card in chosen]
         rooms = [card.free_bytes for card in chosen]
-        return [all(need[n] <= room for need, room in zip(needs, rooms, strict=True)) for n in (1, 2)]
+        may, will = (all(need[n] <= room for need, room in zip(needs, rooms, strict=True)) for n in (1, 2))
+        return [may, will and not _of_another_kind(chosen, place)]
 
-    return max((cards.of(count), cards.roomiest(count)), key=fit)
+    return max((cards.of(count), cards.roomiest(count), *cards.of_one_generation(count)), key=fit)
+
+
+def _of_another_kind(chosen: Sequence[Card], place: Place) -> list[int]:
+    """Numbers of the cards on which attention may take more than was estimated for the place's. All of them newer:
+    none, as what is estimated for a card before Ampere is no less than what newer ones take."""
+    other = [card.index for card in chosen if card.other_generation]
+    newer = place.compute_capability is not None and float(place.compute_capability) < 8.0
+    return [] if newer and len(other) == len(chosen) else other
 
 
 def _too_few(expected: int, place: Place, why: str) -> Verdict:
@@ -210,7 +231,7 @@ def selection(estimate: Estimate, place: Place) -> str:
     if count > 1:
         return cards.select(_counted_on(estimate, place, cards, count))
     every = (*cards.free, *cards.shared)
-    small = any(card.free_bytes < needed(estimate, place)[2] for card in every if card.index != place.index)
+    small = any(card.free_bytes < needed(estimate, _at(card, place))[2] for card in every if card.index != place.index)
     mine = [card for card in every if card.index == place.index]
     return cards.select(mine) if mine and (small or cards.others_visible) else ""
 

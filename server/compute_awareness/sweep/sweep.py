@@ -170,11 +170,12 @@ def _cheapest_card(results: Sequence[Estimate], engine: Engine | None) -> Gpu:
             needed(result, Place("gpu", card.name, None, card.compute_capability, card))[2] for result in results
         )
 
-    needs = {}  # cards of one compute capability differ in nothing that is counted
+    needs = {}  # cards alike in generation and memory differ in nothing that is counted
     fitting: list[Gpu] = []
     for card in all_gpus():
         if card.advised and card.vendor != "apple" and (engine is None or can_name(engine, card)):
-            need = needs.get(card.compute_capability) or needs.setdefault(card.compute_capability, on(card))
+            kind = card.compute_capability, card.usable_bytes
+            need = needs.get(kind) or needs.setdefault(kind, on(card))
             if need <= card.usable_bytes:
                 fitting.append(card)
     if not fitting:
