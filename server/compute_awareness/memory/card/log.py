@@ -10,6 +10,7 @@ Log = list[int | Tensor | tuple[Tape, int]]
 CUBLAS_LT = 1024 * 1024
 """The workspace of cublasLt, which adds biases to products (seen on an H100; torch's default)."""
 _SMALL = 8
+"""A tensor of less than one in so many bytes of what grows finds room beside it."""
 
 
 def lean(tape: Tape, grown: int) -> Tape:

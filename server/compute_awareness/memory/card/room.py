@@ -2,8 +2,8 @@
 
 What torch keeps idle in its caching allocator shows on the card, and is no need: where the driver has nothing left,
 torch gives back every segment without a live tensor and asks once more (release_cached_blocks in
-c10/cuda/CUDACachingAllocator.cpp). On an H100 whose memory was capped, forward passes ran so in 13.3 GiB that take
-15.4 GiB where there is room, and where they died, the simulated allocator died at the same request
+c10/cuda/CUDACachingAllocator.cpp). On an H100 whose memory was capped, a forward pass ran so in 13.3 GiB for which
+15.4 GiB are estimated where there is room, and where runs died, the simulated allocator died at the same request
 (`tests/truth/test_at_the_edge.py`).
 """
 
