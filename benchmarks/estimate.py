@@ -25,12 +25,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import patch
 
 from timing import interleave
 
 from compute_awareness.estimates import assemble, generation, sae_training
 from compute_awareness.estimator import estimate
+from compute_awareness.memory.hooked import edges as hooked_edges
+from compute_awareness.memory.hooked import patching as hooked_patching
+from compute_awareness.memory.hooked import training as hooked_training
 from compute_awareness.memory.recorded.recall import forget
+from compute_awareness.memory.tape import Tape
 from compute_awareness.workload import AnyWorkload, parse_workload
 
 LOOP = "loop of 10,000 additions"
@@ -123,15 +128,16 @@ def _first_two(given: dict[str, Any], times: int = 5) -> tuple[float, float]:
 
 @contextlib.contextmanager
 def _without_the_allocator() -> Iterator[None]:
-    """Nothing is played to the simulated allocator."""
-    reserved, taken = assemble.reserved_by, generation.taken_by
-    assemble.reserved_by = sae_training.reserved_by = lambda *_: 0
-    generation.taken_by = lambda *_: None
-    try:
+    """Nothing is played to the simulated allocator, nor is a list of requests made that is for it alone."""
+    with contextlib.ExitStack() as patched:
+        for module in (assemble, sae_training):
+            patched.enter_context(patch.object(module, "reserved_by", lambda *_: 0))
+        for module, name in (
+            (generation, "taken_by"), (hooked_edges, "edge_requests"), (hooked_patching, "attribution_requests")
+        ):  # fmt: skip
+            patched.enter_context(patch.object(module, name, lambda *_: None))
+        patched.enter_context(patch.object(hooked_training, "requests", lambda *_: Tape()))
         yield
-    finally:
-        assemble.reserved_by = sae_training.reserved_by = reserved
-        generation.taken_by = taken
 
 
 def _loop() -> None:
