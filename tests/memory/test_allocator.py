@@ -192,6 +192,19 @@ def test_a_literal_implementation_agrees_where_the_card_is_small(requests: list[
 
 
 @PLAIN
+@given(sequences(), st.integers(1, 150), st.integers(0, 100 * MIB))
+def test_up_to_what_is_said_a_larger_capacity_changes_nothing(requests: list[int], mib: int, more: int) -> None:
+    played = simulate(requests, mib * MIB)
+    if played.until is None:
+        assert simulate(requests, mib * MIB + more) == played == simulate(requests)
+        return
+    assert mib * MIB < played.until
+    assert simulate(requests, min(mib * MIB + more, played.until - 512)) == played
+    # At that capacity one request more is met before anything is given back.
+    assert simulate(requests, played.until).peak_reserved >= played.until
+
+
+@PLAIN
 @given(sequences())
 def test_a_literal_implementation_agrees_with_expandable_segments(requests: list[int]) -> None:
     assert simulate(requests, expandable_segments=True) == Literal(expandable=True).play(requests)

@@ -171,8 +171,8 @@ def _gets_by(estimate: Estimate, place: Place, limit: int) -> bool:
     if place.counts == "tensors" or estimate.loading_device_bytes > tensors:
         return False
     terms = device.own_overheads(tensors, 0, capability, estimate.overheads)
-    room = device.left_for_allocator(limit, tensors, terms)
-    return estimate.runs_in(room, device.cublas_workspace(capability))
+    room, most = device.left_for_allocator(limit, tensors, terms)
+    return estimate.runs_in(room, device.cublas_workspace(capability), most)
 
 
 def takes(estimate: Estimate, place: Place) -> tuple[int, int, int]:

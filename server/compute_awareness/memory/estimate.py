@@ -161,11 +161,11 @@ class Estimate(_Answer):
         state that lies between what was free, is not among them."""
         self._requests = requests
 
-    def runs_in(self, allocator_bytes: int, workspace: int) -> bool:
-        """Whether torch's allocator gets by with so many bytes, `workspace` of cuBLAS among them, when it gives back
-        what it keeps idle; False where the order of the allocations is not known."""
+    def runs_in(self, allocator_bytes: int, workspace: int, most: int = 0) -> bool:
+        """Whether torch's allocator gets by with so many bytes, `workspace` of cuBLAS among them, and with any more up
+        to `most`, when it gives back what it keeps idle; False where the order of the allocations is not known."""
         asked = self._requests
         if asked is None or asked.tensors != self.peak.tensors:
             return False
         unsure = self.late_bytes + int(ROUGH_MARGIN * asked.tensors) * (self.precision == "rough")
-        return asked.run_in(allocator_bytes - unsure, workspace)
+        return asked.run_in(allocator_bytes - unsure, workspace, most)

@@ -17,7 +17,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterable
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ...errors import InputError
 
@@ -46,6 +46,8 @@ class Reserved:
     allocated: int
     failed: int | None = None
     """The request, in bytes, that the driver could not meet: CUDA out of memory, nothing after it was played."""
+    until: int | None = field(default=None, compare=False)
+    """With any capacity from the one given to below this it goes as here; None = with any larger one."""
 
 
 def simulate(requests: Iterable[int], capacity: int | None = None, expandable_segments: bool = False) -> Reserved:
@@ -94,10 +96,13 @@ class _Pools:
         self.segments: dict[int, int] = {}
         self.reserved = self.peak_reserved = 0
         self.allocated = self.peak_allocated = 0
+        self.least_missing: int | None = None
+        """The smallest capacity that was wanted and not there."""
 
     def result(self, failed: int | None) -> Reserved:
         numbers = self.peak_reserved, self.peak_allocated, self.reserved, self.allocated
-        return Reserved(*(UNIT * n for n in numbers), failed=failed)
+        until = None if self.least_missing is None else UNIT * self.least_missing
+        return Reserved(*(UNIT * n for n in numbers), failed=failed, until=until)
 
     def _reserve(self, size: int) -> None:
         self.reserved += size
@@ -159,9 +164,9 @@ class _Segments(_Pools):
             del self.start_of[address + have]
         else:
             have = segment_size(size)
-            if self.capacity is not None and self.reserved + have > self.capacity:
+            if self._lacks(have):
                 self.release_cached()
-                if self.reserved + have > self.capacity:
+                if self._lacks(have):
                     return -1
             self._reserve(have)
             if small:
@@ -172,6 +177,14 @@ class _Segments(_Pools):
                 check_addresses(TOP - address)
             self.segments[address] = have
         return self._take(pool, address, have, size, 1 if small else SMALL + 1)
+
+    def _lacks(self, have: int) -> bool:
+        """Whether the driver has no `have` units more."""
+        wanted = self.reserved + have
+        if self.capacity is None or wanted <= self.capacity:
+            return False
+        self.least_missing = wanted if self.least_missing is None else min(self.least_missing, wanted)
+        return True
 
     def free(self, address: int) -> None:
         self._release_to(self.free_blocks[address >= TOP], address)

@@ -212,12 +212,13 @@ def spread(tensors: int, terms: Sequence[Overhead], late_bytes: int = 0) -> tupl
     return tensors + low, tensors + late_bytes + high
 
 
-def left_for_allocator(free: int, tensors: int, terms: Sequence[Overhead]) -> int:
-    """Bytes of `free` that torch's allocator surely gets for a run whose order of allocations is known: without the
-    most that anything else takes, and a margin for what the order may be off (`fragmentation`, `tight_source`)."""
+def left_for_allocator(free: int, tensors: int, terms: Sequence[Overhead]) -> tuple[int, int]:
+    """Bytes of `free` that torch's allocator surely gets for a run whose order of allocations is known, and the most
+    that it may get: without the most, and the least, that anything else takes. Off the former is a margin for what the
+    order may be off (`fragmentation`, `tight_source`)."""
     margin = int(tensors * _facts()["fragmentation"]["tight_margin"]) + _facts()["caching_allocator"]["large_segment"]
-    played = ("allocator_rounding", "cublas_workspace")
-    return free - margin - sum(term.high for term in terms if term.name not in played)
+    others = [term for term in terms if term.name not in ("allocator_rounding", "cublas_workspace")]
+    return free - margin - sum(term.high for term in others), free - sum(term.low for term in others)
 
 
 def reserved_bytes(tensors: int, compute_capability: str | None = None) -> int:
