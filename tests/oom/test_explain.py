@@ -104,6 +104,12 @@ def test_sae_training() -> None:
     assert step.matches[0].tensor.startswith("the SAE's encoder or decoder")
 
 
+def test_a_tensor_above_metals_largest_buffer_is_not_cured_by_lifting_the_cap() -> None:
+    told = explained("RuntimeError: Invalid buffer size: 24.00 GiB")
+    assert "must become smaller" in told.findings[0].cause and "batch_size" in told.findings[0].cure
+    assert "WATERMARK" not in told.summary
+
+
 def test_metal_and_ram_have_their_own_cures() -> None:
     metal = explained(
         "MPS backend out of memory (MPS allocated: 9.00 GB, other allocations: 1.00 GB, max allowed: 9.07 GB)"

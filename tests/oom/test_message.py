@@ -64,6 +64,37 @@ def test_a_cap_and_private_pools() -> None:
     assert found.cached_bytes == round(943.54 * MIB)
 
 
+def test_of_several_messages_each_figure_is_the_first_ones() -> None:
+    """As the ranks of one run write them: what the first does not say is not taken from another card's."""
+    first = (
+        "CUDA out of memory. Tried to allocate 3.00 GiB. GPU 0 has a total capacity of 39.38 GiB of which "
+        "2.00 GiB is free."
+    )
+    both = read_message(f"[rank0]: {first}\n[rank1]: {NEW}")
+    assert both == read_message(first)
+    assert (both.process_bytes, both.allocated_bytes, both.processes) == (None, None, [])
+    assert read_message(f"{NEW}\n{first}") == read_message(NEW)
+
+
+def test_colours_of_a_terminal_do_not_count() -> None:
+    assert read_message(
+        NEW.replace("2.25", "\x1b[1m2.25\x1b[0m").replace("GPU 1", "GPU \x1b[1;36m1\x1b[0m")
+    ) == read_message(NEW)
+
+
+def test_the_allocator_of_the_driver() -> None:
+    """PYTORCH_CUDA_ALLOC_CONF=backend:cudaMallocAsync."""
+    found = read_message(
+        "torch.OutOfMemoryError: Allocation on device 1 would exceed allowed memory. (out of memory)\n"
+        "Currently allocated     : 22.10 GiB\nRequested               : 1.50 GiB\n"
+        "Device limit            : 23.64 GiB\nFree (according to CUDA): 19.00 MiB\n"
+        "PyTorch limit (set by user-supplied memory fraction)\n                        : 17179869184.00 GiB"
+    )
+    assert (found.backend, found.device_index, found.requested_bytes) == ("cuda", 1, round(1.5 * GIB))
+    assert (found.capacity_bytes, found.free_bytes) == (round(23.64 * GIB), 19 * MIB)
+    assert (found.allocated_bytes, found.allowed_bytes) == (round(22.1 * GIB), None)
+
+
 def test_a_driver_that_does_not_say_what_the_process_uses() -> None:
     found = read_message(NEW.replace("12.50 GiB", "17179869184.00 GiB"))
     assert found.process_bytes is None and found.other_bytes is None
@@ -86,6 +117,11 @@ def test_metal() -> None:
     assert found.other_bytes == round(613.56 * MIB)
 
 
+def test_a_tensor_above_metals_largest_buffer() -> None:
+    found = read_message("RuntimeError: Invalid buffer size: 24.00 GiB")
+    assert (found.backend, found.requested_bytes, found.allowed_bytes) == ("mps", 24 * GIB, None)
+
+
 def test_ram() -> None:
     torch_cpu = read_message(
         "RuntimeError: [enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you "
@@ -105,6 +141,10 @@ def test_ram() -> None:
         ("RuntimeError: CUDA error: out of memory", "cuda"),
         ("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)", "cuda"),
         ("Out of memory: Killed process 812 (python)", "cpu"),
+        ("kernel: Memory cgroup out of memory: Killed process 812 (python) total-vm:91824kB", "cpu"),
+        ("srun: error: node1: task 0: Exited with exit code 137", "cpu"),
+        ('File "train.py", line 137, in step\ntorch.AcceleratorError: HIP error: out of memory', "hip"),
+        ("File \"train.py\", line 137, in step\nRuntimeError: NCCL: Cuda failure 2 'out of memory'", "unknown"),
         ("MemoryError", "cpu"),
         ("jaxlib: RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1073741824 bytes.", "unknown"),
     ],

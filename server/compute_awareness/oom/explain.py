@@ -216,7 +216,15 @@ def _findings(message: OomMessage, available: int | None, expected: Estimate | N
                     cure="raise or remove torch.cuda.set_per_process_memory_fraction",
                 )
             )
-    if message.backend == "mps":
+    if message.backend == "mps" and requested and message.allowed_bytes is None:
+        found.append(
+            Finding(
+                cause=f"One tensor of {gib(requested)} was asked for, more than Metal gives in one buffer: freeing "
+                "memory cannot help, the tensor must become smaller.",
+                cure="smaller batch_size or seq_len, or an operation that does not build this tensor",
+            )
+        )
+    elif message.backend == "mps":
         found.append(
             Finding(
                 cause="Metal allows a process about two thirds to three quarters of the unified memory.",

@@ -23,6 +23,7 @@ _UNITS = {"bytes": 1, "B": 1, "KiB": 1024, "KB": 1024, "MiB": MIB, "MB": MIB, "G
 # No more digits than a figure can have: Python refuses to read thousands, and hundreds are an infinite float.
 _SIZE = r"(?<!\d)(\d{1,20}(?:\.\d{1,20})?)\s*(bytes|[KMGT]iB|[KMG]B|B)"
 _FRAME = re.compile(r'File "([^"\n]{1,500})", line (\d{1,9}), in (\S{1,200})')
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
 _ABSURD = 1 << 50
 """WSL and Windows drivers do not say what a process uses; torch then prints an unsigned -1 GiB."""
 
@@ -76,8 +77,9 @@ def read_message(text: str) -> OomMessage:
     Raises:
         InputError: nothing in the text speaks of memory running out.
     """
+    text = _COLOUR.sub("", text)
     flat = re.sub(r"\s*\n[\s#>|/*]*", " ", text)
-    found = _cuda(flat) or _mps(flat) or _cpu(flat) or _bare(flat)
+    found = _cuda(flat) or _cuda_async(flat) or _mps(flat) or _cpu(flat) or _bare(flat)
     if found is None:
         raise InputError(
             "no out-of-memory message in the text; expected one such as 'CUDA out of memory. Tried to allocate ...', "
@@ -111,12 +113,16 @@ def _step(match: re.Match[str] | None) -> int:
     return max(1, round(_UNITS[match.group(2)] / 10**decimals))
 
 
+_NEXT = re.compile(r"\b(?:CUDA|HIP|XPU) out of memory\.?\s+Tried to allocate ")
+
+
 def _cuda(text: str) -> OomMessage | None:
     head = re.search(r"\b(CUDA|HIP|XPU) out of memory\.?\s+Tried to allocate " + _SIZE, text)
     if head is None:
         return None
-    requested = re.search(r"Tried to allocate " + _SIZE, text[head.start() :])
-    tail = text[head.start() :]
+    following = _NEXT.search(text, head.end())  # of several messages the first: what follows may be another card's
+    tail = text[head.start() : following.start() if following else len(text)]
+    requested = re.search(r"Tried to allocate " + _SIZE, tail)
     index = re.search(r"\(?GPU (\d{1,3})(?:;| has)", tail)
     reserved_in_total = _find(r"SIZE reserved in total", tail)
     allocated = _find(r"SIZE (?:is allocated by PyTorch|already allocated)", tail)
@@ -150,10 +156,29 @@ def _cuda(text: str) -> OomMessage | None:
     )
 
 
+def _cuda_async(text: str) -> OomMessage | None:
+    """PYTORCH_CUDA_ALLOC_CONF=backend:cudaMallocAsync (CUDAMallocAsyncAllocator.cpp)."""
+    head = re.search(r"Allocation on device (\d{1,3}) would exceed allowed memory", text)
+    if head is None:
+        return None
+    tail = text[head.start() :]
+    requested = re.search(r"Requested\s*: " + _SIZE, tail)
+    limit, allowed = _find(r"Device limit\s*: SIZE", tail), _find(r"memory fraction\)\s*: SIZE", tail)
+    return OomMessage(
+        backend="cuda", device_index=int(head[1]), requested_bytes=_bytes(requested), requested_step=_step(requested),
+        capacity_bytes=limit, free_bytes=_find(r"Free \(according to CUDA\)\s*: SIZE", tail),
+        allowed_bytes=None if limit is None or allowed is None or allowed >= limit else allowed,
+        allocated_bytes=_find(r"Currently allocated\s*: SIZE", tail),
+    )  # fmt: skip
+
+
 def _mps(text: str) -> OomMessage | None:
     head = re.search(r"MPS backend out of memory", text)
     if head is None:
-        return None
+        buffer = re.search(r"Invalid buffer size: " + _SIZE, text)  # one tensor above Metal's largest buffer
+        if buffer is None:
+            return None
+        return OomMessage(backend="mps", requested_bytes=_bytes(buffer), requested_step=_step(buffer))
     tail = text[head.start() :]
     requested = re.search(r"Tried to allocate " + _SIZE, tail)
     allowed = _find(r"max allowed: SIZE", tail)
@@ -175,7 +200,7 @@ def _cpu(text: str) -> OomMessage | None:
     if numpy:
         shape = [int(part) for part in numpy.group(3).split(",") if part.strip()]
         return OomMessage(backend="cpu", requested_bytes=_bytes(numpy), requested_step=_step(numpy), shape=shape)
-    if re.search(r"\bMemoryError\b|Cannot allocate memory|oom-kill|Out of memory: Killed process|oom_kill", text):
+    if re.search(r"\bMemoryError\b|Cannot allocate memory|oom-kill|[Oo]ut of memory: Killed process|oom_kill", text):
         return OomMessage(backend="cpu")
     return None
 
@@ -186,14 +211,16 @@ def _bare(text: str) -> OomMessage | None:
         r"CUDA error: out of memory|CUDA_ERROR_OUT_OF_MEMORY|CUBLAS_STATUS_ALLOC_FAILED|CUDA out of memory", text
     ):
         return OomMessage(backend="cuda")
+    if re.search(r"HIP error: out of memory|hipErrorOutOfMemory|HIPBLAS_STATUS_ALLOC_FAILED", text):
+        return OomMessage(backend="hip")
     wanted = r"RESOURCE_EXHAUSTED: Out of memory while trying to allocate (?:(\d{1,20}) bytes|" + _SIZE + ")"
     jax = re.search(wanted, text)
     if jax:
         size = int(jax.group(1)) if jax.group(1) else _bytes(jax, 2)
         return OomMessage(backend="unknown", requested_bytes=size)
-    if re.search(r"\bout of memory\b", text, re.IGNORECASE) or re.search(r"exit(?:ed with)? code:? 137\b", text):
-        return OomMessage(backend="unknown" if "137" not in text else "cpu")
-    return None
+    if re.search(r"exit(?:ed with)? code:? 137\b", text):  # killed, as the kernel does where RAM runs out
+        return OomMessage(backend="cpu")
+    return OomMessage(backend="unknown") if re.search(r"\bout of memory\b", text, re.IGNORECASE) else None
 
 
 def _installed(file: str) -> bool:
