@@ -271,6 +271,16 @@ def test_the_card_with_most_memory_is_not_always_the_best():
     assert both.verdict.device == new.name
 
 
+def test_a_small_card_of_the_same_generation_does_not_take_a_larger_ones_place():
+    estimated = estimate(parse_workload(FORWARD | {"n_devices": 2}), "8.6")
+    new, old, small = card(0, 40), card(1, 30, "Tesla V100-SXM2-32GB"), card(2, 8)
+    before = verdict_at(estimated, seen_place(machine(new, old)))
+    assert before.status == "tight" and "before Ampere" in before.why
+    after = verdict_at(estimated, seen_place(machine(new, old, small)))
+    assert (after.status, after.device) == (before.status, before.device)
+    assert "CUDA_VISIBLE_DEVICES=0,1." in after.why
+
+
 CARDS = st.builds(
     lambda name, free, others, visible: card(0, free, name, others, visible=visible),
     name=st.sampled_from(sorted(KINDS)),

@@ -60,8 +60,12 @@ class Cards:
         return (*self.free, *self.shared)[:count]
 
     def roomiest(self, count: int) -> tuple[Card, ...]:
-        """The `count` cards with the most room, whoever uses them besides."""
+        """The `count` cards with the most room, whoever uses them besides; those of the generation first."""
         return tuple(sorted((*self.free, *self.shared), key=_most_room))[:count]
+
+    def roomiest_of_any(self, count: int) -> tuple[Card, ...]:
+        """The same, whatever their generation."""
+        return tuple(sorted((*self.free, *self.shared), key=lambda card: _most_room(card)[1:]))[:count]
 
     def of_one_generation(self, count: int) -> list[tuple[Card, ...]]:
         """The same of those on one side of Ampere alone, and of those on the other: as many choices as have so many."""

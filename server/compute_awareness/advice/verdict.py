@@ -144,7 +144,7 @@ def _at(card: Card, place: Place) -> Place:
 
 def _counted_on(estimate: Estimate, place: Place, cards: Cards, count: int) -> tuple[Card, ...]:
     """The `count` cards that a workload of so many is counted on: those that others use last, unless it fits better
-    on the roomiest ones, theirs among them, or on the roomiest of one generation."""
+    on the roomiest ones, theirs among them, of any generation or of one."""
 
     def fit(chosen: tuple[Card, ...]) -> list[bool]:
         needs = [needed(estimate, _at(card, place)) for card in chosen]
@@ -152,7 +152,8 @@ def _counted_on(estimate: Estimate, place: Place, cards: Cards, count: int) -> t
         may, will = (all(need[n] <= room for need, room in zip(needs, rooms, strict=True)) for n in (1, 2))
         return [may, will and not _of_another_kind(chosen, place)]
 
-    return max((cards.of(count), cards.roomiest(count), *cards.of_one_generation(count)), key=fit)
+    choices = (cards.of(count), cards.roomiest(count), cards.roomiest_of_any(count), *cards.of_one_generation(count))
+    return max(choices, key=fit)
 
 
 def _of_another_kind(chosen: Sequence[Card], place: Place) -> list[int]:
