@@ -66,6 +66,36 @@ def test_a_size_that_only_another_batch_explains() -> None:
     assert report.matches[0].product == "4 x 12 x 512 x 512 x 4 bytes"
 
 
+@pytest.mark.parametrize(
+    ("workload", "size", "tensor", "shape"),
+    [
+        (
+            {"task": "sae_inference", "model": "gpt2", "hook_name": "blocks.2.hook_resid_post", "d_sae": 24576,
+             "dtype": "bfloat16", "batch_size": 24, "seq_len": 512},
+            24 * 512 * 24576 * 2, "the SAE's features of one batch", "[tokens 12288, d_sae 24576] 16-bit",
+        ),
+        (
+            {"task": "inference", "library": "transformers", "model": "gpt2-medium", "batch_size": 16, "seq_len": 1000},
+            16 * 1000 * 3072 * 4, "one layer's queries, keys and values in one",
+            "[batch 16, seq 1000, n_heads + 2 * n_kv_heads 48, d_head 64] float32",
+        ),
+        (
+            {"task": "inference", "library": "transformers", "model": "pythia-6.9b", "batch_size": 2, "seq_len": 100},
+            4096 * 12288 * 4, "the matrix of queries, keys and values in one",
+            "[d_model 4096, n_heads + 2 * n_kv_heads 96, d_head 128] float32",
+        ),
+    ],
+    ids=["features", "c_attn", "query_key_value"],
+)  # fmt: skip
+def test_features_of_16_bits_and_projections_in_one(
+    workload: dict[str, Any], size: int, tensor: str, shape: str
+) -> None:
+    rounded = -(-size // (2 * MIB)) * 2
+    text = f"CUDA out of memory. Tried to allocate {rounded}.00 MiB. GPU 0 has a total capacity of 23.65 GiB"
+    first = explained(text, workload).matches[0]
+    assert (first.tensor, first.shape, first.bytes, first.instead) == (tensor, shape, size, {})
+
+
 def test_a_small_request_names_no_tensor() -> None:
     for requested in ("2.00 MiB", "20.00 MiB"):
         assert explained(oom(requested), CACHE).matches == []

@@ -158,7 +158,7 @@ def _tensors(workload: AnyWorkload, expected: Estimate) -> list[Candidate]:
         batch, seq = filled.get("batch_size", 1), filled.get("seq_len", 1)
         dtype = filled.get("dtype", "float32")
         if filled.get("d_sae"):
-            found += sae_tensors(filled["d_in"], filled["d_sae"], batch * seq, None)
+            found += sae_tensors(filled["d_in"], filled["d_sae"], batch * seq, None, DTYPE_BYTES[dtype])
     if workload.model is not None:
         try:
             spec = resolve(workload.model)

@@ -54,6 +54,10 @@ def model_tensors(spec: ModelSpec, batch: int, seq: int, width: int, library: st
         yield Candidate("every layer's residual stream, stacked", (("n_layers + 1", spec.n_layers + 1), b, s, d), w)
     yield Candidate("one layer's queries or z", (b, s, heads, d_head), width)
     yield Candidate("one layer's keys or values", (b, s, kv, d_head), width)
+    # GPT-2's c_attn and GPT-NeoX's query_key_value; where a model has three matrices, nothing has this size
+    together = ("n_heads + 2 * n_kv_heads", spec.n_heads + 2 * spec.n_kv_heads)
+    if library in ("transformers", "nnsight"):
+        yield Candidate("one layer's queries, keys and values in one", (b, s, together, d_head), width)
     if library.startswith("transformer"):
         yield Candidate("use_attn_result's product before the sum over d_head", (b, s, heads, d_head, d), width)
         yield Candidate("per-head inputs or results of one layer", (b, s, heads, d), width)
@@ -67,6 +71,7 @@ def model_tensors(spec: ModelSpec, batch: int, seq: int, width: int, library: st
         yield Candidate("the embedding or unembedding matrix", (vocab, d), w)
         yield Candidate("an MLP matrix", (d, mlp), w)
         yield Candidate("a matrix of attention", (d, heads, d_head), w)
+        yield Candidate("the matrix of queries, keys and values in one", (d, together, d_head), w)
         yield Candidate("an MLP matrix of all layers, stacked (model.W_in and the like)", (layers, d, mlp), w)
         yield Candidate(
             "an attention matrix of all layers, stacked (model.W_Q and the like)", (layers, heads, d, d_head), w
@@ -74,12 +79,14 @@ def model_tensors(spec: ModelSpec, batch: int, seq: int, width: int, library: st
     yield Candidate("a causal mask over the whole context", (("n_ctx", spec.n_ctx), ("n_ctx", spec.n_ctx)), 4)
 
 
-def sae_tensors(d_in: int, d_sae: int, batch: int, buffer_tokens: int | None) -> Iterator[Candidate]:
-    """Of an SAE training step and its activation store."""
+def sae_tensors(d_in: int, d_sae: int, batch: int, buffer_tokens: int | None, width: int = 4) -> Iterator[Candidate]:
+    """Of an SAE training step and its activation store, or with `buffer_tokens` None of an SAE of `width` bytes per
+    number that is used."""
     b, f, d = ("tokens", batch), ("d_sae", d_sae), ("d_in", d_in)
-    yield Candidate("the SAE's features of one batch", (b, f), 4)
-    yield Candidate("the SAE's encoder or decoder, its gradient, or one of Adam's moments", (d, f), 4)
-    yield Candidate("the SAE's reconstruction of one batch", (b, d), 4)
+    for w in dict.fromkeys((width, 4)):
+        yield Candidate("the SAE's features of one batch", (b, f), w)
+        yield Candidate("the SAE's encoder or decoder, its gradient, or one of Adam's moments", (d, f), w)
+        yield Candidate("the SAE's reconstruction of one batch", (b, d), w)
     if buffer_tokens:
         yield Candidate("the activation store's buffer", (("buffer tokens", buffer_tokens), d), 4)
 
