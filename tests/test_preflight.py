@@ -19,7 +19,7 @@ from compute_awareness.hardware.compute import (
     TorchBuild,
 )
 from compute_awareness.preflight import Preflight, preflight, recommend
-from compute_awareness.units import GIB
+from compute_awareness.units import GIB, gib
 from compute_awareness.workload import parse_workload
 
 CACHE = {"task": "activation_cache", "model": "pythia-2.8b", "batch_size": 4, "seq_len": 1024}
@@ -242,3 +242,26 @@ def test_what_is_read_is_told_not_asked() -> None:
     assert "Largest saving: " in recommend(parse_workload(run)).summary
     wrong = preflight(parse_workload(run | {"reads": ["*hook_resid_post"], "names_filter": ["*hook_z"]}), gpu="H200")
     assert wrong.verdict.status == "fits" and "a KeyError at run time" in wrong.estimate.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("more", "gpu", "said"),
+    [
+        ({"task": "inference", "model": "gpt2-xl"}, "M2 Max", "it takes about "),
+        ({"task": "inference", "model": "llama-3-70b", "dtype": "bfloat16"}, "2xA100-80GB", "loading its weights takes"),
+        ({"task": "inference", "model": "llama-3-70b", "dtype": "bfloat16"}, "unknown", "loading its weights takes"),
+        ({"task": "inference", "model": "gpt2-xl"}, "none", "of RAM there"),
+    ],
+)
+def test_the_summary_names_the_figure_that_the_verdict_counts(more: dict[str, Any], gpu: str, said: str) -> None:
+    result = flow(more, gpu=gpu, compute=machine(ram_gib=64) if gpu == "none" else None)
+    assert gib(result.verdict.needed_bytes) in result.summary
+    assert said in result.summary
+    assert gib(result.estimate.peak.device) != gib(result.verdict.needed_bytes)
+
+
+def test_a_run_that_gets_by_with_less_is_not_said_to_need_more_than_there_is() -> None:
+    result = flow(CACHE | {"names_filter": ["*hook_resid_post"]}, compute=machine(free_gib=15.3, ram_gib=512))
+    assert result.verdict.status == "fits"
+    assert result.estimate.peak.device > result.verdict.needed_bytes
+    assert "it gets by with" in result.summary and "with more room" in result.summary

@@ -293,7 +293,20 @@ def _summary(result: Estimate, verdict: Verdict, asking: Question, place: Place)
     }
     on_one = " on the fullest" if result.workload.get("n_devices", 1) > 1 and verdict.headroom_bytes is not None else ""
     free = f" ({gib(verdict.free_bytes)} free{on_one})" if verdict.free_bytes is not None else ""
-    need = result.summary
-    if place.kind == "cpu":
-        need = f"it takes about {gib(verdict.needed_bytes)} of RAM there. On a GPU, {need}"
+    need = _where_it_differs(result, verdict, place) + result.summary
     return f"{words[verdict.status]}{free}: {need}{of_its_card(verdict, result, place)}{TO_DO[asking.decision]}"
+
+
+def _where_it_differs(result: Estimate, verdict: Verdict, place: Place) -> str:
+    """What the verdict counts, before the estimate's own sentence, where that names another figure: without it a
+    reader is told that 135 GiB do not fit 158."""
+    takes = gib(verdict.needed_bytes)
+    if place.kind == "cpu":
+        return f"it takes about {takes} of RAM there. On a GPU, "
+    if takes == gib(result.peak.device):
+        return ""
+    if place.kind == "mps":
+        return f"it takes about {takes} there. With CUDA, "
+    if result.loading_device_bytes > result.peak.tensors:
+        return f"loading its weights takes about {takes}; after that, "
+    return f"it gets by with {takes}; with more room, " if verdict.needed_bytes < result.peak.device else ""
