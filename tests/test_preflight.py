@@ -265,3 +265,38 @@ def test_a_run_that_gets_by_with_less_is_not_said_to_need_more_than_there_is() -
     assert result.verdict.status == "fits"
     assert result.estimate.peak.device > result.verdict.needed_bytes
     assert "it gets by with" in result.summary and "with more room" in result.summary
+
+
+CONTEXT = "beyond transformer_lens's context of 1024 tokens"
+
+
+@pytest.mark.parametrize(
+    ("workload", "clause"),
+    [
+        ({"task": "activation_cache", "model": "gpt2", "seq_len": 2048}, f"seq_len 2048 is {CONTEXT}."),
+        (
+            {"task": "generation", "model": "gpt2", "seq_len": 1000, "new_tokens": 100},
+            "seq_len 1000 + new_tokens 100 is beyond transformers's context of 1024 tokens.",
+        ),
+        (
+            {"task": "sae_training", "model": "gpt2", "hook_name": "blocks.8.hook_resid_pre", "expansion_factor": 32},
+            'SAELens will stop with "Buffer size must be greater than or equal to batch size".',
+        ),
+    ],
+)
+@pytest.mark.parametrize("gpu", ["RTX 4090", "none"])
+def test_a_run_that_fails_for_another_reason_is_not_only_said_to_fit(
+    workload: dict[str, Any], clause: str, gpu: str
+) -> None:
+    result = flow(workload, gpu=gpu, compute=machine(ram_gib=512) if gpu == "none" else None)
+    assert result.verdict.status == "fits", "the verdict is of memory alone"
+    assert f"As given it does not run: {clause}" in result.summary
+    assert (clause in result.asking.text) == (result.asking.decision != "silent")
+
+
+def test_a_run_that_nothing_stops_has_no_such_words() -> None:
+    rotary = {"task": "inference", "model": "llama-3-8b", "library": "transformers", "dtype": "bfloat16"}
+    for workload in (CACHE, rotary | {"seq_len": 9000}):
+        result = flow(workload, gpu="H200")
+        assert "does not run" not in result.summary + result.asking.text
+    assert result.estimate.warnings, "beyond the context is still said, where positions have no end"

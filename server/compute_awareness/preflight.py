@@ -294,6 +294,7 @@ def _summary(result: Estimate, verdict: Verdict, asking: Question, place: Place)
     on_one = " on the fullest" if result.workload.get("n_devices", 1) > 1 and verdict.headroom_bytes is not None else ""
     free = f" ({gib(verdict.free_bytes)} free{on_one})" if verdict.free_bytes is not None else ""
     need = _where_it_differs(result, verdict, place) + result.summary
+    need += f" As given it does not run: {result.stops}." if result.stops else ""
     return f"{words[verdict.status]}{free}: {need}{of_its_card(verdict, result, place)}{TO_DO[asking.decision]}"
 
 

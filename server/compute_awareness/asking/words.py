@@ -160,6 +160,7 @@ def _values(
         "free": None if verdict.free_bytes is None else amount(verdict.free_bytes),
         "short": amount(-headroom) if headroom < 0 else "",
         "why": _line(verdict.why),
+        "stops": _line(estimate.stops),
         "unread": _unread_card(situation),
         "long": "long_running" in triggers,
         "duration": "" if long is None else duration(long * 3600),
