@@ -248,8 +248,8 @@ def test_what_is_read_is_told_not_asked() -> None:
     ("more", "gpu", "said"),
     [
         ({"task": "inference", "model": "gpt2-xl"}, "M2 Max", "it takes about "),
-        ({"task": "inference", "model": "llama-3-70b", "dtype": "bfloat16"}, "2xA100-80GB", "loading its weights takes"),
-        ({"task": "inference", "model": "llama-3-70b", "dtype": "bfloat16"}, "unknown", "loading its weights takes"),
+        ({"task": "inference", "model": "llama-3-70b", "dtype": "bfloat16"}, "2xA100-80GB", "loading its weights"),
+        ({"task": "inference", "model": "llama-3-70b", "dtype": "bfloat16"}, "unknown", "loading its weights"),
         ({"task": "inference", "model": "gpt2-xl"}, "none", "of RAM there"),
     ],
 )

@@ -79,6 +79,11 @@ def verdict_at(estimate: Estimate, place: Place) -> Verdict:
     return verdict
 
 
+def of_one(verdict: Verdict) -> bool:
+    """Whether what is free is that of one card, of several that were named: the run as given uses no more."""
+    return f"one of {verdict.device}" in verdict.why
+
+
 def _look_at_loading(verdict: Verdict, estimate: Estimate, place: Place) -> None:
     """Say where loading is the worst moment, and take green back where the RAM does not hold it."""
     filled = estimate.workload
