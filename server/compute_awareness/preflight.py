@@ -304,7 +304,8 @@ def _summary(result: Estimate, verdict: Verdict, asking: Question, place: Place)
         on_one = " on the fullest"
     free = f" ({gib(verdict.free_bytes)} free{on_one})" if verdict.free_bytes is not None else ""
     need = _where_it_differs(result, verdict, place) + result.summary
-    need += f" As given it does not run: {result.stops}." if result.stops else ""
+    if result.stops:  # what is told to the user has the reason already
+        need += " As given it does not run" + ("." if asking.decision == "tell" else f": {result.stops}.")
     return f"{words[verdict.status]}{free}: {need}{of_its_card(verdict, result, place)}{TO_DO[asking.decision]}"
 
 
