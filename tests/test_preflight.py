@@ -300,3 +300,16 @@ def test_a_run_that_nothing_stops_has_no_such_words() -> None:
         result = flow(workload, gpu="H200")
         assert "does not run" not in result.summary + result.asking.text
     assert result.estimate.warnings, "beyond the context is still said, where positions have no end"
+
+
+def test_ram_that_only_loading_needs_is_said_to_be_for_loading() -> None:
+    kept = {"task": "activation_cache", "model": "pythia-2.8b", "names_filter": ["*hook_resid_post"]}
+    for ram, status, words in ((21.4, "tight", "about 42.6 GiB"), (8, "does_not_fit", "approximately 42.6 GiB")):
+        result = flow(kept, gpu="none", compute=machine(ram_gib=ram))
+        assert result.verdict.status == status
+        assert "loading its weights takes about 42.6 GiB of RAM there" in result.summary
+        assert "while the weights are loaded, not the run itself" in result.verdict.why
+        assert f"needs {words} to load its weights" in result.asking.text
+        assert "I can bring it to" not in result.asking.text, "no change makes loading fit"
+    whole = flow(CACHE, gpu="none", compute=machine(ram_gib=70))
+    assert "it takes about" in whole.summary and "load" not in whole.asking.text + whole.verdict.why

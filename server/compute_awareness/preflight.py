@@ -12,11 +12,11 @@ from .advice.attempt import Attempt
 from .advice.changes_cards import several_cards
 from .advice.cluster_paths import cluster_paths
 from .advice.cost import run_cost
-from .advice.place import UNKNOWN, Place, needed, seen_places
+from .advice.place import UNKNOWN, Place, loads_most, needed, seen_places
 from .advice.several import processes, splits, with_cards
 from .advice.solver import combinations, largest_sizes
 from .advice.strategies import changes
-from .advice.verdict import of_its_card, of_one, verdict_at
+from .advice.verdict import of_its_card, of_one, verdict_at, while_loading
 from .asking.decision import decide
 from .asking.known import price_told
 from .asking.profile_file import read_profile
@@ -314,11 +314,12 @@ def _where_it_differs(result: Estimate, verdict: Verdict, place: Place) -> str:
     reader is told that 135 GiB do not fit 158."""
     takes = gib(verdict.needed_bytes)
     if place.kind == "cpu":
-        return f"it takes about {takes} of RAM there. On a GPU, "
+        what = "loading its weights takes" if while_loading(verdict) else "it takes"
+        return f"{what} about {takes} of RAM there. On a GPU, "
     if takes == gib(result.peak.device):
         return ""
     if place.kind == "mps":
         return f"it takes about {takes} there. With CUDA, "
-    if result.loading_device_bytes > result.peak.tensors:
+    if loads_most(result, place):
         return f"loading its weights takes about {takes}; after that, "
     return f"it gets by with {takes}; with more room, " if verdict.needed_bytes < result.peak.device else ""

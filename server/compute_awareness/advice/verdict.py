@@ -12,7 +12,7 @@ from ..units import gib
 from .answers import Verdict
 from .cards import Card, Cards, names, numbers
 from .gpus import UNEVEN_SPLIT
-from .place import Place, needed, takes
+from .place import Place, loads_most, needed, takes
 from .several import cards_help, processes, splits, why_not
 
 
@@ -84,11 +84,19 @@ def of_one(verdict: Verdict) -> bool:
     return f"one of {verdict.device}" in verdict.why
 
 
+_LOADING = " Its worst moment is while the weights are loaded, not the run itself."
+
+
+def while_loading(verdict: Verdict) -> bool:
+    """Whether what it needs is for loading the weights, and the run itself takes less."""
+    return _LOADING in verdict.why
+
+
 def _look_at_loading(verdict: Verdict, estimate: Estimate, place: Place) -> None:
     """Say where loading is the worst moment, and take green back where the RAM does not hold it."""
     filled = estimate.workload
-    if place.kind == "gpu" and estimate.loading_device_bytes > estimate.peak.tensors:
-        verdict.why += " Its worst moment is while the weights are loaded, not the run itself."
+    if place.kind in ("gpu", "cpu") and loads_most(estimate, place):
+        verdict.why += _LOADING
     if verdict.status == "fits" and place.kind != "cpu" and place.host_free_bytes is not None:
         beside = estimate.host_bytes
         if filled.get("offload") == "cpu" or filled.get("max_memory"):  # what was loaded is what waits there

@@ -15,7 +15,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..advice.answers import Change, GpuChoice
-from ..advice.verdict import of_one
+from ..advice.verdict import of_one, while_loading
 from ..prompt_files import prompts_folder
 from ..units import GIB, duration, gib
 from .facts import free_disk, gpu_shares, others_bytes, ram_times_need, torch_finding
@@ -135,6 +135,8 @@ def _values(
         _line(pieces.way(change, amount(change.peak_after))) + only for change, only in zip(offered, just, strict=True)
     ]
     sizes_with = [_line(pieces.size_with(change, amount(change.peak_after))) for change in offered]
+    room = verdict.free_bytes
+    enough = [said for said, one in zip(sizes_with, offered, strict=True) if room is None or one.peak_after <= room]
     needed = amount(verdict.needed_bytes)
     larger = _line(pieces.larger(on_cpu(situation), gpus, needed))
     long, on_a_cpu = hours(situation), cpu_hours(situation)
@@ -169,6 +171,7 @@ def _values(
         "short": amount(-headroom) if headroom < 0 else "",
         "why": _line(verdict.why),
         "stops": _line(estimate.stops),
+        "loading": while_loading(verdict),
         "unread": _unread_card(situation),
         "long": "long_running" in triggers,
         "duration": "" if long is None else duration(long * 3600),
@@ -177,6 +180,7 @@ def _values(
         "cpu": _line(cpu_device(situation)),
         "ways": ways,
         "sizes_with": sizes_with,
+        "enough_with": enough,
         "ways_fit": fit,
         "default": _line(pieces.with_change(default)) if default else "",
         "choices": [*ways, *([f"waiting until others free the card: then {waiting}"] if waiting else []), larger],
