@@ -68,7 +68,9 @@ def verdict_at(estimate: Estimate, place: Place) -> Verdict:
         return _too_few(expected, place, why)
     too_large = cards == 1 and place.free_bytes is not None and high > place.free_bytes
     if too_large and place.cards is None and place.count > 1 and splits(filled) == "rough":
-        return _over_several(expected, low, high, place)
+        verdict = _over_several(expected, low, high, place)
+        _look_at_loading(verdict, estimate, place)
+        return verdict
     one_of = place.count > 1 and place.cards is None
     verdict = _judged((expected, low, high), estimate, place, f"one of {place.name}" if one_of else place.name)
     verdict.device = place.name
