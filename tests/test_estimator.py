@@ -101,7 +101,9 @@ def test_a_context_that_is_too_long_warns_but_answers() -> None:
     ("more", "said"),
     [
         ({"model": "gpt2-smal"}, "nearest: gpt2"),
-        ({"names_filter": ["*hook_resid_pos"]}, "near: hook_resid_post"),
+        ({"names_filter": ["*hook_resid_pos"]}, "near: *hook_resid_post"),
+        ({"names_filter": ["hook_resid_post"]}, "near: *hook_resid_post"),
+        ({"names_filter": ["hook_resid_pots"], "library": "transformer_bridge"}, "near: *"),
         ({"names_filter": ["*hook_result"]}, "only fires with use_attn_result"),
         ({"names_filter": []}, "an empty list keeps nothing"),
         ({"names_filter": ["blocks.7.*"], "stop_at_layer": 3}, "stop_at_layer 3"),

@@ -19,7 +19,7 @@ from compute_awareness.hardware.compute import (
     TorchBuild,
 )
 from compute_awareness.preflight import Preflight, preflight, recommend
-from compute_awareness.units import GIB
+from compute_awareness.units import GIB, gib
 from compute_awareness.workload import parse_workload
 
 CACHE = {"task": "activation_cache", "model": "pythia-2.8b", "batch_size": 4, "seq_len": 1024}
@@ -242,3 +242,74 @@ def test_what_is_read_is_told_not_asked() -> None:
     assert "Largest saving: " in recommend(parse_workload(run)).summary
     wrong = preflight(parse_workload(run | {"reads": ["*hook_resid_post"], "names_filter": ["*hook_z"]}), gpu="H200")
     assert wrong.verdict.status == "fits" and "a KeyError at run time" in wrong.estimate.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("more", "gpu", "said"),
+    [
+        ({"task": "inference", "model": "gpt2-xl"}, "M2 Max", "it takes about "),
+        ({"task": "inference", "model": "llama-3-70b", "dtype": "bfloat16"}, "2xA100-80GB", "loading its weights"),
+        ({"task": "inference", "model": "llama-3-70b", "dtype": "bfloat16"}, "unknown", "loading its weights"),
+        ({"task": "inference", "model": "gpt2-xl"}, "none", "of RAM there"),
+    ],
+)
+def test_the_summary_names_the_figure_that_the_verdict_counts(more: dict[str, Any], gpu: str, said: str) -> None:
+    result = flow(more, gpu=gpu, compute=machine(ram_gib=64) if gpu == "none" else None)
+    assert gib(result.verdict.needed_bytes) in result.summary
+    assert said in result.summary
+    assert gib(result.estimate.peak.device) != gib(result.verdict.needed_bytes)
+
+
+def test_a_run_that_gets_by_with_less_is_not_said_to_need_more_than_there_is() -> None:
+    result = flow(CACHE | {"names_filter": ["*hook_resid_post"]}, compute=machine(free_gib=15.3, ram_gib=512))
+    assert result.verdict.status == "fits"
+    assert result.estimate.peak.device > result.verdict.needed_bytes
+    assert "it gets by with" in result.summary and "with more room" in result.summary
+
+
+CONTEXT = "beyond transformer_lens's context of 1024 tokens"
+
+
+@pytest.mark.parametrize(
+    ("workload", "clause"),
+    [
+        ({"task": "activation_cache", "model": "gpt2", "seq_len": 2048}, f"seq_len 2048 is {CONTEXT}."),
+        (
+            {"task": "generation", "model": "gpt2", "seq_len": 1000, "new_tokens": 100},
+            "seq_len 1000 + new_tokens 100 is beyond transformers's context of 1024 tokens.",
+        ),
+        (
+            {"task": "sae_training", "model": "gpt2", "hook_name": "blocks.8.hook_resid_pre", "expansion_factor": 32},
+            'SAELens will stop with "Buffer size must be greater than or equal to batch size".',
+        ),
+    ],
+)
+@pytest.mark.parametrize("gpu", ["RTX 4090", "none"])
+def test_a_run_that_fails_for_another_reason_is_not_only_said_to_fit(
+    workload: dict[str, Any], clause: str, gpu: str
+) -> None:
+    result = flow(workload, gpu=gpu, compute=machine(ram_gib=512) if gpu == "none" else None)
+    assert result.verdict.status == "fits", "the verdict is of memory alone"
+    assert "As given it does not run" in result.summary
+    assert clause in (result.asking.text if result.asking.decision == "tell" else result.summary)
+
+
+def test_a_run_that_nothing_stops_has_no_such_words() -> None:
+    rotary = {"task": "inference", "model": "llama-3-8b", "library": "transformers", "dtype": "bfloat16"}
+    for workload in (CACHE, rotary | {"seq_len": 9000}):
+        result = flow(workload, gpu="H200")
+        assert "does not run" not in result.summary + result.asking.text
+    assert result.estimate.warnings, "beyond the context is still said, where positions have no end"
+
+
+def test_ram_that_only_loading_needs_is_said_to_be_for_loading() -> None:
+    kept = {"task": "activation_cache", "model": "pythia-2.8b", "names_filter": ["*hook_resid_post"]}
+    for ram, status, words in ((21.4, "tight", "about 42.6 GiB"), (8, "does_not_fit", "approximately 42.6 GiB")):
+        result = flow(kept, gpu="none", compute=machine(ram_gib=ram))
+        assert result.verdict.status == status
+        assert "loading its weights takes about 42.6 GiB of RAM there" in result.summary
+        assert "while the weights are loaded, not the run itself" in result.verdict.why
+        assert f"needs {words} to load its weights" in result.asking.text
+        assert "I can bring it to" not in result.asking.text, "no change makes loading fit"
+    whole = flow(CACHE, gpu="none", compute=machine(ram_gib=70))
+    assert "it takes about" in whole.summary and "load" not in whole.asking.text + whole.verdict.why

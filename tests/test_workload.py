@@ -35,6 +35,11 @@ def test_dtypes_in_every_spelling(spelling: str) -> None:
         ({"task": "trainin"}, "unknown task 'trainin' (nearest: training)"),
         ({"task": None}, "'task' is missing"),
         ({"batchsize": 4}, "unknown field 'batchsize'; nearest: batch_size"),
+        ({"new_tokens": 4}, "unknown field 'new_tokens' of activation_cache (a field of generation); accepted: "),
+        (
+            {"task": "generation", "n_devices": 2},
+            "unknown field 'n_devices' of generation (a field of inference, activation_cache, training)",
+        ),
         ({"batch_size": 0}, "batch_size: input should be greater than or equal to 1, not 0"),
         ({"batch_size": -3}, "batch_size"),
         ({"batch_size": 10**12}, "batch_size: input should be less than or equal to 1000000"),

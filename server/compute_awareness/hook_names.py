@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from fnmatch import translate
 from functools import lru_cache
@@ -65,14 +65,19 @@ def no_hook(workload: ActivationCache, spec: ModelSpec, run: Run) -> str:
             if re.match(translate(pattern), f"blocks.0.{hook}"):
                 return f"names_filter: {pattern!r} matches {hook}, which only fires with {switch}"
     shown = ", ".join(repr(pattern) for pattern in wanted[:3])
-    plain = [pattern.strip("*") for pattern in wanted[:_TRIED]]
-    families = list(dict.fromkeys(family(name) for name in names))
-    close = [hit for pattern in plain for hit in nearest(pattern.split(".")[-1], families, 4)]
     where = f" in the {len(names)} hooks that fire"
     where += f" (layers {workload.layers})" if workload.layers is not None else ""
     where += f" (stop_at_layer {workload.stop_at_layer})" if workload.stop_at_layer is not None else ""
-    hint = f"; near: {', '.join(dict.fromkeys(close))}" if close else f"; hooks: {', '.join(families[:8])}, ..."
-    return f"names_filter: {shown} matches no hook of {spec.name}{where}{hint}"
+    return f"names_filter: {shown} matches no hook of {spec.name}{where}; {near(wanted, names, family)}"
+
+
+def near(wanted: Sequence[str], names: Iterable[str], kind: Callable[[str], str]) -> str:
+    """What to filter by instead, as globs that match: `*hook_resid_post`, since a pattern is held against the full name
+    of a hook. `kind` gives a hook's name without its block number."""
+    globs = {kind(name): f"*{kind(name)}" if name.startswith("blocks.") else name for name in names}
+    plain = [pattern.strip("*").split(".")[-1] for pattern in wanted[:_TRIED]]
+    close = dict.fromkeys(globs[hit] for pattern in plain for hit in nearest(pattern, globs, 4))
+    return f"near: {', '.join(close)}" if close else f"hooks: {', '.join([*globs.values()][:8])}, ..."
 
 
 def unread(workload: ActivationCache, spec: ModelSpec, run: Run) -> list[str]:

@@ -8,13 +8,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from .advice import gpus, platforms
 from .advice.answers import Advice, NextStep, Verdict
+from .advice.attempt import Attempt
+from .advice.changes_cards import several_cards
 from .advice.cluster_paths import cluster_paths
 from .advice.cost import run_cost
-from .advice.place import UNKNOWN, Place, needed, seen_places
+from .advice.place import UNKNOWN, Place, loads_most, needed, seen_places
 from .advice.several import processes, splits, with_cards
 from .advice.solver import combinations, largest_sizes
 from .advice.strategies import changes
-from .advice.verdict import of_its_card, verdict_at
+from .advice.verdict import of_its_card, of_one, verdict_at, while_loading
 from .asking.decision import decide
 from .asking.known import price_told
 from .asking.profile_file import read_profile
@@ -116,12 +118,14 @@ def preflight(
     advice = _advise(workload, result, wanted, compute)
     time = result.time = estimate_time(result.work, wanted.gpu, wanted.kind, wanted.cpus)
     spec = _spec(workload)
+    # The other cards that are there for it are worth a word, too, where they only just do.
+    split = [change for change in advice.changes if "n_devices" in change.patch]
     asking = decide(
         workload,
         result,
         compute,
         verdict,
-        advice.solutions or advice.changes,
+        [*split, *advice.solutions] if advice.solutions else advice.changes,
         gpu_named=gpu is not None and place.kind != "unknown",
         where_unknown=place.kind == "unknown",
         params=_params(spec, result),
@@ -277,7 +281,11 @@ def _advise(workload: AnyWorkload, result: Estimate, place: Place, compute: Comp
     known = workload.model is None or _spec(workload) is not None
     tried = changes(workload, result, place) if known and result.method != "trace" else []
     solutions = combinations(workload, result, place) if tried else []
-    largest = {} if not tried or verdict_at(result, place).status == "fits" else largest_sizes(workload, place)
+    fits = verdict_at(result, place).status == "fits"
+    largest = {} if not tried or fits else largest_sizes(workload, place)
+    if tried and not fits and not any("n_devices" in one.patch for one in solutions):
+        split = several_cards(Attempt(workload, result, place), workload)
+        tried += [one for one in split if one.applies and one.peak_after <= (place.free_bytes or 0)]  # only just
     on_any = needed(result, Place("gpu", "", None))[2]
     ram = processes(result.workload) * max(result.host_bytes, result.loading_host_bytes)
     paths = cluster_paths(compute, on_any, time.high / 3600, ram, asked)
@@ -291,9 +299,27 @@ def _summary(result: Estimate, verdict: Verdict, asking: Question, place: Place)
         "does_not_fit": f"Does not fit {verdict.device}",
         "unknown": "Cannot say whether it fits",
     }
-    on_one = " on the fullest" if result.workload.get("n_devices", 1) > 1 and verdict.headroom_bytes is not None else ""
+    on_one = " on each" if of_one(verdict) else ""
+    if result.workload.get("n_devices", 1) > 1 and verdict.headroom_bytes is not None:
+        on_one = " on the fullest"
     free = f" ({gib(verdict.free_bytes)} free{on_one})" if verdict.free_bytes is not None else ""
-    need = result.summary
-    if place.kind == "cpu":
-        need = f"it takes about {gib(verdict.needed_bytes)} of RAM there. On a GPU, {need}"
+    need = _where_it_differs(result, verdict, place) + result.summary
+    if result.stops:  # what is told to the user has the reason already
+        need += " As given it does not run" + ("." if asking.decision == "tell" else f": {result.stops}.")
     return f"{words[verdict.status]}{free}: {need}{of_its_card(verdict, result, place)}{TO_DO[asking.decision]}"
+
+
+def _where_it_differs(result: Estimate, verdict: Verdict, place: Place) -> str:
+    """What the verdict counts, before the estimate's own sentence, where that names another figure: without it a
+    reader is told that 135 GiB do not fit 158."""
+    takes = gib(verdict.needed_bytes)
+    if place.kind == "cpu":
+        what = "loading its weights takes" if while_loading(verdict) else "it takes"
+        return f"{what} about {takes} of RAM there. On a GPU, "
+    if takes == gib(result.peak.device):
+        return ""
+    if place.kind == "mps":
+        return f"it takes about {takes} there. With CUDA, "
+    if loads_most(result, place):
+        return f"loading its weights takes about {takes}; after that, "
+    return f"it gets by with {takes}; with more room, " if verdict.needed_bytes < result.peak.device else ""

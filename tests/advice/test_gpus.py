@@ -243,3 +243,19 @@ def test_two_cards_are_no_faster_and_cost_twice() -> None:
     one, two = (with_cost(choice.model_copy(update={"count": n}), (3600, 7200)) for n in (1, 2))
     assert one.seconds_high == two.seconds_high == 7200
     assert one.usd_high and two.usd_high and two.usd_high >= 1.99 * one.usd_high
+
+
+@pytest.mark.parametrize(
+    ("written", "instead"),
+    [
+        ("cpu", "say none"),
+        ("CPU", "say none"),
+        ("mps", "M2 Max 64GB"),
+        ("cuda", "name the card"),
+        ("cuda:0", "name the card"),
+        ("Colab", "unknown, if that is not known"),
+    ],
+)
+def test_what_is_no_card_is_answered_with_what_to_say(written: str, instead: str) -> None:
+    with pytest.raises(InputError, match=f"^unknown GPU '{written}'; .*{instead}"):
+        find_gpu(written)

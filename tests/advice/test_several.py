@@ -16,6 +16,7 @@ from compute_awareness.advice.strategies import changes
 from compute_awareness.advice.verdict import verdict_at
 from compute_awareness.errors import InputError
 from compute_awareness.estimator import estimate
+from compute_awareness.mcp_server.next_steps import after_preflight
 from compute_awareness.preflight import preflight, recommend
 from compute_awareness.units import GIB
 from compute_awareness.workload import parse_workload
@@ -100,6 +101,22 @@ def test_two_cards_given_by_name_are_used() -> None:
     assert split.verdict.needed_bytes < alone.verdict.needed_bytes
     many = preflight(parse_workload(FORWARD | {"n_devices": 4}), gpu="2xRTX 4090").verdict
     assert many.status == "does_not_fit" and "are 2" in many.why
+
+
+def test_a_split_that_may_only_just_do_is_told_of_all_the_same() -> None:
+    """Two cards of 80 GB for a model of 132 GB in bfloat16: not surely enough, but the first thing to look at."""
+    big = FORWARD | {"model": "llama-3-70b", "dtype": "bfloat16", "batch_size": 1, "seq_len": 1024}
+    found = preflight(parse_workload(big), gpu="2xA100-80GB")
+    split = next(change for change in found.advice.changes if change.patch == {"n_devices": 2})
+    assert split.applies and split.fits is False
+    first = after_preflight(found, big | {"gpu": "2xA100-80GB"})[0]
+    assert first.arguments["n_devices"] == 2
+    assert preflight(parse_workload(big | {"n_devices": 2}), gpu="2xA100-80GB").verdict.status == "tight"
+    assert "one of 2 x A100 SXM4 80GB has 79.1 GiB free" in found.asking.text
+    assert "2 x A100 SXM4 80GB (79.1 GiB free on each)" in found.summary
+    assert "\n- layers split over 2 cards (device_map): 69.5 GiB (it may only just fit)\n" in found.asking.text
+    assert "split over" not in found.asking.text.splitlines()[-1], "nothing that may fail is gone on with unasked"
+    assert not any("n_devices" in one.patch for one in preflight(parse_workload(big), gpu="2xT4").advice.changes)
 
 
 def test_training_does_not_fit_two_cards_where_it_does_not_fit_one() -> None:

@@ -35,6 +35,15 @@ def test_manifest_agrees_with_the_server() -> None:
     assert manifest["license"] == PROJECT["license"]
 
 
+def test_the_bundle_promises_no_more_than_the_tools_do() -> None:
+    said = document("manifest.json")["long_description"]
+    writes = [tool.name for tool in tools() if tool.annotations and not tool.annotations.read_only_hint]
+    assert writes and "Read-only" not in said and "remembered" in said
+    properties = {name for tool in tools() for name in tool.parameters["properties"]}
+    for argument, word in {"host": "ssh", "live_prices": "prices", "model": "Hugging Face"}.items():
+        assert argument in properties and word in said, f"{argument} may leave the machine, too"
+
+
 def test_registry_entry_agrees_with_the_project() -> None:
     entry = document("server.json")
     assert len(entry["description"]) <= 100

@@ -280,7 +280,7 @@ async def test_live_prices_are_asked_for_on_request_only(
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        ({"launch_for": "slurm"}, "launch and run go together"),
+        ({"launch_for": "slurm"}, "launch and run go together: launch_for is the engine"),
         ({"launch_for": "slrm", "run": "x"}, "nearest: slurm"),
         ({"sweep": {"hook_laye": [1]}}, "nearest: hook_layer"),
         ({"sweep": {"k": "1..2001"}}, "at most 2,000 are estimated"),

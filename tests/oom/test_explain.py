@@ -118,6 +118,21 @@ def test_more_alive_than_the_workload_holds() -> None:
     assert any("something else is kept" in finding.cause for finding in report.findings)
 
 
+def test_nothing_is_said_to_make_fit_what_fits() -> None:
+    """A small run beside 22.9 GiB that something else keeps: bfloat16 would cure nothing."""
+    report = explained(oom("512.00 MiB"), {"task": "training", "model": "gpt2", "batch_size": 1, "seq_len": 128})
+    assert report.changes == [] and "makes it fit" not in report.summary
+    assert "Cure: del what earlier iterations returned" in report.summary
+
+
+def test_a_process_that_was_killed_is_told_what_loading_takes() -> None:
+    report = explained("Killed", {"task": "inference", "model": "llama-2-70b"})
+    assert report.summary.startswith("RAM ran out. The process was killed or refused. Cure: loading needs about ")
+    expected = preflight(parse_workload({"task": "inference", "model": "llama-2-70b"}), gpu="unknown").estimate
+    assert f"loading needs about {gib(expected.loading_host_bytes)} in RAM" in report.summary
+    assert "loading needs several times the weights" in explained("Killed").summary
+
+
 def test_memory_seen_by_no_one() -> None:
     report = explained(
         "CUDA out of memory. Tried to allocate 36.00 MiB (GPU 0; 7.93 GiB total capacity; 130.35 MiB already "

@@ -146,11 +146,24 @@ def test_ram() -> None:
         ('File "train.py", line 137, in step\ntorch.AcceleratorError: HIP error: out of memory', "hip"),
         ("File \"train.py\", line 137, in step\nRuntimeError: NCCL: Cuda failure 2 'out of memory'", "unknown"),
         ("MemoryError", "cpu"),
+        ("Killed", "cpu"),
+        ("Loading checkpoint shards:  50%|##   | 1/2\nKilled\n", "cpu"),
+        ("./run.sh: line 3:   812 Killed                  python train.py", "cpu"),
+        ("[1]+  Killed                  python train.py", "cpu"),
+        ("zsh: killed     python train.py", "cpu"),
+        ("subprocess.CalledProcessError: died with <Signals.SIGKILL: 9>.", "cpu"),
+        ("failed (exitcode: -9) local_rank: 0 (pid: 812) of binary: python", "cpu"),
         ("jaxlib: RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1073741824 bytes.", "unknown"),
     ],
 )
 def test_messages_without_figures(text: str, backend: str) -> None:
     assert read_message(text).backend == backend
+
+
+@pytest.mark.parametrize("text", ["the head was Killed off", "Killed: 3 heads", "exitcode: 9", "hello"])
+def test_a_word_in_a_sentence_is_no_message(text: str) -> None:
+    with pytest.raises(InputError, match="no out-of-memory message"):
+        read_message(text)
 
 
 def test_the_traceback_says_line_and_phase() -> None:

@@ -186,3 +186,8 @@ def test_what_does_not_fit_is_left_out_of_the_file() -> None:
     assert answer.launch is not None
     assert "#SBATCH --array=0-0%1\n" in answer.launch.text and "python a.py 400" not in answer.launch.text
     assert answer.launch.notes == ["left out, as they do not fit: batch_size=400"]
+
+
+def test_runs_that_cost_next_to_nothing_are_not_said_to_cost_0_to_0_usd() -> None:
+    answer = sweep({"task": "inference", "model": "gpt2"}, {"batch_size": [1, 2]}, gpu="RTX 3090")
+    assert answer.usd == (0.0, 0.0) and f"Less than a cent at {answer.price}." in answer.summary

@@ -45,6 +45,14 @@ def _spellings() -> tuple[tuple[frozenset[str], Gpu], ...]:
     )
 
 
+# What `torch.device` and notebooks call it, with what to say instead.
+_NO_CARD = {
+    "cpu": "for a run without a GPU say none",
+    "mps": "name the chip and its memory, e.g. M2 Max 64GB",
+    **dict.fromkeys(("cuda", "gpu", "colab", "kaggle"), "name the card, e.g. T4; unknown, if that is not known"),
+}
+
+
 def find_gpu(name: str) -> GpuRequest:
     """The card and the number of cards that a user's words mean: "4090", "A100-80GB", "2xH100", "M2 Max 64GB".
 
@@ -54,6 +62,8 @@ def find_gpu(name: str) -> GpuRequest:
     Raises:
         InputError: not a card of the table (the nearest names are listed), or a memory size it is not sold with.
     """
+    if (instead := _NO_CARD.get(name.strip().lower().split(":")[0])) is not None:
+        raise InputError(f"unknown GPU {name[:80]!r}; {instead}")
     count, rest = split_count(name)
     wanted = words(rest)
     if (size := only_a_size(wanted)) is not None:

@@ -166,6 +166,14 @@ def needed(estimate: Estimate, place: Place) -> tuple[int, int, int]:
     return expected, low, high
 
 
+def loads_most(estimate: Estimate, place: Place) -> bool:
+    """Whether the worst moment there is while the weights are loaded, not the run itself."""
+    if place.kind == "cpu":
+        run = device.cpu_process_bytes(estimate.peak.tensors) + estimate.host_bytes
+        return device.cpu_process_bytes(estimate.loading_host_bytes) > run
+    return place.kind != "mps" and estimate.loading_device_bytes > estimate.peak.tensors
+
+
 def _gets_by(estimate: Estimate, place: Place, limit: int) -> bool:
     tensors, capability = estimate.peak.tensors, place.compute_capability
     if place.counts == "tensors" or estimate.loading_device_bytes > tensors:

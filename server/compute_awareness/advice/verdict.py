@@ -12,7 +12,7 @@ from ..units import gib
 from .answers import Verdict
 from .cards import Card, Cards, names, numbers
 from .gpus import UNEVEN_SPLIT
-from .place import Place, needed, takes
+from .place import Place, loads_most, needed, takes
 from .several import cards_help, processes, splits, why_not
 
 
@@ -68,7 +68,9 @@ def verdict_at(estimate: Estimate, place: Place) -> Verdict:
         return _too_few(expected, place, why)
     too_large = cards == 1 and place.free_bytes is not None and high > place.free_bytes
     if too_large and place.cards is None and place.count > 1 and splits(filled) == "rough":
-        return _over_several(expected, low, high, place)
+        verdict = _over_several(expected, low, high, place)
+        _look_at_loading(verdict, estimate, place)
+        return verdict
     one_of = place.count > 1 and place.cards is None
     verdict = _judged((expected, low, high), estimate, place, f"one of {place.name}" if one_of else place.name)
     verdict.device = place.name
@@ -79,11 +81,24 @@ def verdict_at(estimate: Estimate, place: Place) -> Verdict:
     return verdict
 
 
+def of_one(verdict: Verdict) -> bool:
+    """Whether what is free is that of one card, of several that were named: the run as given uses no more."""
+    return f"one of {verdict.device}" in verdict.why
+
+
+_LOADING = " Its worst moment is while the weights are loaded, not the run itself."
+
+
+def while_loading(verdict: Verdict) -> bool:
+    """Whether what it needs is for loading the weights, and the run itself takes less."""
+    return _LOADING in verdict.why
+
+
 def _look_at_loading(verdict: Verdict, estimate: Estimate, place: Place) -> None:
     """Say where loading is the worst moment, and take green back where the RAM does not hold it."""
     filled = estimate.workload
-    if place.kind == "gpu" and estimate.loading_device_bytes > estimate.peak.tensors:
-        verdict.why += " Its worst moment is while the weights are loaded, not the run itself."
+    if place.kind in ("gpu", "cpu") and loads_most(estimate, place):
+        verdict.why += _LOADING
     if verdict.status == "fits" and place.kind != "cpu" and place.host_free_bytes is not None:
         beside = estimate.host_bytes
         if filled.get("offload") == "cpu" or filled.get("max_memory"):  # what was loaded is what waits there

@@ -15,6 +15,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..advice.answers import Change, GpuChoice
+from ..advice.verdict import of_one, while_loading
 from ..prompt_files import prompts_folder
 from ..units import GIB, duration, gib
 from .facts import free_disk, gpu_shares, others_bytes, ram_times_need, torch_finding
@@ -55,11 +56,12 @@ def useful_changes(changes: Iterable[Change], to_fit: bool) -> list[Change]:
 
     Those that keep the experiment's meaning come first, of them those that cost no time, of them those that lose
     nothing that is read, then those that save most.
-    With `to_fit`, where some make it fit, only those.
+    With `to_fit`, where some make it fit, only those, and what puts it on other cards of the place, which may only
+    just do.
     """
     worth = [change for change in changes if change.applies and change.saving > 0]
     if to_fit and any(change.fits for change in worth):
-        worth = [change for change in worth if change.fits]
+        worth = [change for change in worth if change.fits or "n_devices" in change.patch]
 
     def key(change: Change) -> tuple[int, float, bool, int]:
         return _EFFECTS.index(change.effect), change.slowdown, not change.costless, change.peak_after
@@ -127,8 +129,14 @@ def _values(
     # Macros of the shared pieces; their names are attributes only at run time.
     pieces: Any = environment.get_template("_pieces").module
     offered = useful_changes(changes, to_fit=situation.place in ("card", "cpu"))
-    ways = [_line(pieces.way(change, amount(change.peak_after))) for change in offered]
+    fit = any(change.fits for change in offered)
+    just = [" (it may only just fit)" if fit and change.fits is False else "" for change in offered]
+    ways = [
+        _line(pieces.way(change, amount(change.peak_after))) + only for change, only in zip(offered, just, strict=True)
+    ]
     sizes_with = [_line(pieces.size_with(change, amount(change.peak_after))) for change in offered]
+    room = verdict.free_bytes
+    enough = [said for said, one in zip(sizes_with, offered, strict=True) if room is None or one.peak_after <= room]
     needed = amount(verdict.needed_bytes)
     larger = _line(pieces.larger(on_cpu(situation), gpus, needed))
     long, on_a_cpu = hours(situation), cpu_hours(situation)
@@ -137,6 +145,8 @@ def _values(
     device = f"{elsewhere or 'the machine'}'s RAM" if on_cpu(situation) else verdict.device
     if getattr(situation.workload, "n_devices", 1) > 1 and (" x " in device or " and " in device):
         device = f"the fullest of {device}"  # free memory and need are those of one card
+    elif of_one(verdict):
+        device = f"one of {device}"
     peak, high = estimate.peak, estimate.range.high
     ram = max(estimate.loading_host_bytes, estimate.host_bytes)
     laptop_ram = policy_table().conditions["small"].limits["host_gib_at_most"] * GIB
@@ -160,6 +170,8 @@ def _values(
         "free": None if verdict.free_bytes is None else amount(verdict.free_bytes),
         "short": amount(-headroom) if headroom < 0 else "",
         "why": _line(verdict.why),
+        "stops": _line(estimate.stops),
+        "loading": while_loading(verdict),
         "unread": _unread_card(situation),
         "long": "long_running" in triggers,
         "duration": "" if long is None else duration(long * 3600),
@@ -168,7 +180,8 @@ def _values(
         "cpu": _line(cpu_device(situation)),
         "ways": ways,
         "sizes_with": sizes_with,
-        "ways_fit": any(change.fits for change in offered),
+        "enough_with": enough,
+        "ways_fit": fit,
         "default": _line(pieces.with_change(default)) if default else "",
         "choices": [*ways, *([f"waiting until others free the card: then {waiting}"] if waiting else []), larger],
         "sets": [

@@ -47,7 +47,8 @@ def show_memory(to: Console, estimate: Estimate, needed: int, free: int | None, 
     """The bar, its caption and the component table.
 
     Args:
-        needed: bytes on `where`; what the tensors leave of it is shown as overhead (CUDA context, allocator).
+        needed: bytes on `where`; what the tensors leave of it is shown as overhead (CUDA context, allocator,
+            and what loading takes beyond the run).
         free: bytes free there; None = not known.
     """
     parts = parts_of(estimate, needed)
@@ -69,5 +70,8 @@ def show_memory(to: Console, estimate: Estimate, needed: int, free: int | None, 
         if c.bytes > 0
     ]  # fmt: skip
     if overhead:
-        rows.append((text(*OVERHEAD), "overhead", "", gib(overhead), "context, allocator, the process itself"))
+        what = "context, allocator, the process itself"
+        if needed > estimate.range.high:  # more than the run may take anywhere: the verdict's worst moment is another
+            what = "what only loading the weights takes; context, allocator"
+        rows.append((text(*OVERHEAD), "overhead", "", gib(overhead), what))
     table(to, ("", "component", "largest", "at peak", "what"), rows, right=(2, 3))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..errors import InputError, NotCovered, nearest
+from ..errors import InputError, NotCovered
+from ..hook_names import near
 from ..memory import parameters, weights
 from ..memory.bridge import forward as bridge_forward
 from ..memory.bridge import names as bridge_names
@@ -184,9 +185,7 @@ def _no_hook(workload: ActivationCache, played: Forward) -> str:
     """The one line for a filter that keeps nothing."""
     wanted = workload.names_filter or ["*"]
     shown = ", ".join(repr(pattern) for pattern in wanted[:3])
-    names = list(dict.fromkeys(bridge_names.family(name) for name in played.hook_names))
-    close = [hit for pattern in wanted[:20] for hit in nearest(pattern.strip("*").split(".")[-1], names, 4)]
-    hint = f"near: {', '.join(dict.fromkeys(close))}" if close else f"hooks: {', '.join(names[:8])}, ..."
+    hint = near(wanted, played.hook_names, bridge_names.family)
     where = f" (layers {workload.layers})" if workload.layers is not None else ""
     where += f" (stop_at_layer {workload.stop_at_layer})" if workload.stop_at_layer is not None else ""
     return f"names_filter: {shown} matches no hook that fires in the Bridge{where}; {hint}"

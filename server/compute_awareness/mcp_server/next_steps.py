@@ -25,7 +25,9 @@ def after_preflight(result: Preflight, arguments: dict[str, Any]) -> list[NextSt
         return []  # a report is too long to be repeated
     from ..advice.answers import NextStep
 
-    steps = _with_changes(result.advice.solutions, arguments)
+    # The user's other cards go before what takes their place: they may only just do, and are there.
+    split = [change for change in result.advice.changes if "n_devices" in change.patch]
+    steps = _with_changes([*split[:1], *result.advice.solutions], arguments)
     elsewhere = {name: value for name, value in arguments.items() if name not in ("gpu", "python", "host")}
     return [*steps, NextStep(tool="recommend_compute", arguments=elsewhere, when="which GPU, where, what it costs")]
 

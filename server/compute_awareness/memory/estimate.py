@@ -25,6 +25,9 @@ Precision = Literal["exact", "close", "rough"]
 ROUGH_MARGIN = 0.15
 """A rough figure may be low by this share of the tensors; the upper end of its range has it on top."""
 
+_STOPS = ("the run fails", "SAELens will stop")
+"""How a warning says that the run as given fails for another reason than memory."""
+
 
 class _Answer(BaseModel):
     model_config = ConfigDict(extra="forbid", defer_build=True)
@@ -150,6 +153,13 @@ class Estimate(_Answer):
     def __eq__(self, other: object) -> bool:
         """By its fields: one that was read again from JSON, which does not know the order, is the same."""
         return isinstance(other, Estimate) and self.__dict__ == other.__dict__
+
+    @property
+    def stops(self) -> str:
+        """Why the run as given does not get to its end, however much memory there is, in one clause; empty where
+        nothing is known against it."""
+        said = (warning for warning in self.warnings if any(mark in warning for mark in _STOPS))
+        return next(said, "").split(": ")[0]
 
     @property
     def requests(self) -> Requests | None:

@@ -11,6 +11,7 @@ from ..advice.answers import Change, NextStep
 from ..advice.gpus import find_gpu
 from ..advice.place import Place, needed
 from ..advice.strategies import best, changes
+from ..advice.verdict import verdict_at
 from ..asking.known import card_by_name
 from ..asking.profile_file import read_profile
 from ..estimator import estimate
@@ -232,13 +233,12 @@ def _findings(message: OomMessage, available: int | None, expected: Estimate | N
             )
         )
     if message.backend == "cpu":
+        loading = f"about {gib(expected.loading_host_bytes)}" if expected is not None else "several times the weights"
         found.append(
             Finding(
-                cause="RAM ran out, not GPU memory."
-                if requested
-                else "RAM ran out: the process was killed or refused.",
-                cure="loading needs several times the weights in RAM (estimate_memory: loading_host_bytes); keep fewer "
-                "activations on the CPU",
+                cause="RAM ran out, not GPU memory." if requested else "The process was killed or refused.",
+                cure=f"loading needs {loading} in RAM (estimate_memory: loading_host_bytes); keep fewer activations on "
+                "the CPU",
             )
         )
     if message.phase != "unknown":
@@ -288,6 +288,8 @@ def _outside(message: OomMessage) -> int | None:
 
 
 def _cures(workload: AnyWorkload, expected: Estimate, place: Place) -> list[Change]:
+    if place.free_bytes is not None and verdict_at(expected, place).status == "fits":
+        return []  # what is given would have fitted: the cure is elsewhere
     candidates = best(changes(workload, expected, place), _CHANGES + 2)
     if place.free_bytes is not None and needed(expected, place)[0] > place.free_bytes:
         fitting = [change for change in candidates if change.fits]

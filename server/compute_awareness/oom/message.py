@@ -79,7 +79,7 @@ def read_message(text: str) -> OomMessage:
     """
     text = _COLOUR.sub("", text)
     flat = re.sub(r"\s*\n[\s#>|/*]*", " ", text)
-    found = _cuda(flat) or _cuda_async(flat) or _mps(flat) or _cpu(flat) or _bare(flat)
+    found = _cuda(flat) or _cuda_async(flat) or _mps(flat) or _cpu(flat) or _bare(flat) or _killed(text)
     if found is None:
         raise InputError(
             "no out-of-memory message in the text; expected one such as 'CUDA out of memory. Tried to allocate ...', "
@@ -221,6 +221,19 @@ def _bare(text: str) -> OomMessage | None:
     if re.search(r"exit(?:ed with)? code:? 137\b", text):  # killed, as the kernel does where RAM runs out
         return OomMessage(backend="cpu")
     return OomMessage(backend="unknown") if re.search(r"\bout of memory\b", text, re.IGNORECASE) else None
+
+
+# As bash ("Killed", "run.sh: line 3: 812 Killed", "[1]+  Killed"), zsh and launchers of processes say it.
+_KILLED = re.compile(
+    r"^(?:\S{1,200}: line \d{1,9}: +\d{1,10} +|\[\d{1,4}\][+-]? +(?:\d{1,10} )?|zsh: )?[Kk]illed\b(?!:)"
+    r"|\bSIGKILL\b|\bexit ?code:? ?-9\b",
+    re.MULTILINE,
+)
+
+
+def _killed(text: str) -> OomMessage | None:
+    """All that is left where Linux ends a process because RAM ran out: no message of its own, a word of the shell."""
+    return OomMessage(backend="cpu") if _KILLED.search(text) else None
 
 
 def _installed(file: str) -> bool:

@@ -52,7 +52,7 @@ def recommend_run(
         InputError: as of `preflight.recommend` and `launch_file`; one of `launch` and `run` without the other.
     """
     if (launch is None) != (run is None):
-        raise InputError("launch and run go together: the engine, and the command that starts the experiment")
+        raise InputError("launch and run go together: launch_for is the engine, run the experiment's own command")
     result = recommend(workload, gpu=gpu, compute=compute)
     if launch is not None and run is not None:
         card = None if _says_no_card(gpu) else gpu

@@ -61,7 +61,10 @@ def sweep(
     points = points_of(base, over, most)
     engine = None if launch is None else sweep_engine(launch)
     if (launch is None) != (run is None):
-        raise InputError("launch and run go together: the engine, and the command with the {fields} of the grid")
+        raise InputError(
+            "launch and run go together: the engine (launch_for, --launch), and the command with the {fields} of the "
+            "grid (run, --run)"
+        )
     commands = [] if run is None else commands_of(run, [point.values for point in points])
     if engine is not None and (gpu or "").strip().lower() == "none":
         raise InputError('gpu "none": a task file is for a card; name one, or leave gpu out')
@@ -280,7 +283,8 @@ def _summary(answer: Sweep) -> str:
         if answer.cards > 1:
             words.append(f"On {answer.cards} cards: {_span(*answer.hours)}.")
     if answer.usd is not None:
-        words.append(f"About {answer.usd[0]:g} to {answer.usd[1]:g} USD at {answer.price}.")
+        usd = f"About {answer.usd[0]:g} to {answer.usd[1]:g} USD" if answer.usd[1] else "Less than a cent"
+        words.append(f"{usd} at {answer.price}.")
     return " ".join(words)
 
 

@@ -77,6 +77,9 @@ def explain(error: ValidationError, kind: type[BaseModel]) -> str:
     elif first["type"] == "extra_forbidden":
         close = nearest(field, kind.model_fields, 1)
         hint = f"; nearest: {close[0]}" if close else ""
+        owners = [task for task, other in TASKS.items() if field in other.model_fields]
+        if owners and kind in TASKS.values():
+            hint = f" of {kind.model_fields['task'].default} (a field of {', '.join(owners)})"
         line = f"unknown field {field[:80]!r}{hint}; accepted: {', '.join(kind.model_fields)}"
     elif first["type"] == "missing":
         line = f"{field!r} is missing"
