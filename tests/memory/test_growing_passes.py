@@ -11,13 +11,16 @@ from hypothesis import strategies as st
 from compute_awareness.memory import parameters
 from compute_awareness.memory.card import growing
 from compute_awareness.memory.card.allocator import simulate
-from compute_awareness.memory.card.growing import Growing
+from compute_awareness.memory.card.growing import Growing, every_other
+from compute_awareness.memory.card.log import pairs
 from compute_awareness.memory.card.turning_points import Turns, turning_points
 from compute_awareness.memory.hooked import generate as hooked_generate
+from compute_awareness.memory.hooked import generate_steps
 from compute_awareness.memory.hooked.generate_steps import HookedPasses, is_played
 from compute_awareness.memory.huggingface import forward as huggingface
 from compute_awareness.memory.huggingface import steps
 from compute_awareness.memory.huggingface.generate import Generate, generate
+from compute_awareness.memory.tape import Tape
 from compute_awareness.models.catalogue import find, names
 
 MIB = 1024 * 1024
@@ -37,7 +40,8 @@ def passes(run: Generate) -> Growing:
 
 
 def every_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "turning_points", lambda _, first, last: Turns([*range(first + 1, last + 1)], 1))
+    for module in (steps, generate_steps):
+        monkeypatch.setattr(module, "turning_points", lambda _, first, last: Turns([*range(first + 1, last + 1)], 1))
 
 
 @settings(PLAIN, max_examples=60)
@@ -124,6 +128,74 @@ def test_many_that_are_left_out_are_counted_by_those_that_are_played(monkeypatch
     assert few.stands_for > 1
     every_pass(monkeypatch)
     assert few.reserved(standing).reserved == pytest.approx(passes(run).reserved(standing).reserved, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("name", "s", "new_tokens", "width", "within"),
+    [
+        ("opt-2.7b", 28, 205, 2, 0.15), ("codellama-7b", 6, 198, 4, 0.05), ("stablelm-base-alpha-7b", 3, 271, 2, 0.01),
+    ],
+)  # fmt: skip
+def test_passes_that_find_room_in_what_earlier_ones_left_are_not_counted_again(
+    monkeypatch: pytest.MonkeyPatch, name: str, s: int, new_tokens: int, width: int, within: float
+) -> None:
+    """Each of the passes that are played stands for several, most of which take hardly anything."""
+    spec = find(name)
+    assert spec is not None
+    run, standing = hooked_generate.Generate(spec, 32, s, new_tokens, width), parameters.tl_tensors(spec, width)
+    few = HookedPasses(run, hooked_generate.generate(run)).growing(32 * MIB)
+    assert few.stands_for > 1.5
+    every_pass(monkeypatch)
+    every = HookedPasses(run, hooked_generate.generate(run)).growing(32 * MIB)
+    assert few.reserved(standing).reserved == pytest.approx(every.reserved(standing).reserved, rel=within)
+
+
+def test_a_prompt_of_one_token_without_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = a_run("qwen2.5-3b-instruct", 4, 1, 483, 4, False, False)
+    standing = parameters.hf_tensors(run.spec, run.width)
+    few = passes(run)
+    every_pass(monkeypatch)
+    assert few.reserved(standing).reserved == pytest.approx(passes(run).reserved(standing).reserved, rel=0.05)
+
+
+def test_every_other_pass() -> None:
+    assert [every_other(range(n)) for n in range(7)] == [
+        [], [0], [0, 1], [0, 2], [0, 2, 3], [0, 2, 4], [0, 2, 4, 5],
+    ]  # fmt: skip
+
+
+def test_sizes_are_compared_of_the_same_tensors() -> None:
+    first, last, other = Tape(), Tape(), Tape()
+    for tape, times in ((first, 1), (last, 3)):
+        held = tape.new(5)
+        if times == 1:
+            tape.drop(held)
+        tape.new(7 * times)
+        tape.new(0)
+        tape.new(2 * times)
+    other.new(50)
+    assert pairs(first, last) == [(7, 21), (2, 6)]
+    assert pairs(first, other) == []
+
+
+@pytest.mark.parametrize("kv_cache", [True, False])
+@pytest.mark.parametrize("s", [1, 7, 300])
+def test_the_passes_make_the_same_tensors(monkeypatch: pytest.MonkeyPatch, s: int, kv_cache: bool) -> None:
+    """Else sizes of one would be held against those of another, and the wrong passes played."""
+    compared: list[tuple[int, int]] = []
+
+    def counted(first: Tape, last: Tape) -> list[tuple[int, int]]:
+        compared.append((len(_made(first)), len(_made(last))))
+        return pairs(first, last)
+
+    monkeypatch.setattr(steps, "pairs", counted)
+    for name, eager in (("pythia-2.8b", False), ("codellama-7b", True), ("gemma-2-2b", True), ("gpt2", False)):
+        passes(a_run(name, 8, s, 250, 4, eager, kv_cache))
+    assert compared and all(first == last for first, last in compared)
+
+
+def _made(tape: Tape) -> list[int]:
+    return [entry for entry in tape.log if isinstance(entry, int) and entry >= 0]
 
 
 def test_no_more_than_the_largest_card_has() -> None:

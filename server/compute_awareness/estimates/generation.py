@@ -129,7 +129,7 @@ def generation(workload: Generation, capability: str | None) -> Estimate:
         warnings=warnings,
         order="generation" if workload.kv_cache is not False else "generation_uncached",
         reserved=taken.reserved if taken else None,
-        # Passes are left out, for 15 % at the most (tests/memory/test_growing_passes.py).
+        # Passes are left out; how far that is off: `card.turning_points`.
         unsure=taken.later // 4 if taken else 0,
     )
     if taken is not None and played.passes is not None:  # 2 %: what is left out there may be in the way, too

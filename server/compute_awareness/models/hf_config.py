@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from ..errors import InputError, NotCovered, shown
 from ..workload import explain
 from .families import FAMILIES, with_family
-from .spec import TOY, ModelSpec
+from .spec import MOST_LAYERS, TOY, ModelSpec
 
 # The causal language model of each model_type, for configs without a usable `architectures`.
 _BY_MODEL_TYPE = {
@@ -234,8 +234,8 @@ def _covered_spec(config: dict[str, Any], name: str, hf_id: str | None, source: 
     architecture = _architecture(config)
     rules = FAMILIES[architecture]
     n_layers, d_model, n_heads = _needed(config, _N_LAYERS), _needed(config, _D_MODEL), _needed(config, _N_HEADS)
-    if n_layers > 10_000:
-        raise InputError(f"config: {n_layers} layers are more than any model has (10000 accepted)")
+    if n_layers > MOST_LAYERS:
+        raise InputError(f"config: {n_layers} layers are more than any model has ({MOST_LAYERS} accepted)")
     _refuse_variants(config, architecture, d_model)
     d_head = _count(config, ("head_dim",)) or _DEFAULT_D_HEAD.get(architecture)
     if d_head is None:

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from .checkpoint import Checkpoint
 
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
+MOST_LAYERS = 1_000
+"""More than any model has. Where layers leave something behind, each is played to the simulated allocator: so many take
+about a second, ten times as many minutes."""
 Norm = Literal["layernorm", "rmsnorm", "none"]
 Positional = Literal["learned", "rotary", "alibi", "shortformer"]
 NormPlacement = Literal["pre", "post", "both"]
@@ -50,7 +53,7 @@ class ModelSpec(BaseModel, frozen=True):
         description="Hugging Face model class, e.g. GPTNeoXForCausalLM; NeelToy: none, TransformerLens weights only"
     )
 
-    n_layers: Annotated[int, Field(ge=1, le=10_000)]
+    n_layers: Annotated[int, Field(ge=1, le=MOST_LAYERS)]
     d_model: Count
     n_heads: Count
     n_kv_heads: Count = Field(description="Key/value heads; equals n_heads without grouped-query attention")
@@ -112,6 +115,10 @@ class ModelSpec(BaseModel, frozen=True):
             raise ValueError(f"n_heads {self.n_heads} is not a multiple of n_kv_heads {self.n_kv_heads}")
         if self.positional == "rotary" and self.rotary_dim is None:
             raise ValueError("rotary_dim is needed where positional is rotary")
+        if self.rotary_dim is not None and self.rotary_dim > self.d_head:
+            raise ValueError(f"rotary_dim {self.rotary_dim} is more than d_head {self.d_head}")
+        if self.d_mlp == 0 and self.architecture != TOY:
+            raise ValueError(f"d_mlp 0 (attention only) is of {TOY}, not of {self.architecture}")
         return self
 
     @property

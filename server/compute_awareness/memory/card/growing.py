@@ -7,9 +7,9 @@ Of many passes those are given that change what is reserved (`turning_points`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, repeat
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ..tape import Tape, Tensor
 from .allocator import UNIT
@@ -17,6 +17,7 @@ from .parts import as_section
 from .pool import Pool, with_standing
 from .section import Section, asking, is_of
 
+_Pass = TypeVar("_Pass")
 _OF_THE_OTHER = -1
 """A tensor that grew out of the small pool in a pass that is not played: to `Pool.play`, none."""
 _MOST_OF_A_CARD = 288 * 1024**3
@@ -59,6 +60,8 @@ class Growing:
     """Bytes of each."""
     stands_for: float = 1
     """How many passes each of the later ones stands for (see `turning_points`)."""
+    fewer: Growing | None = None
+    """The same with every other one of the passes that are played, where they stand for more and all are in `first`."""
 
     def requests(self, standing: Sequence[int] = ()) -> list[int]:
         """All of it, one by one, as `Tape.requests` gives a tape's."""
@@ -66,11 +69,24 @@ class Growing:
 
     def reserved(self, standing: Sequence[int] = (), beside: int = 0, needed: int = 0) -> Taken:
         """What `simulate` says of the requests, and what passes that are left out would add. More than the largest card
-        has only where so much is `needed`: bytes of the tensors at the peak."""
-        both = [self._played(small, tuple(standing), beside) for small in (False, True)]
-        taken, later = (UNIT * (one + other) for one, other in zip(*both, strict=True))
-        total = min(taken + int(later * (self.stands_for - 1)), max(_MOST_OF_A_CARD, needed))
+        has only where so much is `needed`: bytes of the tensors at the peak.
+
+        Twice as many passes that are played may take twice as much, as each leaves its segments idle, or hardly more
+        than half of them, as later ones find room in what is idle. So those that are left out are taken to add what
+        the second half of the played ones did."""
+        taken, later = self._taken(tuple(standing), beside)
+        more = 0
+        fewer = replace(self, later=every_other(self.later)) if self.later else self.fewer
+        if self.stands_for > 1 and fewer is not None:
+            with_half = fewer._taken(tuple(standing), beside).reserved
+            more = int(min(later, 2 * max(0, taken - with_half)) * (self.stands_for - 1))
+        total = min(taken + more, max(_MOST_OF_A_CARD, needed))
         return Taken(total, max(0, later + total - taken))
+
+    def _taken(self, standing: tuple[int, ...], beside: int) -> Taken:
+        """By the passes that are played."""
+        both = [self._played(small, standing, beside) for small in (False, True)]
+        return Taken(*(UNIT * (one + other) for one, other in zip(*both, strict=True)))
 
     def _played(self, small: bool, standing: tuple[int, ...], beside: int) -> tuple[int, int]:
         """Of one pool, in its units."""
@@ -94,6 +110,11 @@ class Growing:
                     pool.play([0] * len(gone), iter(gone))
                     left[at] = [blocks[number] for number, _ in section.left]
         return pool.reserved, pool.reserved - before
+
+
+def every_other(passes: Sequence[_Pass]) -> list[_Pass]:
+    """The first and the last, and every other one in between."""
+    return [*passes[:1], *passes[2:-1:2], *passes[1:][-1:]]
 
 
 class _Requests:

@@ -36,10 +36,12 @@ def lean(tape: Tape, grown: int) -> Tape:
 
 
 def pairs(first: Tape, last: Tape) -> list[tuple[int, int]]:
-    """Bytes in both of what the last of two tapes has larger; they are alike but for that, or are not compared."""
-    both = zip(first.log, last.log, strict=False)
-    found = {(low, high) for low, high in both if isinstance(low, int) and isinstance(high, int)}
-    return [(low, high) for low, high in found if 0 < low < high]
+    """Bytes in both of what the last of two tapes has larger. They make the same tensors, if not in the same order with
+    what is let go; those that make others are not compared."""
+    sizes = [[entry for entry in tape.log if isinstance(entry, int) and entry >= 0] for tape in (first, last)]
+    if len(sizes[0]) != len(sizes[1]):
+        return []
+    return [(low, high) for low, high in dict.fromkeys(zip(*sizes, strict=True)) if 0 < low < high]
 
 
 def with_workspaces(log: Sequence[int | Tensor | tuple[Tape, int]], before: int, workspaces: Sequence[int]) -> Log:

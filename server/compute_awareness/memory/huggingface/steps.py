@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ..card.growing import Growing, Later
+from ..card.growing import Growing, Later, every_other
 from ..card.log import CUBLAS_LT, lean, pairs, with_workspaces
 from ..card.turning_points import turning_points
 from ..recorded.recall import recall
@@ -64,10 +64,7 @@ def _later(run: Generate, kv: int) -> tuple[list[Later], float]:
     def parts_of(total: int, lengths: list[int]) -> dict[tuple[bool, int], Tape]:
         p = step(run, Tape(), 1, total)
         kinds = dict.fromkeys(zip(windows, lengths, strict=True))
-        return {
-            (window, length): lean(growing_part(for_layer(p, window), kv * length, window), kv * total)
-            for window, length in kinds
-        }
+        return {(window, length): growing_part(for_layer(p, window), kv * length, window) for window, length in kinds}
 
     lengths, end = [run.seq_len] * spec.n_layers, _end(run)
     ends = [parts_of(total, lengths).values() for total in (start, run.steps)]
@@ -75,7 +72,7 @@ def _later(run: Generate, kv: int) -> tuple[list[Later], float]:
     turns = turning_points(sizes, start, run.steps)
     later: list[Later] = []
     for total in [start, *turns.lengths]:
-        parts = parts_of(total, lengths)
+        parts = {kind: lean(part, kv * total) for kind, part in parts_of(total, lengths).items()}
         later.append(Later([*(parts[kind] for kind in zip(windows, lengths, strict=True)), end]))
         lengths = [kept(spec, layer, total) for layer in range(spec.n_layers)]
     return later, turns.stands_for
@@ -96,13 +93,23 @@ def _end(run: Generate) -> Tape:
 
 def uncached(run: Generate, workspaces: Sequence[int]) -> Growing:
     """A call without a cache: one pass after the other, each over all tokens so far."""
-    ends = [_whole(run, total) for total in (run.seq_len, run.steps)]
+    start = min(max(run.seq_len, 2), run.steps)  # a pass over one token makes less than any other
+    ends = [_whole(run, total) for total in (start, run.steps)]
     sections = [[tape, *(entry[0] for entry in tape.log if isinstance(entry, tuple))] for tape in ends]
     sizes = {pair for tapes in zip(*map(dict.fromkeys, sections), strict=False) for pair in pairs(*tapes)}
+    turns = turning_points(sizes, start, run.steps)
+    totals = [*dict.fromkeys((run.seq_len, start)), *turns.lengths]
+    fewer = None
+    if turns.stands_for > 1:
+        fewer = Growing(_one_after_the_other(run, every_other(totals), workspaces), [], 0, 0, workspaces)
+    return Growing(_one_after_the_other(run, totals, workspaces), [], 0, 0, workspaces, turns.stands_for, fewer)
+
+
+def _one_after_the_other(run: Generate, totals: Sequence[int], workspaces: Sequence[int]) -> Tape:
+    """Passes over so many tokens each."""
     log: list[int | Tensor | tuple[Tape, int]] = []
     made, left = 0, list[int]()
-    turns = turning_points(sizes, run.seq_len, run.steps)
-    for total in [run.seq_len, *turns.lengths]:
+    for total in totals:
         entries = _whole(run, total).log
         if not log:
             entries = with_workspaces(entries, products_before(run), workspaces)
@@ -117,7 +124,7 @@ def uncached(run: Generate, workspaces: Sequence[int]) -> Growing:
             log.append(entry)
         log += [~tensor for tensor in left]  # the ids and the scores of the pass before
         left = sorted(alive)
-    return Growing(Tape.that_was(0, {}, 0, {}, log, made), [], 0, 0, workspaces, turns.stands_for)
+    return Tape.that_was(0, {}, 0, {}, log, made)
 
 
 def _whole(run: Generate, total: int) -> Tape:
