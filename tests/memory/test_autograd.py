@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from compute_awareness.memory.autograd import ops, views
 from compute_awareness.memory.autograd.graph import Graph, Var
+from compute_awareness.memory.autograd.shapes import like_stride, same_layout
 from compute_awareness.memory.autograd.unplayed import Left
 from compute_awareness.memory.autograd.unplayed import unplayed as leave_out
 from compute_awareness.memory.card.device import cublas_workspace
@@ -331,3 +334,13 @@ def test_views_that_need_a_copy() -> None:
     assert views.contiguous(heads_first).shape == (B, 4, S, D)
     one = views.transpose(graph.new((1, S, 4, D), 4), 1, 2)
     assert views.reshape(one, 4, S, D).storage is one.storage
+
+
+@settings(max_examples=200, derandomize=True, deadline=None, database=None)
+@given(st.lists(st.integers(1, 3), min_size=1, max_size=5), st.data())
+def test_a_copy_is_laid_out_as_torch_lays_it_out(shape: list[int], data: st.DataObject) -> None:
+    """Also of expanded tensors, whose dimensions of stride 0 stay in their places."""
+    x = torch.empty(shape, device="meta").permute(data.draw(st.permutations(range(len(shape)))))
+    x = x.expand([n if n > 1 else data.draw(st.integers(1, 3)) for n in x.shape])
+    real = x.to(torch.bfloat16).stride()
+    assert same_layout(tuple(x.shape), like_stride(tuple(x.shape), x.stride()), real)

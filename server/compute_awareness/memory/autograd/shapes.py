@@ -38,10 +38,22 @@ def same_layout(shape: Shape, one: Shape, other: Shape) -> bool:
 
 @lru_cache(maxsize=_KEPT)
 def like_stride(shape: Shape, stride: Shape) -> Shape:
-    """The dense stride with the dimensions in the order of `stride`, as TensorIterator and empty_like choose it."""
-    order = sorted(range(len(shape)), key=lambda i: (-stride[i], i))
+    """The dense stride with the dimensions in the order of `stride`, as TensorIterator and empty_like choose it
+    (ATen/ExpandUtils.h, infer_dense_strides): an expanded dimension, of stride 0, stays where it is in the shape."""
+    inward = list(range(len(shape)))[::-1]  # from the innermost dimension on
+    for i in range(1, len(shape)):
+        moved = i
+        for at in range(i - 1, -1, -1):
+            inner, outer = inward[at], inward[moved]
+            if stride[inner] == 0 or stride[outer] == 0:
+                continue
+            if stride[inner] < stride[outer]:
+                break
+            if stride[inner] > stride[outer] or shape[inner] > shape[outer]:
+                inward[at], inward[moved] = outer, inner
+                moved = at
     out, n = [0] * len(shape), 1
-    for i in reversed(order):
+    for i in inward:
         out[i] = n
         n *= max(shape[i], 1)
     return tuple(out)

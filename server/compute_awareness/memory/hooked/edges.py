@@ -116,35 +116,36 @@ def _ungrouped(run: Run) -> Run:
     return replace(run, spec=run.spec.model_copy(update={"n_kv_heads": run.spec.n_heads}))
 
 
-def edge_attribution(run: Run, passes: int, integrated: bool = False, cpu: bool = False) -> Tape:
+def edge_attribution(run: Run, passes: int, integrated: bool = False, cpu: bool = False, several: bool = False) -> Tape:
     """`play_edge_attribution`, by what was recorded of another shape where that fits."""
     return recall(
-        ("edge attribution", replace(run, batch_size=0, seq_len=0), min(passes, 2), integrated, cpu),
+        ("edge attribution", replace(run, batch_size=0, seq_len=0), min(passes, 2), integrated, cpu, several),
         (run.batch_size, run.seq_len),
-        lambda b, s: play_edge_attribution(replace(run, batch_size=b, seq_len=s), passes, integrated, cpu),
+        lambda b, s: play_edge_attribution(replace(run, batch_size=b, seq_len=s), passes, integrated, cpu, several),
     )
 
 
-def edge_requests(run: Run, passes: int, integrated: bool, capability: str | None) -> Tape:
+def edge_requests(run: Run, passes: int, integrated: bool, capability: str | None, several: bool = False) -> Tape:
     """`edge_attribution` as torch's caching allocator gets to see it on CUDA: with the buffers of its kernels, and with
     cuBLAS's workspace for the backward pass where its first product comes.
 
     Args:
         capability: compute capability of the card; None = a typical one.
     """
-    return recall(
-        ("edge attribution's requests", replace(run, batch_size=0, seq_len=0), min(passes, 2), integrated, capability),
-        (run.batch_size, run.seq_len),
-        lambda b, s: as_requests(
-            *edges_in_order(
-                replace(run, batch_size=b, seq_len=s), passes, integrated, Kernels(capability, handles=("main",))
-            )
-        ),
-        with_log=True,
-    )
+
+    def play(b: int, s: int) -> Tape:
+        kernels = Kernels(capability, handles=("main",))
+        return as_requests(
+            *edges_in_order(replace(run, batch_size=b, seq_len=s), passes, integrated, kernels, several=several)
+        )
+
+    kind = replace(run, batch_size=0, seq_len=0), min(passes, 2), integrated, capability, several
+    return recall(("edge attribution's requests", *kind), (run.batch_size, run.seq_len), play, with_log=True)
 
 
-def play_edge_attribution(run: Run, passes: int, integrated: bool = False, cpu: bool = False) -> Tape:
+def play_edge_attribution(
+    run: Run, passes: int, integrated: bool = False, cpu: bool = False, several: bool = False
+) -> Tape:
     """One batch after the other, or one step of the integral after the other: `passes` forward and backward.
 
     `run` has use_attn_result, use_split_qkv_input and use_hook_mlp_in; prompts are of equal length, so that no
@@ -153,12 +154,18 @@ def play_edge_attribution(run: Run, passes: int, integrated: bool = False, cpu: 
     Args:
         integrated: EAP-IG, whose passes start from an interpolated embedding.
         cpu: also what only torch's CPU kernels allocate.
+        several: the passes are of more than one batch, each with a tensor `activation_difference` of its own.
     """
-    return edges_in_order(run, passes, integrated, cpu=cpu)[0]
+    return edges_in_order(run, passes, integrated, cpu=cpu, several=several)[0]
 
 
 def edges_in_order(
-    run: Run, passes: int, integrated: bool = False, kernels: Kernels | None = None, cpu: bool = False
+    run: Run,
+    passes: int,
+    integrated: bool = False,
+    kernels: Kernels | None = None,
+    cpu: bool = False,
+    several: bool = False,
 ) -> tuple[Tape, set[Tape]]:
     """The same, and which of the tape's sections go back through a layer.
 
@@ -169,7 +176,7 @@ def edges_in_order(
     tape, back = Tape(), set[Tape]()
     tape.new(2 * 8 * b * s)
     tape.new(n_forward(run) * n_backward(run) * width)
-    tape.new(b * s * n_forward(run) * d * width, "activation_cache")
+    difference = tape.new(b * s * n_forward(run) * d * width, "activation_cache")
     bare = replace(_ungrouped(run), selects=None, gradients=False)
     without = forward(bare).tape
     logits = b * s * run.spec.d_vocab * width
@@ -181,11 +188,15 @@ def edges_in_order(
         tape.new(2 * b * s * d * width, "activation_cache")
     graded = replace(run, gradients=True)
     for number in range(min(passes, 2)):
+        if number and several:  # the next batch's, while hooks in the graph of the last pass hold that of this one
+            tape.new(difference.bytes, "activation_cache")
         sections = _through(graded, integrated, accumulated=number > 0, cpu=cpu, kernels=kernels)
         for section, _ in sections:
             tape.append(section.forward)
         if number:  # `logits = ` and `metric_value = ` let go of the pass before
             tape.drop(tape.adopt(logits, "logits"))
+            if several:
+                tape.drop(difference)
             if integrated or not run.trainable:
                 tape.drop(tape.adopt(b * s * d * width, "activations"))
                 tape.drop(tape.adopt(b * s * d * width, "gradients"))

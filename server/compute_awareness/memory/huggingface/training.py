@@ -21,7 +21,7 @@ from ..tape import Tape
 from .embedding import slides
 from .training_context import Context
 from .training_layers import layer
-from .training_parts import GEMMA, Lora, Model, Weights
+from .training_parts import GEMMA, OLMO, Lora, Model, Weights
 
 ARCHITECTURES = frozenset(
     {
@@ -34,7 +34,6 @@ ARCHITECTURES = frozenset(
 """Hugging Face classes whose training step is transcribed."""
 _TWO_MASKS = frozenset({"Gemma2ForCausalLM", "Gemma3ForCausalLM", "Olmo3ForCausalLM"})
 _TABLE_PER_KIND = frozenset({"Gemma3ForCausalLM", "Olmo3ForCausalLM"})
-_FLOAT32_ROTARY = frozenset({"OlmoForCausalLM", "Olmo2ForCausalLM", "Olmo3ForCausalLM"})
 
 
 def default_dropout(spec: ModelSpec) -> tuple[float, float]:
@@ -366,9 +365,10 @@ def _contexts(model: Model) -> dict[bool, Context]:
             mask = graph.new((1, 1, model.s, model.s), BOOL)
         out[window] = Context(mask, alibi=alibi, slopes=slopes)
     if spec.positional == "rotary" and spec.architecture != "GPTJForCausalLM":
-        width = FLOAT32 if spec.architecture in _FLOAT32_ROTARY else model.width
+        width = FLOAT32 if spec.architecture in OLMO else model.width
         shape = (1, model.s, spec.rotary_dim or spec.d_head)
-        for context in out.values():
+        kinds = {slides(spec, index) for index in range(spec.n_layers)}  # a shallow model may have one of them
+        for context in [out[window] for window in out if window in kinds]:
             if table[0] is None or spec.architecture in _TABLE_PER_KIND:
                 table = (graph.new(shape, width), graph.new(shape, width))
             cos, sin = table

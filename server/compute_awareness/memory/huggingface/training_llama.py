@@ -7,7 +7,7 @@ from __future__ import annotations
 from ..autograd import ops, views
 from ..autograd.graph import Var
 from .training_context import Context, merged
-from .training_parts import Model, Weights, attend, heads, rotated
+from .training_parts import OLMO, Model, Weights, attend, heads, rotated
 
 
 def _llama_attention(model: Model, w: Weights, x: Var, context: Context) -> tuple[Var, Var | None]:
@@ -31,7 +31,10 @@ def _llama_attention(model: Model, w: Weights, x: Var, context: Context) -> tupl
     if spec.qk_norm == "head" and late:
         query = w.norm(query, "q_norm")
         key = w.norm(key, "k_norm")
+    widths = query.width, key.width
     query, key = both_rotated(query, key, context)
+    if spec.architecture in OLMO:  # rotated in float32
+        query, key = ops.cast(query, widths[0]), ops.cast(key, widths[1])
     key, value = model.cached(key, value)
     out, weights = attend(model, query, key, value, context.mask, softcap=spec.attn_softcap)
     out = merged(out)
@@ -40,11 +43,9 @@ def _llama_attention(model: Model, w: Weights, x: Var, context: Context) -> tupl
 
 
 def both_rotated(q: Var, k: Var, context: Context) -> tuple[Var, Var]:
-    """apply_rotary_pos_emb; the OLMo family rotates in float32 and casts back."""
+    """apply_rotary_pos_emb: as wide as the tables where those are wider, which in autocast they are."""
     assert context.cos is not None and context.sin is not None
-    q_embed = rotated(q, context.cos, context.sin)
-    k_embed = rotated(k, context.cos, context.sin)
-    return ops.cast(q_embed, q.width), ops.cast(k_embed, k.width)
+    return rotated(q, context.cos, context.sin), rotated(k, context.cos, context.sin)
 
 
 def _llama_mlp(model: Model, w: Weights, x: Var) -> Var:

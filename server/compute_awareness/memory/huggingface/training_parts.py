@@ -19,6 +19,7 @@ LLAMA_RMS = frozenset(
 )
 GEMMA = frozenset({"GemmaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM"})
 LATE_OLMO = frozenset({"Olmo2ForCausalLM", "Olmo3ForCausalLM"})
+OLMO = LATE_OLMO | {"OlmoForCausalLM"}
 
 
 @dataclass(frozen=True)
