@@ -12,6 +12,7 @@ from .advice.attempt import Attempt
 from .advice.changes_cards import several_cards
 from .advice.cluster_paths import cluster_paths
 from .advice.cost import run_cost
+from .advice.once import each_estimate_once
 from .advice.place import UNKNOWN, Place, loads_most, needed, seen_places
 from .advice.several import processes, splits, with_cards
 from .advice.solver import combinations, largest_sizes
@@ -80,6 +81,7 @@ class Recommendation(BaseModel):
     summary: str
 
 
+@each_estimate_once()
 def preflight(
     workload: AnyWorkload,
     *,
@@ -194,6 +196,7 @@ def _params(spec: ModelSpec | None, result: Estimate) -> int | None:
     return held // DTYPE_BYTES[result.workload["dtype"]] if held else None
 
 
+@each_estimate_once()
 def recommend(workload: AnyWorkload, *, gpu: str | None = None, compute: Compute | None = None) -> Recommendation:
     """Which GPUs and platforms, and what each strategy saves; nothing is detected.
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import InputError
-from ..estimator import estimate
 from ..memory.estimate import Estimate
 from ..memory.sae.activation_store import smallest_buffer
 from ..workload import TASKS, ActivationCache, AnyWorkload, Patching, SaeTraining, parse_workload
 from .answers import Change, Effect
 from .code import code_of
-from .place import Place, needed
+from .once import estimated
+from .place import Place, needed, takes
+from .search import Tried, largest_below
 from .verdict import selection, verdict_at
 
 HALF_DETAIL = (
@@ -44,12 +45,12 @@ def patched(workload: AnyWorkload, patch: dict[str, Any]) -> AnyWorkload:
     return parse_workload(fields | patch)
 
 
-def code_at(before: AnyWorkload, after: AnyWorkload, estimated: Estimate, place: Place, *, by_layer: bool) -> str:
-    """The code of the changed workload there, `estimated` the estimate of it. Where it is for some of the cards of a
+def code_at(before: AnyWorkload, after: AnyWorkload, takes: Estimate, place: Place, *, by_layer: bool) -> str:
+    """The code of the changed workload there, `takes` the estimate of it. Where it is for some of the cards of a
     machine, it says how a process gets those: "cuda" and torchrun's ranks take the first ones, device_map="auto" every
     card that it sees."""
     code = code_of(before, after, by_layer=by_layer, device=place.torch_device)
-    select = selection(estimated, place)
+    select = selection(takes, place)
     return f"# Start it with {select}\n{code}" if code and select else code
 
 
@@ -63,7 +64,7 @@ class Attempt:
         self.now = needed(before, place)[0]
 
     def patched(self, patch: dict[str, Any]) -> Estimate:
-        return estimate(patched(self.workload, patch), self.place.compute_capability)
+        return estimated(patched(self.workload, patch), self.place.compute_capability)
 
     def fits(self, after: Estimate) -> bool | None:
         if self.place.free_bytes is None:
@@ -93,7 +94,7 @@ class Attempt:
                 patch = patch | {"n_batches_in_buffer": enough}
                 title += f", with n_batches_in_buffer {enough}, the smallest that SAELens takes"
                 changed = patched(self.workload, patch)
-            after = estimate(changed, self.place.compute_capability)
+            after = estimated(changed, self.place.compute_capability)
         except InputError as error:  # the library refuses the combination, or it is not covered
             return self.no(strategy, f"{title}: {error}")
         size = needed(after, self.place)[0]
@@ -147,22 +148,22 @@ class Attempt:
             return None
         if self.fits(self.before):
             return max(least, most // 2)
-        if self.place.free_bytes is None or not self.fits_with(also | {field: least}):
+        free = self.place.free_bytes
+        if free is None or not (at_least := self.tried(also | {field: least})).fits:
             return least
-        low, high = least, most
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self.fits_with(also | {field: middle}):
-                low = middle
-            else:
-                high = middle
-        return low
+        at_most = Tried(False, None if also else takes(self.before, self.place)[2])
+        return largest_below(lambda value: self.tried(also | {field: value}), free, least, at_least, most, at_most)
+
+    def tried(self, patch: dict[str, Any]) -> Tried:
+        """Whether it fits with the patch, which the library may refuse."""
+        try:
+            after = self.patched(patch)
+        except InputError:
+            return Tried(False, None)
+        return Tried(bool(self.fits(after)), takes(after, self.place)[2])
 
     def fits_with(self, patch: dict[str, Any]) -> bool:
-        try:
-            return bool(self.fits(self.patched(patch)))
-        except InputError:
-            return False
+        return self.tried(patch).fits
 
 
 def _batches_in_buffer(workload: AnyWorkload) -> int | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from ..errors import InputError
-from ..estimator import estimate
 from ..memory.estimate import Estimate
 from ..workload import ActivationCache, AnyWorkload, Inference, parse_workload
+from .once import estimated
 
 Split = Literal["estimated", "rough", "none"]
 
@@ -31,7 +31,7 @@ def with_cards(workload: AnyWorkload, count: int, capability: str | None) -> Est
     if not isinstance(workload, Inference | ActivationCache) or splits(workload.model_dump()) != "estimated":
         return None
     try:
-        return estimate(parse_workload(workload.model_dump() | {"n_devices": count}), capability)
+        return estimated(parse_workload(workload.model_dump() | {"n_devices": count}), capability)
     except InputError:
         return None
 

@@ -6,18 +6,19 @@ offered where the place is not known, or where it fits as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from ..errors import InputError
-from ..estimator import estimate
 from ..memory.estimate import Estimate
 from ..workload import AnyWorkload
 from .answers import Change, Effect
 from .attempt import code_at, patched
 from .changes_further import further
-from .place import Place, needed
+from .once import estimated
+from .place import Place, needed, takes
+from .search import Tried, largest_up_to
 from .strategies import changes
 from .verdict import verdict_at
 
@@ -107,11 +108,13 @@ def largest_that_fits(workload: AnyWorkload, place: Place, field: str) -> int | 
     if place.free_bytes is None:
         return None
 
-    def fits(value: int) -> bool:
+    def tried(value: int) -> Tried:
         after = _patched(workload, {field: value}, place)
-        return after is not None and verdict_at(after[1], place).status == "fits"
+        if after is None:
+            return Tried(False, None)
+        return Tried(verdict_at(after[1], place).status == "fits", takes(after[1], place)[2])
 
-    return _largest(fits)
+    return largest_up_to(tried, place.free_bytes, _LARGEST)
 
 
 def largest_sizes(
@@ -189,24 +192,9 @@ def _patched(workload: AnyWorkload, patch: dict[str, Any], place: Place) -> tupl
     """The workload with the patch, and its estimate; None where the library refuses it or it is not covered."""
     try:
         after = patched(workload, patch)
-        return after, estimate(after, place.compute_capability)
+        return after, estimated(after, place.compute_capability)
     except InputError:
         return None
-
-
-def _largest(fits: Callable[[int], bool]) -> int | None:
-    """The largest whole number that fits; None where 1 does not, or a million still does."""
-    if not fits(1):
-        return None
-    low, high = 1, 2
-    while high <= _LARGEST and fits(high):
-        low, high = high, high * 2
-    if high > _LARGEST:
-        return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
 
 
 def _holds(state: _State, other: _State) -> bool:
