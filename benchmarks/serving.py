@@ -151,8 +151,6 @@ def main() -> None:
                 found = http(result, workers, options.rounds, options.calls)
                 rows = {name: row(values, found["bare"], 1, max) for name, values in found.items()}
                 document["requests_per_s"][f"{workers} worker{'s' * (workers > 1)}"] = rows
-    if options.out and options.out.is_file():
-        document |= {"soak": json.loads(options.out.read_text(encoding="utf-8")).get("soak")}  # is put there by hand
     text = json.dumps(document, indent=2)
     if options.out:
         options.out.write_text(text + "\n", encoding="utf-8")
