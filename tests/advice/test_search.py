@@ -68,6 +68,19 @@ def test_in_a_straight_line_it_takes_few_tries(largest):
     assert len(grows.asked) <= 2 + 4
 
 
+def test_what_fits_with_more_than_is_free_is_halved():
+    """A pass without gradients gets by with less than it takes where there is room."""
+    asked = []
+
+    def tried(value: int) -> Tried:
+        asked.append(value)
+        return Tried(value <= 894, 10**9 + 10**6 * value)
+
+    free = 10**9 + 10**6 * 606
+    assert largest_below(tried, free, 1, tried(1), 2727, tried(2727)) == 894
+    assert len(asked) <= 2 + 4 + 12
+
+
 WORKLOAD = {"task": "activation_cache", "model": "gpt2-small", "batch_size": 1, "seq_len": 16}
 
 

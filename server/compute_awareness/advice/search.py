@@ -17,19 +17,15 @@ def largest_below(tried: Callable[[int], Tried], free: int, low: int, at_low: Tr
     """A number that fits while the next one does not, from `low`, which fits, up to `high`, which does not.
 
     Tries where the straight line between both ends meets `free` bytes, and the middle every third time: with memory
-    that grows with the square of a size the line alone would come near from one side only.
+    that grows with the square of a size the line alone would come near from one side only. What takes more than is free
+    and fits all the same (torch gives back what it keeps idle) is on no line: then the middle each time.
     """
     tries = 0
     while high - low > 1:
         middle = (low + high) // 2
-        if (
-            tries % 3 < 2
-            and at_low.nbytes is not None
-            and at_high.nbytes is not None
-            and at_high.nbytes > at_low.nbytes
-        ):
-            guess = low + (free - at_low.nbytes) * (high - low) // (at_high.nbytes - at_low.nbytes)
-            middle = min(max(guess, low + 1), high - 1)
+        more, left = _more(at_low, at_high), free - (at_low.nbytes or 0)
+        if tries % 3 < 2 and more and left >= 0:
+            middle = min(max(low + left * (high - low) // more, low + 1), high - 1)
         tries += 1
         found = tried(middle)
         if found.fits:
