@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.to_thread
+from anyio.lowlevel import RunVar
 from mcp import MCPError
 from mcp.server.mcpserver import Context
 
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 TELL_EVERY_S = 1.0
 """From progress to progress; what takes less says nothing."""
+
+_AT_ONCE = 4
+"""Long calls that are worked on side by side; the others wait their turn. More would share the interpreter's lock among
+them, each with what its search keeps, and take every thread from calls of a millisecond."""
+_LIMITER: RunVar[anyio.CapacityLimiter] = RunVar("_LIMITER")
 
 
 @dataclass
@@ -85,7 +91,7 @@ async def in_thread(call: Callable[[], T], doing: str) -> T:
         group.start_soon(_tell, doing)
         try:
             with _time_allowed():
-                outcome.append(await anyio.to_thread.run_sync(work, abandon_on_cancel=True))
+                outcome.append(await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=_limiter()))
         except Exception as error:
             failed.append(error)  # as it is, not in the group's exception
         finally:
@@ -94,6 +100,16 @@ async def in_thread(call: Callable[[], T], doing: str) -> T:
     if failed:
         raise failed[0]
     return outcome[0]
+
+
+def _limiter() -> anyio.CapacityLimiter:
+    """Of this event loop."""
+    try:
+        return _LIMITER.get()
+    except LookupError:
+        limiter = anyio.CapacityLimiter(_AT_ONCE)
+        _LIMITER.set(limiter)
+        return limiter
 
 
 @contextmanager
